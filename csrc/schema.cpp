@@ -1,0 +1,55 @@
+// Every op of the library, on one page. All are private: lstm_kernels.functional checks the
+// arguments and defines the gradients.
+//
+//   T time steps   N batch   I input size   H hidden size   D directions (1 or 2)
+//   P size of h_t: H, or proj_size where the layer projects
+//
+// One call computes one layer in all its directions. Direction 1 runs from the last step to the
+// first; everything it returns is aligned to the time of its input.
+//
+// input        (T, N, I) with any strides but a contiguous last dimension, or packed: (R, I), R
+//              the sum of batch_sizes, rows of one step side by side
+// h0, c0       (D, N, P), (D, N, H), contiguous; absent means zeros
+// weights      per direction, as torch.nn.LSTM lists them: w_ih (4*H, I), w_hh (4*H, P), then
+//              b_ih (4*H), b_hh (4*H) where has_biases, then w_hr (P, H) where the layer projects;
+//              contiguous, gates stacked in the order i, f, g, o
+// batch_sizes  (T) int64 on the CPU, non-increasing: the input is packed
+// lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
+//              whatever is returned for later steps is zero, and no state moves there
+// reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
+// output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
+// cell         (T, N, D*H) or (R, D*H): c_t; empty unless save_cell
+// gates        (T, N, D, 4, H) or (R, D, 4, H): activated i, f, g, o; empty unless save_gates
+//
+// Results are contiguous, new tensors of the input's dtype. Nothing is ever written to an argument.
+//
+// _sequence_backward returns the gradient of the gates' pre-activations, from which those of the
+// input, the weights and the biases follow as plain matrix products, and grad_hidden, the whole
+// gradient of h_t, (T, N, D*P), which the gradient of w_hr needs (empty without projection).
+// Absent gradients are zero.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(lstm_kernels, m) {
+  m.def(
+      "_sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
+      "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
+      "bool save_gates) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
+  m.def(
+      "_sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
+      "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
+      "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
+      "Tensor gates) -> (Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, "
+      "Tensor grad_hidden)");
+
+  // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
+  m.def(
+      "_cell_forward(Tensor input, Tensor h0, Tensor c0, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
+      "Tensor? b_hh, bool save_gates) -> (Tensor h, Tensor c, Tensor gates)");
+  m.def(
+      "_cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor? grad_gates, Tensor c0, Tensor c, "
+      "Tensor gates) -> (Tensor grad_preactivations, Tensor grad_c0)");
+
+  // What a bug report needs: the instruction set compiled in and chosen, say "avx2 of
+  // baseline,avx2,avx512".
+  m.def("_cpu_isa() -> str");
+}
