@@ -17,6 +17,8 @@
 // lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
 //              whatever is returned for later steps is zero, and no state moves there
 // reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
+// allow_tf32   float32 on CUDA: the recurrent product may round its factors to TF32, as nn.LSTM does
+//              where torch.backends.cudnn allows it; meaningless elsewhere
 // output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
 // cell         (T, N, D*H) or (R, D*H): c_t; empty unless save_cell
 // gates        (T, N, D, 4, H) or (R, D, 4, H): activated i, f, g, o; empty unless save_gates
@@ -33,13 +35,14 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
   m.def(
       "_sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
-      "bool save_gates) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
+      "bool save_gates, bool allow_tf32=False) -> (Tensor output, Tensor h_n, Tensor c_n, "
+      "Tensor cell, Tensor gates)");
   m.def(
       "_sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
-      "Tensor gates) -> (Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, "
-      "Tensor grad_hidden)");
+      "Tensor gates, bool allow_tf32=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
+      "Tensor grad_c0, Tensor grad_hidden)");
 
   // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
   m.def(
