@@ -1,0 +1,163 @@
+// Which path computes a layer on CUDA, and how the persistent path cuts it up. Plain C++.
+//
+// The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
+// step; the per-step path pays two launches per step and serves every type and size. Persistent it
+// is where the type has a tensor core instruction (float16, bfloat16, float32 where TF32 is
+// allowed), nothing is projected, the sequence repays the launch, a slice of W_hh fits each
+// multiprocessor, and the model below predicts the shorter step. LSTM_KERNELS_CUDA_PATH=step
+// forces the per-step path, =persistent the persistent one wherever it can run at all.
+//
+// The model is built on published H200 figures, not on measurements of these kernels.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "../lstm.h"
+
+namespace lstm_kernels::cuda {
+
+enum class DataType { float32, float64, float16, bfloat16 };
+
+inline int64_t size_of(DataType type) {
+  return type == DataType::float64 ? 8 : type == DataType::float32 ? 4 : 2;
+}
+
+// What a device offers: cudaDevAttrMultiProcessorCount, ...MaxSharedMemoryPerBlockOptin,
+// ...CooperativeLaunch.
+struct DeviceLimits {
+  int multiprocessors;
+  int64_t shared_bytes;
+  bool cooperative_launch;
+};
+
+enum class Pass { forward, backward };
+
+// How the blocks of a persistent kernel share a layer: `slices` blocks hold all of W_hh, each for
+// `units` hidden units; `groups` such sets share the batch, which is cut into `tiles` of
+// `tile_rows` sequences. Each direction has its own blocks.
+struct Plan {
+  bool persistent = false;
+  int units = 0;
+  int slices = 0;
+  int groups = 0;
+  int tile_rows = 0;
+  int tiles = 0;
+  int64_t shared_bytes = 0;     // per block
+  int64_t workspace_bytes = 0;  // device memory the kernel needs, 16-byte aligned, any contents
+};
+
+// The shape of a block that the kernels are compiled for. W_hh (or its transpose) is the m16
+// operand of the tensor cores; 16 pairs of k tiles take the 128 registers per thread given to
+// weights.
+struct Geometry {
+  int warps;           // share the k dimension
+  int row_tiles;       // m16 tiles of a block
+  int register_pairs;  // pairs of k tiles that a warp holds in registers; the rest in shared memory
+};
+constexpr int kMaxTileRows = 32;
+constexpr int64_t kCounterBytes = 128;  // one counter per cache line
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The product over k: its columns in 64-byte pairs of k tiles.
+inline int64_t column_pairs(Pass pass, DataType type, int64_t hidden) {
+  return ceil_div(hidden * size_of(type), 64) * (pass == Pass::backward ? kGates : 1);
+}
+
+// Shared memory of a block: spilled weights, the warps' partial sums, the state of its cells.
+struct SharedLayout {
+  int64_t weights, partials, state;
+  int64_t bytes() const { return weights + partials + state; }
+};
+inline SharedLayout shared_layout(const Geometry& g, int64_t pairs, int tile_rows, int units,
+                                  int64_t tiles_per_block) {
+  const int64_t spilled = std::max<int64_t>(0, ceil_div(pairs, g.warps) - g.register_pairs);
+  return {spilled * g.warps * g.row_tiles * 1024,
+          int64_t(g.warps) * tile_rows * (g.row_tiles * 16 + 4) * 4,
+          tiles_per_block * tile_rows * units * 8};
+}
+
+// Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
+inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceLimits& device,
+                      DataType type, const Sizes& size) {
+  Plan plan;
+  plan.units = g.row_tiles * (pass == Pass::forward ? 4 : 16);
+  const int64_t slices = ceil_div(size.H, plan.units), tiles = ceil_div(size.N, tile_rows);
+  if (slices * size.D > device.multiprocessors || tiles > (1 << 20)) return plan;
+  plan.slices = int(slices);
+  plan.tiles = int(tiles);
+  plan.tile_rows = tile_rows;
+  plan.groups = int(std::min<int64_t>(tiles, device.multiprocessors / (slices * size.D)));
+  const int64_t pairs = column_pairs(pass, type, size.H);
+  plan.shared_bytes =
+      shared_layout(g, pairs, tile_rows, plan.units, ceil_div(tiles, plan.groups)).bytes();
+  plan.workspace_bytes = size.D * tiles * (kCounterBytes + 2 * tile_rows * pairs * 64);
+  plan.persistent = plan.shared_bytes <= device.shared_bytes;
+  return plan;
+}
+
+// Microseconds per step that the model predicts.
+inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan, DataType type,
+                             const Sizes& size) {
+  constexpr double kSync = 1.1, kFixed = 0.15;  // counter between blocks; barriers, cell update
+  constexpr double kGatherBytes = 73e3;         // per microsecond and multiprocessor, from L2
+  constexpr double kSharedBytes = 224e3, kProducts = 1100;  // ditto; m16n8 products of a k tile
+  const double pairs = double(column_pairs(pass, type, size.H));
+  const SharedLayout shared = shared_layout(g, int64_t(pairs), 8, plan.units, 1);
+  const double rows8 = pairs * 512 / kGatherBytes + pairs * 2 * g.row_tiles / kProducts +
+                       double(shared.weights + 2 * shared.partials) / kSharedBytes;
+  const double tile = kFixed + plan.tile_rows / 8 * rows8;
+  return std::max(kSync + tile, double(ceil_div(plan.tiles, plan.groups)) * tile);
+}
+inline double predicted_step_of_per_step_path(const Sizes& size) {
+  constexpr double kLaunches = 5, kFlopsPerMicrosecond = 4e8;
+  return kLaunches +
+         8.0 * double(size.N * size.D) * double(size.H) * double(size.H) / kFlopsPerMicrosecond;
+}
+
+enum class ForcedPath { none, persistent, step };
+inline ForcedPath forced_path() {
+  const char* path = std::getenv("LSTM_KERNELS_CUDA_PATH");
+  if (!path || !*path) return ForcedPath::none;
+  if (!std::strcmp(path, "persistent")) return ForcedPath::persistent;
+  if (!std::strcmp(path, "step")) return ForcedPath::step;
+  throw std::invalid_argument("LSTM_KERNELS_CUDA_PATH must be 'persistent' or 'step'");
+}
+
+constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch are not repaid
+
+// The geometries the kernels are compiled for: see persistent_forward.cu, persistent_backward.cu.
+constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
+constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
+
+inline Plan choose(Pass pass, const DeviceLimits& device, DataType type, bool allow_tf32,
+                   const Sizes& size) {
+  const ForcedPath forced = forced_path();
+  const bool tensor_cores = type == DataType::float16 || type == DataType::bfloat16 ||
+                            (type == DataType::float32 && allow_tf32);
+  const bool work = size.T > 0 && size.N > 0 && size.H > 0;
+  if (forced == ForcedPath::step || !tensor_cores || !work || size.P != size.H ||
+      !device.cooperative_launch || size.T > INT32_MAX)
+    return {};
+  if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
+  Plan best;
+  double best_step = forced == ForcedPath::none ? predicted_step_of_per_step_path(size) : 1e30;
+  const auto consider = [&](const Geometry& g) {
+    for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
+      const Plan plan = make_plan(pass, g, tile_rows, device, type, size);
+      if (!plan.persistent) continue;
+      const double step = predicted_step(pass, g, plan, type, size);
+      if (step < best_step) best = plan, best_step = step;
+    }
+  };
+  if (pass == Pass::forward)
+    for (const Geometry& g : kForwardGeometries) consider(g);
+  else
+    for (const Geometry& g : kBackwardGeometries) consider(g);
+  return best;
+}
+
+}  // namespace lstm_kernels::cuda
