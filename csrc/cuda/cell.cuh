@@ -1,0 +1,63 @@
+// The LSTM cell and its gradient, for one hidden unit: the only place where CUDA states them.
+//
+//   i, f, o = sigmoid(a_i, a_f, a_o)   g = tanh(a_g)   c = f * c_prev + i * g   h = o * tanh(c)
+//
+// (Hochreiter & Schmidhuber 1997; forget gate of Gers, Schmidhuber & Cummins 2000.) A is float or
+// double; a is the preactivation. NaN and infinities go through as IEEE arithmetic takes them.
+#pragma once
+#include "../lstm.h"
+#include "number.cuh"
+
+namespace lstm_kernels::cuda {
+
+DEV float exponential(float x) { return expf(x); }
+DEV double exponential(double x) { return exp(x); }
+DEV float hyperbolic_tangent(float x) { return tanhf(x); }
+DEV double hyperbolic_tangent(double x) { return tanh(x); }
+
+template <class A>
+DEV A sigmoid(A x) {
+  return A(1) / (A(1) + exponential(-x));
+}
+
+template <class A>
+struct Cell {
+  A gate[kGates];  // activated
+  A c, h;
+};
+
+template <class A>
+DEV Cell<A> cell_forward(const A (&preactivation)[kGates], A c_prev) {
+  Cell<A> cell;
+  cell.gate[kInputGate] = sigmoid(preactivation[kInputGate]);
+  cell.gate[kForgetGate] = sigmoid(preactivation[kForgetGate]);
+  cell.gate[kCandidate] = hyperbolic_tangent(preactivation[kCandidate]);
+  cell.gate[kOutputGate] = sigmoid(preactivation[kOutputGate]);
+  cell.c = cell.gate[kForgetGate] * c_prev + cell.gate[kInputGate] * cell.gate[kCandidate];
+  cell.h = cell.gate[kOutputGate] * hyperbolic_tangent(cell.c);
+  return cell;
+}
+
+template <class A>
+struct CellGradient {
+  A preactivation[kGates];
+  A c_prev;
+};
+
+// From the gradients of h, of c (from later steps and from outside) and of the activated gates.
+template <class A>
+DEV CellGradient<A> cell_backward(const A (&gate)[kGates], A c, A c_prev, A grad_h, A grad_c,
+                                  const A (&grad_gate)[kGates]) {
+  const A i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate], o = gate[kOutputGate];
+  const A tanh_c = hyperbolic_tangent(c);
+  const A dc = grad_c + grad_h * o * (A(1) - tanh_c * tanh_c);
+  CellGradient<A> grad;
+  grad.preactivation[kInputGate] = (dc * g + grad_gate[kInputGate]) * i * (A(1) - i);
+  grad.preactivation[kForgetGate] = (dc * c_prev + grad_gate[kForgetGate]) * f * (A(1) - f);
+  grad.preactivation[kCandidate] = (dc * i + grad_gate[kCandidate]) * (A(1) - g * g);
+  grad.preactivation[kOutputGate] = (grad_h * tanh_c + grad_gate[kOutputGate]) * o * (A(1) - o);
+  grad.c_prev = dc * f;
+  return grad;
+}
+
+}  // namespace lstm_kernels::cuda
