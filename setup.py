@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
@@ -27,6 +26,12 @@ INSTALL = f"{sys.executable} -m pip install"
 def stop(problem, command):
     """End the build with one message, not a traceback."""
     sys.exit(f"\nlstm_kernels cannot be built: {problem}\nRun:\n    {command}\n")
+
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ModuleNotFoundError:
+    stop("it needs setuptools 70.1 or newer.", f'{INSTALL} "setuptools>=77"')
 
 
 def release(text):
@@ -93,20 +98,23 @@ class CMakeBuild(build_ext):
     (further options), CXX and MAX_JOBS are taken from the environment.
     """
 
+    def run(self):
+        self.in_place = self.editable_mode or self.inplace  # the base class clears inplace
+        super().run()
+
     def build_extension(self, ext):
         check_torch()
         check_compiler()
         cmake, ninja = find_build_tools()
 
-        in_place = self.editable_mode or self.inplace
-        package = (ROOT if in_place else Path(self.build_lib).resolve()) / "lstm_kernels"
+        package = (ROOT if self.in_place else Path(self.build_lib).resolve()) / "lstm_kernels"
         build = ROOT / "build/cmake"
         configure = [
             *(cmake, "-S", ROOT, "-B", build, "-G", "Ninja"),
             f"-DCMAKE_MAKE_PROGRAM={ninja}",
             f"-DPython3_EXECUTABLE={sys.executable}",
             # Warnings stop the developer, not a user with a newer compiler.
-            f"-DCMAKE_COMPILE_WARNING_AS_ERROR={'ON' if in_place else 'OFF'}",
+            f"-DCMAKE_COMPILE_WARNING_AS_ERROR={'ON' if self.in_place else 'OFF'}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         for stale in package.glob("lstm_kernels_*.so"):
