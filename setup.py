@@ -91,6 +91,12 @@ def find_build_tools():
     return cmake, ninja
 
 
+def run(*command):
+    """Run one step of the build."""
+    if subprocess.call(command):
+        sys.exit("\nlstm_kernels was not built: the messages above say why.")
+
+
 class CMakeBuild(build_ext):
     """Drives CMakeLists.txt and installs the libraries into the package.
 
@@ -117,16 +123,12 @@ class CMakeBuild(build_ext):
             f"-DCMAKE_COMPILE_WARNING_AS_ERROR={'ON' if self.in_place else 'OFF'}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
+        jobs = os.environ.get("MAX_JOBS")
+        run(*configure)
+        run(cmake, "--build", build, *(["--parallel", jobs] if jobs else []))
         for stale in package.glob("lstm_kernels_*.so"):
-            stale.unlink()  # the CUDA library of a build with another torch, say
-        jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
-        for command in (
-            configure,
-            [cmake, "--build", build, "--parallel", jobs],
-            [cmake, "--install", build, "--prefix", package],
-        ):
-            if subprocess.call(command):
-                sys.exit("\nlstm_kernels was not built: CMake's messages above say why.")
+            stale.unlink()  # it may be mapped by a running program, or be another build's
+        run(cmake, "--install", build, "--prefix", package)
 
     def copy_extensions_to_source(self):
         """Nothing to copy: CMake installs an editable build straight into the package."""

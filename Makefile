@@ -1,0 +1,79 @@
+# Every target works in a fresh clone: it makes its own virtual environment, installs what it needs,
+# builds what has changed, and runs. Needs Python >= 3.10, g++ and make.
+#
+#   make demo           train the same model with this library and with nn.LSTM, draw its memory
+#   make test           all tests that need no GPU
+#   make bench          the CPU benchmarks
+#   make memory         what trained LSTMs keep in their cell and hidden states
+#   make gpu            build, test and benchmark on the NVIDIA GPU of this machine
+#   make lint           formatting, static analysis and types
+#   make wheel-check    one wheel beside several versions of torch and Python
+#   make test-clients   libraries that build on nn.LSTM, run with this one, in their own environment
+#
+# ARGS goes to the program (make demo ARGS=--help); TORCH and PYTHON choose the versions.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Quiet where it only repeats that a requirement is already there.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+BASE := $(VENV)/torch-$(TORCH)
+CPP := csrc tests
+
+.PHONY: demo test bench memory gpu lint format wheel-check test-clients build clean
+.NOTPARALLEL:
+
+test: build $(VENV)/with-test
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: build $(VENV)/with-demo
+	$(BIN)/python -m lstm_kernels.demo $(ARGS)
+
+bench: build $(VENV)/with-bench
+	$(BIN)/python -m benchmarks.cpu $(ARGS)
+
+memory: build $(VENV)/with-memory
+	$(BIN)/python -m lstm_kernels.memory $(ARGS)
+
+gpu:
+	bash benchmarks/gpu.sh $(ARGS)
+
+lint: build $(VENV)/with-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find $(CPP) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \
+	  | xargs $(BIN)/clang-format --dry-run -Werror
+
+format: build $(VENV)/with-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find $(CPP) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \
+	  | xargs $(BIN)/clang-format -i
+
+wheel-check: $(BASE)
+	$(BIN)/python .ci/wheel_check.py $(ARGS)
+
+test-clients: build
+	bash tests/clients/run.sh $(ARGS)
+
+build: $(BASE)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+# One extra of pyproject.toml, and the package itself, which stays this folder.
+$(VENV)/with-%: pyproject.toml $(BASE)
+	$(PIP) --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+$(BASE):
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo; \
+	  echo "$(PYTHON) cannot make a virtual environment. Run:"; \
+	  echo "    apt-get install python3-venv"; exit 1; } >&2
+	$(PIP) torch==$(TORCH) numpy setuptools 'cmake>=3.26' ninja
+	@rm -f $(VENV)/torch-* && touch $@
+
+clean:
+	rm -rf build $(VENV) lstm_kernels/*.so
