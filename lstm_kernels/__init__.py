@@ -1,0 +1,18 @@
+"""A faster torch.nn.LSTM that also returns the hidden state, cell state and gates of every step."""
+
+from ._config import show_config
+from ._states import LSTMStates
+from ._version import __version__
+from .functional import lstm, lstm_cell
+from .modules import LSTM, LSTMCell, replace_lstm
+
+__all__ = [
+    "LSTM",
+    "LSTMCell",
+    "LSTMStates",
+    "__version__",
+    "lstm",
+    "lstm_cell",
+    "replace_lstm",
+    "show_config",
+]

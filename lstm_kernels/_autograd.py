@@ -1,0 +1,520 @@
+"""The gradients of the ops.
+
+The backward op runs back through time and returns the gradients of the gates' pre-activations;
+those of the input, the weights and the biases follow from them as a few large matrix products, in
+plain torch, which differentiates and batches them by its own rules. The backward op is a Function
+of its own: its derivative, and every forward-mode derivative, is that of the equations in
+reference.py. The cell state and the gates are outputs, so gradients of gradients travel through
+them too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from . import _batching, ops, reference
+from ._products import input_weight_gradient, projection_gradient, recurrent_gradient
+
+MaybeTensors = Sequence[Tensor | None]
+
+
+def transforms_active() -> bool:
+    """Whether torch.func or forward-mode differentiation wants to see every operation."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def wanted(*tensors: Tensor | None) -> bool:
+    """Whether a derivative may be asked of these tensors, so that the raw ops would not do."""
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return transforms_active()
+
+
+def sequence(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    has_biases: bool,
+    bidirectional: bool,
+    *weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Differentiable layer: output, h_n, c_n, cell and gates."""
+    function = _DualSequence if forward_ad._current_level >= 0 else _Sequence
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = function.apply(
+        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights
+    )
+    return result
+
+
+def cell(
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiable step: h, c and gates."""
+    function = _DualCell if forward_ad._current_level >= 0 else _Cell
+    result: tuple[Tensor, Tensor, Tensor] = function.apply(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    return result
+
+
+def _sequence_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The backward op, differentiable where somebody may differentiate it."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor]
+    if forward_ad._current_level >= 0:
+        result = _DualSequenceBackward.apply(*arguments)
+    elif torch.is_grad_enabled() or transforms_active():
+        result = _SequenceBackward.apply(*arguments)
+    else:
+        result = _SequenceBackward.forward(*arguments)
+    return result
+
+
+def _cell_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The backward op of a step, differentiable where somebody may differentiate it."""
+    result: tuple[Tensor, Tensor]
+    if forward_ad._current_level >= 0:
+        result = _DualCellBackward.apply(*arguments)
+    elif torch.is_grad_enabled() or transforms_active():
+        result = _CellBackward.apply(*arguments)
+    else:
+        result = ops.cell_backward(*arguments)
+    return result
+
+
+class _Sequence(torch.autograd.Function):
+    """One layer over a sequence."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        has_biases: bool,
+        bidirectional: bool,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return ops.sequence_forward(
+            input,
+            h0,
+            c0,
+            weights,
+            has_biases,
+            bidirectional,
+            batch_sizes,
+            lengths,
+            reset,
+            True,
+            True,
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights = inputs
+        output, _, _, cell, gates = outputs
+        ctx.has_biases = has_biases
+        ctx.bidirectional = bidirectional
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights
+        )
+
+    @staticmethod
+    def backward(
+        ctx: Any,
+        grad_output: Tensor | None,
+        grad_h_n: Tensor | None,
+        grad_c_n: Tensor | None,
+        grad_cell: Tensor | None,
+        grad_gates: Tensor | None,
+    ) -> Any:
+        input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights = (
+            ctx.saved_tensors
+        )
+        needs_input, needs_h0, needs_c0, _, _, _, _, _, *needs_weights = ctx.needs_input_grad
+        with _full_precision(cell):
+            grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
+                grad_output,
+                grad_h_n,
+                grad_c_n,
+                grad_cell,
+                grad_gates,
+                c0,
+                batch_sizes,
+                lengths,
+                reset,
+                cell,
+                gates,
+                ctx.has_biases,
+                ctx.bidirectional,
+                *weights,
+            )
+            directions = reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
+            wanted = reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
+            z = grad_z.flatten(-2)  # (T, N, D, 4*H), or packed (R, D, 4*H)
+            h = output.unflatten(-1, (len(directions), -1))
+            grads: list[Tensor | None] = []
+            for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
+                z_d = z.select(-2, d)
+                grads.append(input_weight_gradient(z_d, input) if want.w_ih else None)
+                grads.append(
+                    recurrent_gradient(
+                        z_d,
+                        h.select(-2, d),
+                        None if h0 is None else h0[d],
+                        d == 1,
+                        batch_sizes,
+                        lengths,
+                        reset,
+                    )
+                    if want.w_hh
+                    else None
+                )
+                if ctx.has_biases:
+                    bias = z_d.flatten(0, -2).sum(0) if want.b_ih or want.b_hh else None
+                    grads += [bias if want.b_ih else None, bias if want.b_hh else None]
+                if w.w_hr is not None:
+                    grads.append(
+                        projection_gradient(
+                            grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
+                            gates.select(-3, d),
+                            cell.unflatten(-1, (len(directions), -1)).select(-2, d),
+                        )
+                        if want.w_hr
+                        else None
+                    )
+            grad_input = None
+            if needs_input:
+                w_ih = torch.cat([w.w_ih for w in directions]) if ctx.bidirectional else weights[0]
+                grad_input = z.flatten(-2) @ w_ih
+        return (
+            grad_input,
+            grad_h0 if needs_h0 else None,
+            grad_c0 if needs_c0 else None,
+            *(None,) * 5,
+            *grads,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
+        size = info.batch_size
+        _refuse_mapped_batch_sizes(in_dims[3])
+        if any(dim is not None for dim in in_dims[8:]):
+            return _batching.one_by_one(sequence, arguments, in_dims, size)
+        rows = 1 if arguments[3] is None else 0  # where the batch is: (T, N, ...) or (R, ...)
+        axes = (rows, 1, 1, None, 0, 1, None, None, *(None,) * len(arguments[8:]))
+        folded = _batching.fold_arguments(arguments, in_dims, axes, size)
+        if folded[3] is not None:
+            folded[3] = folded[3] * size
+        return _batching.unfold(sequence(*folded), (rows, 1, 1, rows, rows), size)
+
+
+class _SequenceBackward(torch.autograd.Function):
+    """The backward op of a layer: itself linear in the gradients it is given."""
+
+    @staticmethod
+    def forward(
+        grad_output: Tensor | None,
+        grad_h_n: Tensor | None,
+        grad_c_n: Tensor | None,
+        grad_cell: Tensor | None,
+        grad_gates: Tensor | None,
+        c0: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        cell: Tensor,
+        gates: Tensor,
+        has_biases: bool,
+        bidirectional: bool,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return ops.sequence_backward(
+            grad_output,
+            grad_h_n,
+            grad_c_n,
+            grad_cell,
+            grad_gates,
+            c0,
+            weights,
+            has_biases,
+            bidirectional,
+            batch_sizes,
+            lengths,
+            reset,
+            cell,
+            gates,
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        *tensors, ctx.has_biases, ctx.bidirectional = inputs[:13]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *inputs[13:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        *tensors, cell, gates = ctx.saved_tensors[:11]
+        weights = ctx.saved_tensors[11:]
+        # The op does not read what is neither a gradient, c0, cell, gates nor a recurrent weight.
+        equations = _backward_equations(ctx, tensors)
+        found = _pullback(equations, (*tensors[:6], cell, gates, *weights), grads)
+        return (*found[:6], None, None, None, *found[6:8], None, None, *found[8:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
+        size = info.batch_size
+        _refuse_mapped_batch_sizes(in_dims[6])
+        if any(dim is not None for dim in in_dims[13:]):
+            return _batching.one_by_one(_sequence_backward, arguments, in_dims, size)
+        rows = 1 if arguments[6] is None else 0
+        axes = (
+            *(rows, 1, 1, rows, rows, 1),
+            *(None, 0, 1, rows, rows),
+            *(None,) * len(arguments[11:]),
+        )
+        folded = _batching.fold_arguments(arguments, in_dims, axes, size)
+        if folded[6] is not None:
+            folded[6] = folded[6] * size
+        return _batching.unfold(_sequence_backward(*folded), (rows, 1, 1, rows), size)
+
+
+class _DualSequence(_Sequence):
+    """With forward-mode derivatives; apart, because torch.compile refuses a Function with jvp."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        _Sequence.setup_context(ctx, inputs, outputs)
+        ctx.save_for_forward(*inputs[:6], *inputs[8:])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
+        input, h0, c0, batch_sizes, lengths, reset, *weights = ctx.saved_tensors
+
+        def equations(*floating: Any) -> tuple[Tensor, ...]:
+            return reference.sequence_forward(
+                *floating[:3],
+                floating[3:],
+                ctx.has_biases,
+                ctx.bidirectional,
+                batch_sizes,
+                lengths,
+                reset,
+            )
+
+        return _pushforward(equations, (input, h0, c0, *weights), (*tangents[:3], *tangents[8:]))
+
+
+class _DualSequenceBackward(_SequenceBackward):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        _SequenceBackward.setup_context(ctx, inputs, outputs)
+        ctx.save_for_forward(*inputs[:11], *inputs[13:])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
+        tensors, weights = ctx.saved_tensors[:11], ctx.saved_tensors[11:]
+        return _pushforward(
+            _backward_equations(ctx, tensors),
+            (*tensors[:6], *tensors[9:], *weights),
+            (*tangents[:6], *tangents[9:11], *tangents[13:]),
+        )
+
+
+class _Cell(torch.autograd.Function):
+    """One step."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor | None,
+        b_hh: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        input, h0, c0, w_ih, w_hh, _, _ = inputs
+        _, c, gates = outputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(input, h0, c0, w_ih, w_hh, c, gates)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, grad_gates: Tensor | None
+    ) -> Any:
+        input, h0, c0, w_ih, w_hh, c, gates = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        with _full_precision(c):
+            grad_z, grad_c0 = _cell_backward(grad_h, grad_c, grad_gates, c0, c, gates)
+            z = grad_z.flatten(1)
+            bias = z.sum(0) if needs[5] or needs[6] else None
+            return (
+                z @ w_ih if needs[0] else None,
+                z @ w_hh if needs[1] else None,
+                grad_c0 if needs[2] else None,
+                z.mT @ input if needs[3] else None,
+                z.mT @ h0 if needs[4] else None,
+                bias if needs[5] else None,
+                bias if needs[6] else None,
+            )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
+        if any(dim is not None for dim in in_dims[3:]):
+            return _batching.one_by_one(cell, arguments, in_dims, info.batch_size)
+        axes = (0, 0, 0, None, None, None, None)
+        folded = _batching.fold_arguments(arguments, in_dims, axes, info.batch_size)
+        return _batching.unfold(cell(*folded), (0, 0, 0), info.batch_size)
+
+
+class _CellBackward(torch.autograd.Function):
+    """The backward op of a step."""
+
+    forward = staticmethod(ops.cell_backward)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return tuple(_pullback(reference.cell_backward, ctx.saved_tensors, grads))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
+        folded = _batching.fold_arguments(arguments, in_dims, (0,) * 6, info.batch_size)
+        return _batching.unfold(_cell_backward(*folded), (0, 0), info.batch_size)
+
+
+class _DualCell(_Cell):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        _Cell.setup_context(ctx, inputs, outputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        return _pushforward(reference.cell_forward, ctx.saved_tensors, tangents)
+
+
+class _DualCellBackward(_CellBackward):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        _CellBackward.setup_context(ctx, inputs, outputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        return _pushforward(reference.cell_backward, ctx.saved_tensors, tangents)
+
+
+def _backward_equations(ctx: Any, tensors: MaybeTensors) -> Callable[..., tuple[Tensor, ...]]:
+    """The backward op in plain torch, as a function of its floating-point arguments."""
+    batch_sizes, lengths, reset = tensors[6:9]
+
+    def equations(*floating: Any) -> tuple[Tensor, ...]:
+        *given, cell, gates = floating[:8]
+        return reference.sequence_backward(
+            *given,
+            floating[8:],
+            ctx.has_biases,
+            ctx.bidirectional,
+            batch_sizes,
+            lengths,
+            reset,
+            cell,
+            gates,
+        )
+
+    return equations
+
+
+def _pullback(
+    function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, cotangents: MaybeTensors
+) -> list[Tensor | None]:
+    """The vector-Jacobian product of `function`; absent inputs have no gradient."""
+    present = [k for k, value in enumerate(inputs) if value is not None]
+    outputs, pull = torch.func.vjp(
+        _with_absent(function, inputs, present), *(inputs[k] for k in present)
+    )
+    found = pull(
+        tuple(
+            torch.zeros_like(output) if given is None else given
+            for output, given in zip(outputs, cotangents, strict=True)
+        )
+    )
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    for k, gradient in zip(present, found, strict=True):
+        gradients[k] = gradient
+    return gradients
+
+
+def _pushforward(
+    function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, tangents: MaybeTensors
+) -> tuple[Tensor, ...]:
+    """The Jacobian-vector product of `function`, as the transpose of its transpose.
+
+    Forward mode does not nest inside forward mode, reverse mode does, and v -> J v is what the
+    reverse-mode derivative of u -> J^T u gives.
+    """
+    moving = [k for k, tangent in enumerate(tangents) if tangent is not None]
+    of_moving = _with_absent(function, inputs, moving)
+    primals = [inputs[k] for k in moving]
+
+    def transpose(*cotangents: Tensor) -> Any:
+        return torch.func.vjp(of_moving, *primals)[1](cotangents)
+
+    zeros = [torch.zeros_like(output) for output in of_moving(*primals)]
+    _, push = torch.func.vjp(transpose, *zeros)
+    pushed: tuple[Tensor, ...] = push(tuple(tangents[k] for k in moving))
+    return pushed
+
+
+def _with_absent(
+    function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, chosen: Sequence[int]
+) -> Callable[..., tuple[Tensor, ...]]:
+    """`function` of the chosen inputs alone; the others stay what they are."""
+
+    def of_chosen(*values: Tensor) -> tuple[Tensor, ...]:
+        full = list(inputs)
+        for k, value in zip(chosen, values, strict=True):
+            full[k] = value
+        return tuple(function(*full))
+
+    return of_chosen
+
+
+def _refuse_mapped_batch_sizes(dim: int | None) -> None:
+    if dim is not None:
+        raise ValueError("vmap over the batch_sizes of packed sequences is not possible")
+
+
+def _full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Gradients keep the dtype of the forward pass, also when backward() runs under autocast."""
+    device = tensor.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()

@@ -1,0 +1,72 @@
+"""Batching rules: what torch.vmap's mapped axis becomes.
+
+Sequences do not see each other, so an axis mapped over the data is more batch: element b of
+sequence n becomes row n * B + b, which keeps packed rows in order. Mapped weights are other layers:
+they are computed one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Outputs = tuple[tuple[Tensor, ...], tuple[int, ...]]
+
+
+def fold(value: Tensor, mapped: int | None, axis: int, size: int) -> Tensor:
+    """Merge the mapped axis, or `size` copies where none is mapped, into the batch at `axis`."""
+    if mapped is None:
+        value = value.unsqueeze(axis + 1)
+        value = value.expand(*value.shape[: axis + 1], size, *value.shape[axis + 2 :])
+    else:
+        value = value.movedim(mapped, axis + 1)
+    return value.flatten(axis, axis + 1)
+
+
+def fold_arguments(
+    arguments: Sequence[Any],
+    mapped: Sequence[int | None],
+    axes: Sequence[int | None],
+    size: int,
+) -> list[Any]:
+    """Fold every tensor argument that has a batch axis; the others are shared."""
+    return [
+        value if value is None or axis is None else fold(value, dim, axis, size)
+        for value, dim, axis in zip(arguments, mapped, axes, strict=True)
+    ]
+
+
+def unfold(results: Sequence[Tensor], axes: Sequence[int], size: int) -> Outputs:
+    """Take the mapped axis out of the batch again: the results and where their mapped axis is."""
+    values, dims = [], []
+    for value, axis in zip(results, axes, strict=True):
+        if value.dim() > 1:
+            values.append(value.unflatten(axis, (value.shape[axis] // size, size)))
+            dims.append(axis + 1)
+        else:  # an absent result: an empty vector for every element
+            values.append(value.expand(size, *value.shape))
+            dims.append(0)
+    return tuple(values), tuple(dims)
+
+
+def one_by_one(
+    function: Callable[..., Sequence[Tensor]],
+    arguments: Sequence[Any],
+    mapped: Sequence[int | None],
+    size: int,
+) -> Outputs:
+    """Call `function` for each element of the mapped axis."""
+    results = [
+        function(
+            *(
+                value if dim is None else value.select(dim, element)
+                for value, dim in zip(arguments, mapped, strict=True)
+            )
+        )
+        for element in range(size)
+    ]
+    stacked = tuple(torch.stack(values) for values in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)

@@ -1,0 +1,280 @@
+"""What a caller can get wrong, said before any work starts, in torch.nn.LSTM's types and words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from . import _load
+
+_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor | None]:
+    """The two states, or two times None."""
+    if hx is None:
+        return None, None
+    if isinstance(hx, Tensor):
+        raise TypeError(f"{name}: hx must be a tuple (h_0, c_0) of two tensors, not a Tensor")
+    if len(hx) > 2 or (len(hx) < 2 and name == "lstm_cell"):
+        raise RuntimeError(f"{name} expects two hidden states")
+    return hx[0], hx[1]
+
+
+def autocast_dtype(input: Tensor) -> torch.dtype | None:
+    """What autocast, where it is on, makes of floating-point arguments; float64 it leaves alone."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
+    device = input.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device) or input.dtype is torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def weights_per_direction(weights: Sequence[Tensor], num_layers: int, directions: int) -> int:
+    """How many weights each direction of each layer has: 2, 3, 4 or 5."""
+    count, rest = divmod(len(weights), num_layers * directions) if num_layers > 0 else (0, 0)
+    if rest or not 2 <= count <= 5:
+        raise ValueError(
+            f"expected 2, 3, 4 or 5 weights for each of {directions} directions of {num_layers} "
+            f"layers, got {len(weights)} weights in all"
+        )
+    return count
+
+
+def input_is_usable(x: Tensor, weight: Tensor, dims: int, autocast: torch.dtype | None) -> None:
+    """Kind, dtype, device and last dimension of the input; `dims` is the number it should have."""
+    if x.layout is not torch.strided:
+        raise RuntimeError(
+            f"input must be a dense tensor, got layout {x.layout}; for sequences of different "
+            "lengths pass a PackedSequence, or a padded tensor and lengths"
+        )
+    if x.dtype is not weight.dtype and (autocast is None or not x.is_floating_point()):
+        raise ValueError(
+            f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
+            f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+        )
+    if x.dtype not in _FLOATING:
+        raise NotImplementedError(f"lstm_kernels has no kernel for {x.dtype}")
+    if x.dim() != dims:
+        raise RuntimeError(f"input must have {dims} dimensions, got {x.dim()}")
+    if x.shape[-1] != weight.shape[-1]:
+        raise RuntimeError(
+            "input.size(-1) must be equal to input_size. "
+            f"Expected {weight.shape[-1]}, got {x.shape[-1]}"
+        )
+    same_device(x, weight, "parameter")
+    device_has_kernels(x)
+
+
+def device_has_kernels(x: Tensor) -> None:
+    if x.device.type == "cuda":
+        if _load.cuda_problem is not None:
+            raise NotImplementedError(f"lstm_kernels cannot use CUDA tensors: {_load.cuda_problem}")
+    elif x.device.type not in ("cpu", "meta"):
+        raise NotImplementedError(f"lstm_kernels has no kernel for device {x.device}")
+
+
+def same_device(x: Tensor, other: Tensor, name: str) -> None:
+    if other.device != x.device:
+        raise RuntimeError(
+            f"Input and {name} tensors are not at the same device, found input tensor at "
+            f"{x.device} and {name} tensor at {other.device}"
+        )
+
+
+def same_dtype(x: Tensor, other: Tensor, name: str, autocast: torch.dtype | None) -> None:
+    if other.dtype is x.dtype:
+        return
+    if autocast is None or other.dtype not in _FLOATING or other.dtype is torch.float64:
+        raise RuntimeError(
+            f"Input and {name} tensors are not the same dtype, found input tensor with {x.dtype} "
+            f"and {name} tensor with {other.dtype}"
+        )
+
+
+def weights_fit(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    count: int,
+    directions: int,
+    autocast: torch.dtype | None,
+) -> None:
+    """Shapes, dtypes and devices of all the weights."""
+    gates, input_size = weights[0].shape
+    h_size = weights[1].shape[1]
+    hidden_size, rest = divmod(gates, 4)
+    projects = count % 2 == 1
+    if rest or gates == 0 or h_size == 0 or (h_size != hidden_size and not projects):
+        raise RuntimeError(
+            f"weight_ih {list(weights[0].shape)} and weight_hh {list(weights[1].shape)} are not "
+            "those of an LSTM: expected (4 * hidden_size, input_size) and "
+            "(4 * hidden_size, hidden_size), or (4 * hidden_size, proj_size) with projections"
+        )
+    matrix, vector = (gates, h_size), (gates,)
+    rest_shapes = [matrix, vector, vector] if count >= 4 else [matrix]
+    if projects:
+        rest_shapes.append((h_size, hidden_size))
+    for start in range(0, len(weights), count):
+        if start == directions * count:
+            input_size = directions * h_size
+        for k, expected in enumerate(((gates, input_size), *rest_shapes)):
+            weight = weights[start + k]
+            if weight.shape != expected:
+                raise RuntimeError(
+                    f"Expected weight {k} of layer {start // count // directions} to have size "
+                    f"{list(expected)}, got {list(weight.shape)}"
+                )
+            if weight.dtype is not x.dtype:
+                same_dtype(x, weight, "parameter", autocast)
+            if weight.device != x.device:
+                same_device(x, weight, "parameter")
+
+
+def state_dims(h0: Tensor, c0: Tensor, batched: bool) -> None:
+    if batched and (h0.dim() != 3 or c0.dim() != 3):
+        raise RuntimeError(
+            "For batched 3-D input, hx and cx should also be 3-D but got "
+            f"({h0.dim()}-D, {c0.dim()}-D) tensors"
+        )
+    if not batched and (h0.dim() != 2 or c0.dim() != 2):
+        raise RuntimeError(
+            "For unbatched 2-D input, hx and cx should also be 2-D but got "
+            f"({h0.dim()}-D, {c0.dim()}-D) tensors"
+        )
+
+
+def state_fits(
+    state: Tensor,
+    expected: tuple[int, int, int],
+    index: int,
+    x: Tensor,
+    autocast: torch.dtype | None,
+) -> None:
+    if state.shape != expected:
+        raise RuntimeError(f"Expected hidden[{index}] size {expected}, got {list(state.shape)}")
+    same_device(x, state, "hidden")
+    same_dtype(x, state, "hidden", autocast)
+
+
+def packed_batch(packed: PackedSequence) -> int:
+    """The number of sequences of a PackedSequence whose parts agree with each other."""
+    data, batch_sizes, sorted_indices, unsorted_indices = packed
+    if (
+        batch_sizes.dim() != 1
+        or batch_sizes.dtype is not torch.int64
+        or batch_sizes.device.type != "cpu"
+    ):
+        raise RuntimeError(
+            "PackedSequence.batch_sizes must be a 1-D int64 tensor on the CPU, got "
+            f"{batch_sizes.dim()}-D {batch_sizes.dtype} on {batch_sizes.device}"
+        )
+    sizes = batch_sizes.tolist()
+    if not sizes:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    if sizes[-1] < 1 or any(later > size for size, later in itertools.pairwise(sizes)):
+        raise RuntimeError("PackedSequence.batch_sizes must be positive and never increase")
+    if sum(sizes) != data.shape[0]:
+        raise RuntimeError(
+            f"PackedSequence.batch_sizes sum to {sum(sizes)}, but its data has {data.shape[0]} rows"
+        )
+    batch: int = sizes[0]
+    for name, indices in (("sorted", sorted_indices), ("unsorted", unsorted_indices)):
+        if indices is not None and indices.shape != (batch,):
+            raise RuntimeError(
+                f"PackedSequence.{name}_indices must have size [{batch}], the number of sequences, "
+                f"got {list(indices.shape)}"
+            )
+    return batch
+
+
+def lengths_fit(lengths: Tensor, x: Tensor) -> Tensor:
+    """Check the lengths of padded sequences x (T, N, I), and return them as the ops want them."""
+    steps, batch = x.shape[:2]
+    if lengths.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"lengths must be an int64 or int32 tensor, got {lengths.dtype}")
+    if lengths.shape != (batch,):
+        raise RuntimeError(f"Expected lengths of size [{batch}], got {list(lengths.shape)}")
+    same_device(x, lengths, "lengths")
+    inside = (lengths >= 0) & (lengths <= steps)
+    message = f"lengths must lie between 0 and the number of steps, {steps}"
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not inside.all():
+            raise ValueError(f"{message}; got {lengths.min()} to {lengths.max()}")
+    elif x.device.type != "meta":
+        torch._assert_async(inside.all(), message)  # no wait for the device
+    return lengths.to(torch.int64)
+
+
+def reset_fits(reset: Tensor, x: Tensor) -> None:
+    """Check reset, already (T, N), against x (T, N, I)."""
+    if reset.dtype is not torch.bool:
+        raise TypeError(f"reset must be a bool tensor, got {reset.dtype}")
+    if reset.shape != x.shape[:2]:
+        raise RuntimeError(
+            f"Expected reset to have one element per step and sequence, {list(x.shape[:2])} in the "
+            f"order (steps, sequences), got {list(reset.shape)}"
+        )
+    same_device(x, reset, "reset")
+
+
+def cell_fits(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    autocast: torch.dtype | None,
+) -> None:
+    """Everything about the arguments of one batched step."""
+    if input.layout is not torch.strided:
+        raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
+    gates, input_size = w_ih.shape
+    hidden_size = w_hh.shape[1]
+    if input.shape[1] != input_size:
+        raise RuntimeError(
+            f"input has inconsistent input_size: got {input.shape[1]} expected {input_size}"
+        )
+    if gates != 4 * hidden_size:
+        raise RuntimeError(
+            f"weight_ih first dim must be 4 * hidden_size = {4 * hidden_size}, but got {gates}"
+        )
+    if w_hh.shape[0] != gates:
+        raise RuntimeError(
+            f"weight_hh first dim must be 4 * hidden_size = {gates}, but got {w_hh.shape[0]}"
+        )
+    for k, state in enumerate((h0, c0)):
+        if state is None:
+            continue
+        if state.shape[0] != input.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {input.shape[0]} doesn't match hidden{k} batch size "
+                f"{state.shape[0]}"
+            )
+        if state.dim() != 2 or state.shape[1] != hidden_size:
+            raise RuntimeError(
+                f"hidden{k} has inconsistent hidden_size: got {state.shape[-1]}, "
+                f"expected {hidden_size}"
+            )
+        same_device(input, state, "hidden")
+    if (b_ih is None) != (b_hh is None):
+        raise RuntimeError("expected both b_ih and b_hh, or neither")
+    for bias in (b_ih, b_hh):
+        if bias is not None and bias.shape != (gates,):
+            raise RuntimeError(f"Expected bias of size [{gates}], got {list(bias.shape)}")
+    for weight in (w_ih, w_hh, b_ih, b_hh):
+        if weight is not None:
+            same_device(input, weight, "parameter")
+            same_dtype(input, weight, "parameter", autocast)
+    for state in (h0, c0):
+        if state is not None:
+            same_dtype(input, state, "hidden", autocast)
+    if input.dtype not in _FLOATING:
+        raise NotImplementedError(f"lstm_kernels has no kernel for {input.dtype}")
+    device_has_kernels(input)

@@ -1,0 +1,27 @@
+"""What a bug report needs to say about an installation."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from . import _load
+from ._version import __version__
+
+
+def show_config() -> None:
+    """Print versions, the CPU's instruction set, threads and CUDA kernels, one fact per line."""
+    chosen, _, compiled = torch.ops.lstm_kernels._cpu_isa().partition(" of ")
+    cuda = _load.cuda_problem
+    facts = {
+        "lstm_kernels": __version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+        "CPU kernels": f"{chosen} (compiled: {compiled})",
+        "threads": str(torch.get_num_threads()),
+        "CUDA kernels": f"none: {cuda}" if cuda else "yes",
+    }
+    for name, value in facts.items():
+        print(f"{name}: {value}")

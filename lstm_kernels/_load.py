@@ -1,0 +1,77 @@
+"""Loads the kernel libraries and says how to mend an installation that cannot work."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_TORCH_FLOOR = (2, 11)
+_INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps lstm_kernels"
+_ISAS = ("baseline", "avx2", "avx512")
+
+#: Why CUDA tensors cannot be used, or None where they can.
+cuda_problem: str | None = None
+
+
+def _check_torch() -> None:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < _TORCH_FLOOR:
+        raise ImportError(
+            f"lstm_kernels needs torch >= 2.11, found {torch.__version__}: "
+            "pip install --upgrade 'torch>=2.11'"
+        )
+
+
+def _load(name: str) -> None:
+    path = Path(__file__).with_name(f"{name}.so")
+    if not path.exists():
+        raise ImportError(
+            f"{path} is missing: the kernels were not built. From a checkout: "
+            f"pip install --no-build-isolation -e . ; otherwise: {_INSTALL}"
+        )
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        raise ImportError(
+            f"{path} does not load beside torch {torch.__version__} ({error}); "
+            f"build it again: {_INSTALL}"
+        ) from error
+
+
+def _check_isa() -> None:
+    """Have a forced instruction set refused at import, where the cause is plain."""
+    try:
+        torch.ops.lstm_kernels._cpu_isa()
+    except RuntimeError as error:
+        forced = os.environ.get("LSTM_KERNELS_CPU_ISA")
+        raise ImportError(
+            f"LSTM_KERNELS_CPU_ISA={forced!r} cannot be used here: "
+            f"{str(error).splitlines()[0]}. Unset it, or set it to one of {', '.join(_ISAS)} "
+            "that this processor has."
+        ) from error
+
+
+def _find_cuda_problem() -> str | None:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not Path(__file__).with_name("lstm_kernels_cuda.so").exists():
+        return (
+            "lstm_kernels was built without CUDA kernels; build it where nvcc and a CUDA build of "
+            f"torch are found: {_INSTALL}"
+        )
+    try:
+        _load("lstm_kernels_cuda")
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def load() -> None:
+    """Register the ops of every library that is there."""
+    global cuda_problem
+    _check_torch()
+    _load("lstm_kernels_cpu")
+    _check_isa()
+    cuda_problem = _find_cuda_problem()

@@ -1,0 +1,76 @@
+"""Gradients of the weights of one direction: sums over all steps, as a few large matrix products.
+
+`z` is the gradient of the pre-activations, (T, N, 4*H), or packed (R, 4*H); so are the rows of the
+other arguments.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def input_weight_gradient(z: Tensor, x: Tensor) -> Tensor:
+    """Gradient of w_ih, (4*H, I), from the input, (T, N, I) or (R, I)."""
+    return z.flatten(0, -2).mT @ x.reshape(-1, x.shape[-1])
+
+
+def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
+    """Gradient of w_hr, (P, H): h_t = W_hr (o * tanh(c_t)). Gates are (..., 4, H)."""
+    unprojected = gates.select(-2, 3) * cell.tanh()
+    return grad_h.flatten(0, -2).mT @ unprojected.flatten(0, -2)
+
+
+def recurrent_gradient(
+    z: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    reverse: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> Tensor:
+    """Gradient of w_hh, (4*H, P): every row of z meets the hidden state that came before it.
+
+    Args:
+        h: the hidden state after each step, (T, N, P) or (R, P).
+        h0: (N, P), or None for zeros.
+        reverse: whether the direction runs from the last step to the first.
+    """
+    if batch_sizes is not None:
+        first, later, before = _split_packed(z, h, reverse, batch_sizes)
+    elif reverse:
+        first, later, before = _first_of_reverse(z, lengths), z[:-1], h[1:]
+    else:
+        first, later, before = z[0], z[1:], h[:-1]
+        if reset is not None:
+            before = before.masked_fill(reset[1:].unsqueeze(-1), 0)
+            h0 = None if h0 is None else h0.masked_fill(reset[0].unsqueeze(-1), 0)
+    product = later.flatten(0, -2).mT @ before.flatten(0, -2)
+    return product if h0 is None else torch.addmm(product, first.mT, h0)
+
+
+def _first_of_reverse(z: Tensor, lengths: Tensor | None) -> Tensor:
+    """The rows at which the reverse direction starts, (N, 4*H)."""
+    if lengths is None:
+        return z[-1]
+    last = (lengths - 1).clamp(min=0)  # an empty sequence has no gradient at any step
+    return z.gather(0, last[None, :, None].expand(1, -1, z.shape[2])).squeeze(0)
+
+
+def _split_packed(
+    z: Tensor, h: Tensor, reverse: bool, batch_sizes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of z that start from h0, rows that do not, and the hidden state before the latter."""
+    batch = int(batch_sizes[0])
+    # Row r of a later step belongs to the same sequence as row r - batch_sizes[t - 1].
+    back = batch_sizes[:-1].repeat_interleave(batch_sizes[1:])
+    earlier = (torch.arange(batch, z.shape[0]) - back).to(z.device)
+    if not reverse:
+        return z[:batch], z[batch:], h.index_select(0, earlier)
+    before = torch.zeros_like(h).index_copy(0, earlier, h[batch:])
+    # Sequence n ends at the last step with more than n rows; batch_sizes never increase.
+    rows = torch.arange(batch)
+    lengths = torch.searchsorted(-batch_sizes, -(rows + 1), right=True)
+    last = (batch_sizes.cumsum(0) - batch_sizes)[lengths - 1] + rows
+    return z.index_select(0, last.to(z.device)), z, before

@@ -1,0 +1,29 @@
+"""What an LSTM returns beside its output: both memories and the gates of every step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+
+class LSTMStates(NamedTuple):
+    """Hidden state, cell state and gates of every step, one entry per layer.
+
+    Shapes are for (T, N, I) input; batch_first swaps T and N, unbatched input has no N, and for a
+    PackedSequence each entry is a PackedSequence with the input's batch_sizes and indices. The
+    reverse direction is aligned to the time of the input. Nothing here shares memory with the
+    output or with each other.
+
+    Attributes:
+        hidden: the hidden state h_t after each step, before dropout; (T, N, D * H_out), where H_out
+            is proj_size if the layer projects, else hidden_size.
+        cell: the cell state c_t after each step, (T, N, D * H).
+        gates: the activated input, forget, candidate and output gates i, f, g, o that made the
+            step, (T, N, D, 4, H); None unless they were asked for.
+    """
+
+    hidden: tuple[Tensor | PackedSequence, ...]
+    cell: tuple[Tensor | PackedSequence, ...]
+    gates: tuple[Tensor | PackedSequence, ...] | None

@@ -1,0 +1,311 @@
+"""LSTM and LSTMCell: torch.nn's modules, computed by this library's kernels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .functional import lstm, lstm_cell
+
+
+class LSTM(nn.RNNBase):
+    r"""A multi-layer LSTM: a drop-in for torch.nn.LSTM that can show every step.
+
+    For each step t and layer (Hochreiter & Schmidhuber 1997; forget gate of Gers, Schmidhuber &
+    Cummins 2000; projection of Sak, Senior & Beaufays 2014)::
+
+        i_t = sigmoid(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)      input gate
+        f_t = sigmoid(W_if x_t + b_if + W_hf h_{t-1} + b_hf)      forget gate
+        g_t =    tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)      candidate
+        o_t = sigmoid(W_io x_t + b_io + W_ho h_{t-1} + b_ho)      output gate
+        c_t = f_t * c_{t-1} + i_t * g_t                           cell state
+        h_t = o_t * tanh(c_t), with proj_size: W_hr (o_t * tanh(c_t))     hidden state
+
+    Arguments, parameters, `state_dict`, initial values, results and errors are torch.nn.LSTM's.
+    Different: `isinstance(module, torch.nn.LSTM)` is False (`from_native` and `to_native` convert),
+    `flatten_parameters()` does nothing because nothing needs it, and torch.jit.script, which
+    torch has deprecated, cannot compile it.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device, dtype: as in torch.nn.LSTM.
+        forget_bias: start with b_if + b_hf equal to this number in every layer and direction
+            (1 keeps memories longer at the start of training: Jozefowicz, Zaremba & Sutskever
+            2015); None starts as torch.nn.LSTM does.
+
+    Raises:
+        TypeError, ValueError: as torch.nn.LSTM; ValueError for a forget_bias without biases.
+    """
+
+    forget_bias: float | None = None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        forget_bias: float | None = None,
+    ) -> None:
+        _check_forget_bias(forget_bias, bias)
+        self.forget_bias = forget_bias  # reset_parameters reads it
+        super().__init__(
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw initial values as torch.nn.LSTM does, then set the forget gate's bias if asked."""
+        super().reset_parameters()
+        if self.forget_bias is not None:
+            for name in self._flat_weights_names:
+                if name.startswith("bias"):
+                    value = self.forget_bias if name.startswith("bias_ih") else 0.0
+                    _fill_forget_gate(getattr(self, name), value)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: the kernels read the weights where they are."""
+
+    def extra_repr(self) -> str:
+        forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
+        return super().extra_repr() + forget_bias
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        return_states: bool = False,
+        return_gates: bool = False,
+    ) -> Any:
+        """Run over a sequence.
+
+        Args:
+            input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence.
+            hx: `(h_0, c_0)`, (D * L, N, H_out) and (D * L, N, H), without N for unbatched input;
+                zeros if None.
+            lengths: (N,) integers on the input's device: sequence n of the padded input ends after
+                lengths[n] steps. Outputs and states are zero past each end, h_n and c_n are
+                those of each last step, and the reverse direction starts there.
+            reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
+            return_states: also return the hidden and cell state of every step.
+            return_gates: also return the gates of every step; implies return_states.
+
+        Returns:
+            `(output, (h_n, c_n))` as torch.nn.LSTM does, or `(output, (h_n, c_n), states)` where
+            `states` is an LSTMStates.
+
+        Raises:
+            ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
+            NotImplementedError: a dtype or device that has no kernel.
+        """
+        return lstm(
+            input,
+            hx,
+            self._weights(),
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            training=self.training,
+            lengths=lengths,
+            reset=reset,
+            return_states=return_states,
+            return_gates=return_gates,
+        )
+
+    def _weights(self) -> list[Tensor]:
+        """The weights as they are now; each is read once, for reading may compute it."""
+        plain = self._parameters
+        return [
+            weight if (weight := plain.get(name)) is not None else getattr(self, name)
+            for name in self._flat_weights_names
+        ]
+
+    @classmethod
+    def from_native(cls, module: nn.LSTM) -> LSTM:
+        """A copy of a torch.nn.LSTM that computes with this library and shares no memory with it.
+
+        Parameters, parametrizations, hooks and training mode come along.
+
+        Raises:
+            TypeError: `module` is not a torch.nn.LSTM itself.
+        """
+        return _converted(module, nn.LSTM, cls)
+
+    def to_native(self) -> nn.LSTM:
+        """A copy as torch.nn.LSTM that shares no memory with this one."""
+        native = _converted(self, LSTM, nn.LSTM)
+        native.__dict__.pop("forget_bias", None)
+        native.flatten_parameters()
+        return native
+
+
+class LSTMCell(nn.RNNCellBase):
+    """One LSTM step: a drop-in for torch.nn.LSTMCell that can show its gates.
+
+    Equations as in LSTM, without projection.
+
+    Args:
+        input_size, hidden_size, bias, device, dtype: as in torch.nn.LSTMCell.
+        forget_bias: as in LSTM.
+
+    Raises:
+        ValueError: a forget_bias without biases.
+    """
+
+    forget_bias: float | None = None
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        forget_bias: float | None = None,
+    ) -> None:
+        _check_forget_bias(forget_bias, bias)
+        self.forget_bias = forget_bias  # reset_parameters reads it
+        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw initial values as torch.nn.LSTMCell does, then set the forget gate's bias."""
+        super().reset_parameters()
+        if self.forget_bias is not None:
+            _fill_forget_gate(self.bias_ih, self.forget_bias)
+            _fill_forget_gate(self.bias_hh, 0.0)
+
+    def extra_repr(self) -> str:
+        forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
+        return super().extra_repr() + forget_bias
+
+    def forward(
+        self, input: Tensor, hx: Sequence[Tensor] | None = None, *, return_gates: bool = False
+    ) -> Any:
+        """Take one step.
+
+        Args:
+            input: (N, I), or unbatched (I,).
+            hx: `(h, c)`, each (N, H) or (H,); zeros if None.
+            return_gates: also return the activated gates i, f, g, o, (N, 4, H) or (4, H).
+
+        Returns:
+            `(h, c)` as torch.nn.LSTMCell does, or `(h, c, gates)`.
+
+        Raises:
+            ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
+            NotImplementedError: a dtype or device that has no kernel.
+        """
+        return lstm_cell(
+            input,
+            hx,
+            self.weight_ih,
+            self.weight_hh,
+            self.bias_ih,
+            self.bias_hh,
+            return_gates=return_gates,
+        )
+
+    @classmethod
+    def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
+        """A copy of a torch.nn.LSTMCell that computes with this library; shares no memory.
+
+        Raises:
+            TypeError: `module` is not a torch.nn.LSTMCell itself.
+        """
+        return _converted(module, nn.LSTMCell, cls)
+
+    def to_native(self) -> nn.LSTMCell:
+        """A copy as torch.nn.LSTMCell that shares no memory with this one."""
+        native = _converted(self, LSTMCell, nn.LSTMCell)
+        native.__dict__.pop("forget_bias", None)
+        return native
+
+
+def replace_lstm(model: nn.Module) -> nn.Module:
+    """Make every torch.nn.LSTM and torch.nn.LSTMCell inside a model one of this library, in place.
+
+    The modules stay the same objects with the same Parameters, hooks and parametrizations, so
+    optimizers and references to them go on working. Instances of subclasses, which may
+    compute something else, are left alone.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: `model` is not a torch.nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for module in model.modules():
+        for native, ours in ((nn.LSTM, LSTM), (nn.LSTMCell, LSTMCell)):
+            if _is_plain(module, native):
+                _change_class(module, native, ours)
+    return model
+
+
+def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
+    """Whether a module is of this very class, perhaps parametrized."""
+    kind = type(module)
+    return kind is cls or (
+        nn.utils.parametrize.is_parametrized(module) and kind.__bases__ == (cls,)
+    )
+
+
+def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    if type(module) is old:
+        module.__class__ = new
+        return
+    # torch parametrizes a module by giving it a class of its own, with a property per weight.
+    members = {
+        name: value
+        for name, value in vars(type(module)).items()
+        if name not in ("__dict__", "__weakref__", "__module__", "__doc__")
+    }
+    module.__class__ = type(f"Parametrized{new.__name__}", (new,), members)
+
+
+def _converted(module: nn.Module, old: type[nn.Module], new: type[Any]) -> Any:
+    if not _is_plain(module, old):
+        raise TypeError(
+            f"expected a {old.__module__}.{old.__name__}, got "
+            f"{type(module).__module__}.{type(module).__qualname__}"
+        )
+    converted = copy.deepcopy(module)
+    _change_class(converted, old, new)
+    return converted
+
+
+def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:
+    if forget_bias is not None and not bias:
+        raise ValueError("forget_bias needs bias=True")
+
+
+def _fill_forget_gate(bias: Tensor, value: float) -> None:
+    with torch.no_grad():
+        bias.unflatten(0, (4, -1))[1].fill_(value)

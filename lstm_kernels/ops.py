@@ -1,0 +1,249 @@
+"""The raw ops of csrc/schema.cpp: what they ask of their arguments, and their shapes.
+
+An op called on a tensor that wants a gradient silently gives none, so nothing here is public:
+lstm_kernels.functional chooses between these and the differentiable functions of _autograd.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _load
+
+_load.load()
+
+_sequence_forward = torch.ops.lstm_kernels._sequence_forward.default
+_sequence_backward = torch.ops.lstm_kernels._sequence_backward.default
+_cell_forward = torch.ops.lstm_kernels._cell_forward.default
+_cell_backward = torch.ops.lstm_kernels._cell_backward.default
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The ops read any strides but a contiguous last dimension."""
+    return tensor if tensor.stride(-1) == 1 else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _allow_tf32(tensor: Tensor) -> bool:
+    """Whether torch lets cuDNN's LSTM, and so this one, multiply float32 in TF32."""
+    return (
+        tensor.is_cuda
+        and tensor.dtype is torch.float32
+        and torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    )
+
+
+def sequence_forward(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One layer: output, h_n, c_n, cell and gates (see csrc/schema.cpp)."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _sequence_forward(
+        _rows(input),
+        _dense(h0),
+        _dense(c0),
+        [w.contiguous() for w in weights],
+        has_biases,
+        bidirectional,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+        save_cell,
+        save_gates,
+        _allow_tf32(input),
+    )
+    return result
+
+
+def sequence_backward(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_cell: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    cell: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _sequence_backward(
+        _dense(grad_output),
+        _dense(grad_h_n),
+        _dense(grad_c_n),
+        _dense(grad_cell),
+        _dense(grad_gates),
+        _dense(c0),
+        [w.contiguous() for w in weights],
+        has_biases,
+        bidirectional,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+        cell.contiguous(),
+        gates.contiguous(),
+        _allow_tf32(cell),
+    )
+    return result
+
+
+def cell_forward(
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step: h, c and gates."""
+    result: tuple[Tensor, Tensor, Tensor] = _cell_forward(
+        input.contiguous(),
+        h0.contiguous(),
+        c0.contiguous(),
+        w_ih.contiguous(),
+        w_hh.contiguous(),
+        _dense(b_ih),
+        _dense(b_hh),
+        save_gates,
+    )
+    return result
+
+
+def cell_backward(
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor,
+    c: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One step: gradients of the pre-activations, (N, 4, H), and of c0."""
+    result: tuple[Tensor, Tensor] = _cell_backward(
+        _dense(grad_h),
+        _dense(grad_c),
+        _dense(grad_gates),
+        c0.contiguous(),
+        c.contiguous(),
+        gates.contiguous(),
+    )
+    return result
+
+
+@torch.library.register_fake("lstm_kernels::_sequence_forward")
+def _sequence_forward_shapes(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+    allow_tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = input.shape[:-1]  # (T, N), or (R) packed
+    if batch_sizes is None:
+        batch = rows[1]
+    elif h0 is not None:
+        batch = h0.shape[1]
+    else:
+        batch = torch.library.get_ctx().new_dynamic_size()
+    directions = 1 + bidirectional
+    hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
+    cell = (*rows, directions * hidden_size) if save_cell else (0,)
+    gates = (*rows, directions, 4, hidden_size) if save_gates else (0,)
+    return (
+        input.new_empty(*rows, directions * h_size),
+        input.new_empty(directions, batch, h_size),
+        input.new_empty(directions, batch, hidden_size),
+        input.new_empty(cell),
+        input.new_empty(gates),
+    )
+
+
+@torch.library.register_fake("lstm_kernels::_sequence_backward")
+def _sequence_backward_shapes(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_cell: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    cell: Tensor,
+    gates: Tensor,
+    allow_tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    states = (c0, grad_h_n, grad_c_n)
+    if batch_sizes is None:
+        batch = cell.shape[1]
+    elif any(state is not None for state in states):
+        batch = next(state.shape[1] for state in states if state is not None)
+    else:
+        batch = torch.library.get_ctx().new_dynamic_size()
+    directions = 1 + bidirectional
+    hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
+    projects = len(weights) // directions % 2
+    return (
+        torch.empty_like(gates),
+        cell.new_empty(directions, batch, h_size),
+        cell.new_empty(directions, batch, hidden_size),
+        cell.new_empty((*cell.shape[:-1], directions * h_size) if projects else (0,)),
+    )
+
+
+@torch.library.register_fake("lstm_kernels::_cell_forward")
+def _cell_forward_shapes(
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    gates = (c0.shape[0], 4, c0.shape[1]) if save_gates else (0,)
+    return torch.empty_like(h0), torch.empty_like(c0), c0.new_empty(gates)
+
+
+@torch.library.register_fake("lstm_kernels::_cell_backward")
+def _cell_backward_shapes(
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor,
+    c: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(gates), torch.empty_like(c0)

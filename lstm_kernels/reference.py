@@ -1,0 +1,274 @@
+"""The LSTM equations in plain torch, one step at a time.
+
+Slow, and differentiable to any order by torch itself: the oracle of the tests, and the formula
+behind second derivatives and forward-mode derivatives. Each function takes and returns what the op
+of the same name in csrc/schema.cpp does.
+
+    i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o)     z = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
+    g       = tanh(z_g)
+    c_t     = f * c_{t-1} + i * g
+    h_t     = o * tanh(c_t), or W_hr (o * tanh(c_t)) where the layer projects
+
+(Hochreiter & Schmidhuber 1997; forget gate of Gers, Schmidhuber & Cummins 2000; projection of Sak,
+Senior & Beaufays 2014.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Weights(NamedTuple):
+    """The weights of one direction of one layer, as torch.nn.LSTM names them."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    b_ih: Tensor | None
+    b_hh: Tensor | None
+    w_hr: Tensor | None
+
+
+def by_direction(weights: Sequence[Tensor], has_biases: bool, bidirectional: bool) -> list[Weights]:
+    """Split an op's flat list of weights into directions."""
+    count = len(weights) // (1 + bidirectional)
+    directions = []
+    for start in range(0, len(weights), count):
+        w_ih, w_hh, *rest = weights[start : start + count]
+        b_ih, b_hh = rest[:2] if has_biases else (None, None)
+        w_hr = rest[-1] if count % 2 else None
+        directions.append(Weights(w_ih, w_hh, b_ih, b_hh, w_hr))
+    return directions
+
+
+class _Rows:
+    """Which sequences take part in which step, and how to get padded steps from the op's rows."""
+
+    def __init__(self, steps: int, batch_sizes: Tensor | None, lengths: Tensor | None) -> None:
+        self.steps = steps
+        self.active: Tensor | None = None  # (T, N) bool, or None where every row always takes part
+        self.packed: Tensor | None = None  # (R) position of each packed row in (T * N)
+        if batch_sizes is not None:
+            self.steps = batch_sizes.shape[0]
+            batch = torch.arange(int(batch_sizes[0]))
+            self.active = batch < batch_sizes[:, None]
+            self.packed = self.active.flatten().nonzero().squeeze(1)
+        elif lengths is not None:
+            self.active = torch.arange(steps, device=lengths.device)[:, None] < lengths
+
+    def to(self, device: torch.device) -> _Rows:
+        if self.active is not None:
+            self.active = self.active.to(device)
+        if self.packed is not None:
+            self.packed = self.packed.to(device)
+        return self
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """(R, ...) to (T, N, ...); what is padded already passes through."""
+        if self.packed is None or self.active is None:
+            return rows
+        padded = rows.new_zeros(self.active.numel(), *rows.shape[1:])
+        return padded.index_copy(0, self.packed, rows).unflatten(0, self.active.shape)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(T, N, ...) to the op's own layout."""
+        if self.packed is None:
+            return padded
+        return padded.flatten(0, 1).index_select(0, self.packed)
+
+    def keep(self, step: int, new: Tensor, old: Tensor) -> Tensor:
+        """`new` for the rows that take part in the step, `old` for the others."""
+        if self.active is None:
+            return new
+        return torch.where(self.active[step].unsqueeze(-1), new, old)
+
+
+def _zero_rows(state: Tensor, rows: Tensor | None) -> Tensor:
+    return state if rows is None else state.masked_fill(rows.unsqueeze(-1), 0)
+
+
+def _gates(x: Tensor, h: Tensor, w: Weights) -> Tensor:
+    """Activated i, f, g, o of one step, (N, 4, H)."""
+    z = x @ w.w_ih.mT + h @ w.w_hh.mT
+    if w.b_ih is not None and w.b_hh is not None:
+        z = z + w.b_ih + w.b_hh
+    i, f, g, o = z.unflatten(-1, (4, -1)).unbind(-2)
+    return torch.stack([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], -2)
+
+
+def _advance(gates: Tensor, c: Tensor, w_hr: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The states after a step, from its gates and the cell state before it."""
+    i, f, g, o = gates.unbind(-2)
+    c = f * c + i * g
+    h = o * c.tanh()
+    return (h if w_hr is None else h @ w_hr.mT), c
+
+
+def _retreat(
+    grad_h: Tensor,
+    grad_c: Tensor,
+    grad_gates: Tensor | None,
+    gates: Tensor,
+    c: Tensor,
+    c_before: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a step's pre-activations (N, 4, H) and of the cell state before it.
+
+    `grad_h` is that of o * tanh(c), before any projection.
+    """
+    i, f, g, o = gates.unbind(-2)
+    tanh_c = c.tanh()
+    grad_c = grad_c + grad_h * o * (1 - tanh_c * tanh_c)
+    grads = torch.stack([grad_c * g, grad_c * c_before, grad_c * i, grad_h * tanh_c], -2)
+    if grad_gates is not None:
+        grads = grads + grad_gates
+    slopes = torch.stack([i * (1 - i), f * (1 - f), 1 - g * g, o * (1 - o)], -2)
+    return grads * slopes, grad_c * f
+
+
+def sequence_forward(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One layer: output, h_n, c_n, cell and gates."""
+    rows = _Rows(input.shape[0], batch_sizes, lengths).to(input.device)
+    x = rows.pad(input)
+    directions = []
+    for d, w in enumerate(by_direction(weights, has_biases, bidirectional)):
+        hidden_size = w.w_hh.shape[0] // 4
+        h = x.new_zeros(x.shape[1], w.w_hh.shape[1]) if h0 is None else h0[d]
+        c = x.new_zeros(x.shape[1], hidden_size) if c0 is None else c0[d]
+        steps = []
+        for t in range(rows.steps) if d == 0 else reversed(range(rows.steps)):
+            resets = None if reset is None else reset[t]
+            h_before, c_before = _zero_rows(h, resets), _zero_rows(c, resets)
+            gates = _gates(x[t], h_before, w)
+            h_after, c_after = _advance(gates, c_before, w.w_hr)
+            h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
+            seen = (h_after, c_after, gates.flatten(-2))
+            steps.append([rows.keep(t, value, torch.zeros_like(value)) for value in seen])
+        if d == 1:
+            steps.reverse()
+        output, cell, all_gates = (torch.stack(values) for values in zip(*steps, strict=True))
+        directions.append((output, h, c, cell, all_gates.unflatten(-1, (4, -1)).unsqueeze(-3)))
+    output, h_n, c_n, cell, all_gates = zip(*directions, strict=True)
+    return (
+        rows.unpad(torch.cat(output, -1)),
+        torch.stack(h_n),
+        torch.stack(c_n),
+        rows.unpad(torch.cat(cell, -1)),
+        rows.unpad(torch.cat(all_gates, -3)),
+    )
+
+
+def sequence_backward(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_cell: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    cell: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer: gradients of the pre-activations, h0, c0 and (with projection) of every h_t."""
+    rows = _Rows(cell.shape[0], batch_sizes, lengths).to(cell.device)
+    cell, gates = rows.pad(cell), rows.pad(gates)
+    grad_output, grad_cell, grad_gates = (
+        None if grad is None else rows.pad(grad) for grad in (grad_output, grad_cell, grad_gates)
+    )
+    directions = []
+    for d, w in enumerate(by_direction(weights, has_biases, bidirectional)):
+        hidden_size, h_size = w.w_hh.shape[0] // 4, w.w_hh.shape[1]
+        of_cell = slice(d * hidden_size, (d + 1) * hidden_size)
+        of_h = slice(d * h_size, (d + 1) * h_size)
+        grad_h = cell.new_zeros(cell.shape[1], h_size) if grad_h_n is None else grad_h_n[d]
+        grad_c = cell.new_zeros(cell.shape[1], hidden_size) if grad_c_n is None else grad_c_n[d]
+        start = cell.new_zeros(cell.shape[1], hidden_size) if c0 is None else c0[d]
+        order = list(range(rows.steps))
+        if d == 1:
+            order.reverse()
+        steps: list[tuple[Tensor, Tensor]] = []
+        for before, t in reversed(list(zip([None, *order], order, strict=False))):
+            resets = None if reset is None else reset[t]
+            c_before = (
+                start if before is None else rows.keep(before, cell[before][:, of_cell], start)
+            )
+            grad_h_t = grad_h if grad_output is None else grad_h + grad_output[t][:, of_h]
+            grad_c_t = grad_c if grad_cell is None else grad_c + grad_cell[t][:, of_cell]
+            grad_z, grad_c_before = _retreat(
+                grad_h_t if w.w_hr is None else grad_h_t @ w.w_hr,
+                grad_c_t,
+                None if grad_gates is None else grad_gates[t, :, d],
+                gates[t, :, d],
+                cell[t][:, of_cell],
+                _zero_rows(c_before, resets),
+            )
+            grad_z = grad_z.flatten(-2)
+            grad_h_before = grad_z @ w.w_hh
+            grad_h = rows.keep(t, _zero_rows(grad_h_before, resets), grad_h)
+            grad_c = rows.keep(t, _zero_rows(grad_c_before, resets), grad_c)
+            steps.append(
+                (
+                    rows.keep(t, grad_z, torch.zeros_like(grad_z)),
+                    rows.keep(t, grad_h_t, torch.zeros_like(grad_h_t)),
+                )
+            )
+        if d == 0:
+            steps.reverse()
+        grad_z, grad_hidden = (torch.stack(values) for values in zip(*steps, strict=True))
+        directions.append(
+            (grad_z.unflatten(-1, (4, -1)).unsqueeze(-3), grad_h, grad_c, grad_hidden)
+        )
+    grad_z, grad_h0, grad_c0, grad_hidden = zip(*directions, strict=True)
+    projects = len(weights) // len(directions) % 2
+    return (
+        rows.unpad(torch.cat(grad_z, -3)),
+        torch.stack(grad_h0),
+        torch.stack(grad_c0),
+        rows.unpad(torch.cat(grad_hidden, -1)) if projects else cell.new_empty(0),
+    )
+
+
+def cell_forward(
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step: h, c and gates."""
+    gates = _gates(input, h0, Weights(w_ih, w_hh, b_ih, b_hh, None))
+    return *_advance(gates, c0, None), gates
+
+
+def cell_backward(
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor,
+    c: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One step: gradients of the pre-activations (N, 4, H) and of c0."""
+    grad_h = torch.zeros_like(c) if grad_h is None else grad_h
+    grad_c = torch.zeros_like(c) if grad_c is None else grad_c
+    return _retreat(grad_h, grad_c, grad_gates, gates, c, c0)
