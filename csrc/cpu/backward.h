@@ -1,0 +1,358 @@
+// The backward pass of one layer over a whole sequence, all directions: from the gradients of what
+// the forward pass returned to those of the gates' pre-activations (G_t below) and initial states.
+// Gradients of input, weights and biases are matrix products of G with x and h, left to the caller.
+//
+//   dh_t = grad_output_t + G_{t+1} W_hh,   with a projection d(o * tanh(c_t)) = dh_t W_hr
+//   dc_t = grad_cell_t + f_{t+1} * dc_{t+1} + dh_t * o * (1 - tanh^2(c_t))
+//   di = dc_t * g,  df = dc_t * c_{t-1},  dg = dc_t * i,  do = dh_t * tanh(c_t),  plus grad_gates_t
+//   G_t = (di i (1 - i), df f (1 - f), dg (1 - g^2), do o (1 - o))
+//
+// The same tiles as in the forward pass, with the cell's gradient computed while dh_t of a panel is
+// in L1. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
+// product.
+#pragma once
+#include "layer.h"
+#include "pack.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+// The gradient of one vector of cells.
+template <class T>
+struct CellGradient {
+  vec<T> preactivation[kGates];
+  vec<T> c;  // of c_{t-1}
+};
+template <class T>
+LSTM_INLINE CellGradient<T> cell_gradient(vec<T> dh, vec<T> dc, vec<T> c_before, vec<T> c,
+                                          const vec<T> (&gate)[kGates],
+                                          const vec<T> (&extra)[kGates]) {
+  const vec<T> i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate],
+               o = gate[kOutputGate];
+  const vec<T> squashed = tanh<T>(c);
+  dc += dh * o * (T(1) - squashed * squashed);
+  CellGradient<T> to;
+  to.preactivation[kInputGate] = (dc * g + extra[kInputGate]) * i * (T(1) - i);
+  to.preactivation[kForgetGate] = (dc * c_before + extra[kForgetGate]) * f * (T(1) - f);
+  to.preactivation[kCandidate] = (dc * i + extra[kCandidate]) * (T(1) - g * g);
+  to.preactivation[kOutputGate] = (dh * squashed + extra[kOutputGate]) * o * (T(1) - o);
+  to.c = dc * f;
+  return to;
+}
+
+template <class S>
+struct Backward {
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+
+  struct Direction {
+    Panels<T> w_hh, w_hr;  // (4 * H) -> P, P -> H
+    T* g[2];               // [rank][g_stride]: G of a step, read and written in turn
+    T* dc;                 // [rank][c_stride]: f_{t+1} * dc_{t+1}
+    T* dh;                 // [rank][h_stride], where there is a projection
+    Flag* flags;
+  };
+  struct Work {      // of one thread
+    const T** rows;  // operand rows
+    T* sum;          // one panel's result: [row][vector][lane]
+  };
+
+  const cpu::SequenceBackward& a;
+  int team;
+  int64_t g_stride, h_stride, c_stride;
+  Direction directions[2];
+  T* zeros;
+  char* work_base;
+  int64_t work_bytes;
+
+  static int threads(const cpu::SequenceBackward& a) {
+    const Sizes& s = a.size;
+    return useful_threads(s, a.threads, s.D * s.N * 4 * s.H * s.P);
+  }
+  static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
+  bool projects() const { return a.weights[0].w_hr; }
+
+  Backward(const cpu::SequenceBackward& params, int threads, Arena& arena)
+      : a(params), team(threads) {
+    const Sizes& s = a.size;
+    g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
+    for (int d = 0; d < s.D; ++d) {
+      Direction& to = directions[d];
+      auto pack = [&](int64_t K, int64_t columns) {
+        const int64_t vectors = ceil_div(columns, L);
+        const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
+        Panels<T> p{nullptr, weight_format(), K, vectors, width};
+        p.data = arena.take<char>(p.bytes());
+        return p;
+      };
+      to.w_hh = pack(kGates * s.H, s.P);
+      to.w_hr = {};
+      if (projects()) to.w_hr = pack(s.P, s.H);
+      for (T*& g : to.g) g = arena.take<T>(s.N * g_stride);
+      to.dc = arena.take<T>(s.N * c_stride);
+      to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
+      to.flags = arena.take<Flag>(team);
+    }
+    zeros = arena.take<T>(max_of(g_stride, c_stride));
+    Arena measure(nullptr);
+    work(measure);
+    work_bytes = int64_t(measure.used());
+    work_base = arena.take<char>(team * work_bytes);
+  }
+
+  Format weight_format() const {  // as in the forward pass
+    if constexpr (is_same<S, T>) return Format::kCompute;
+    if (a.size.N > 4) return Format::kCompute;
+    return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
+  }
+
+  Work work(Arena& arena) const {
+    const int64_t N = max_of(a.size.N, 1);
+    return {arena.take<const T*>(N), arena.take<T>(N * kMaxVectors * L)};
+  }
+
+  void clear_flags() {
+    __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T));
+    for (int d = 0; d < a.size.D; ++d)
+      __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
+  }
+
+  void run(int thread) {
+    const Member m(a.size, weight_bytes(a.size), thread, team);
+    Arena arena(work_base + thread * work_bytes);
+    const Work w = work(arena);
+    for (int d = m.first_direction; d <= m.last_direction; ++d) {
+      Barrier barrier(directions[d].flags, m.id, m.size);
+      Sequence(*this, d, m, w, barrier).run();
+    }
+  }
+
+  // One thread's part of one direction.
+  struct Sequence {
+    Backward& f;
+    const cpu::SequenceBackward& a;
+    const Sizes& size;
+    const int d;
+    const Member& m;
+    const Work& w;
+    Barrier& barrier;
+    Direction& dir;
+    const Steps steps;
+    const Share share;
+
+    Sequence(Backward& f, int d, const Member& m, const Work& w, Barrier& barrier)
+        : f(f),
+          a(f.a),
+          size(f.a.size),
+          d(d),
+          m(m),
+          w(w),
+          barrier(barrier),
+          dir(f.directions[d]),
+          steps{a.rows, size.T, size.N, d == 1},
+          share(m.rows(size.N, a.rows.counts)) {}
+
+    void sync() {
+      if (!m.by_batch) barrier.wait();
+    }
+    // The columns' panels this thread computes.
+    int64_t first(const Panels<T>& w) const { return m.by_batch ? 0 : m.begin(w.count()); }
+    int64_t last(const Panels<T>& w) const { return m.by_batch ? w.count() : m.end(w.count()); }
+    // Rows of the caller's arrays.
+    int64_t at(int64_t t, int64_t rank) const { return steps.row(t, rank) * size.D + d; }
+
+    void run() {
+      prepare();
+      zero_beyond_lengths();
+      barrier.wait();
+      for (int64_t s = size.T - 1; s >= 0; --s) {
+        if (s < size.T - 1) sync();
+        step(s);
+      }
+      barrier.wait();
+      initial_states();
+    }
+
+    void prepare() {
+      const cpu::Weights& from = a.weights[d];
+      for (int64_t p = m.begin(dir.w_hh.count()); p < m.end(dir.w_hh.count()); ++p)
+        pack_columns(dir.w_hh, p, (const S*)from.w_hh, size.P);
+      if (f.projects())
+        for (int64_t p = m.begin(dir.w_hr.count()); p < m.end(dir.w_hr.count()); ++p)
+          pack_columns(dir.w_hr, p, (const S*)from.w_hr, size.H);
+      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
+        const S* from_c =
+            a.grad_c_n ? (const S*)a.grad_c_n + (d * size.N + steps.sequence(r)) * size.H : nullptr;
+        copy_row(dir.dc + r * f.c_stride, from_c, size.H);
+      }
+    }
+
+    void zero_beyond_lengths() {
+      if (!a.rows.counts || a.rows.offsets) return;
+      for (int64_t t = m.begin(size.T); t < m.end(size.T); ++t)
+        for (int64_t rank = steps.count(t); rank < size.N; ++rank) {
+          zero_row((S*)a.grad_preactivations + at(t, rank) * kGates * size.H, kGates * size.H);
+          if (a.grad_hidden) zero_row((S*)a.grad_hidden + at(t, rank) * size.P, size.P);
+        }
+    }
+
+    void step(int64_t s) {
+      const int64_t t = steps.time(s), n = share.active(steps.count(t));
+      // Sequences that go on to step s + 1; for the others this is the last step.
+      const int64_t going_on =
+          s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
+      for (int64_t j = 0; j < going_on; ++j) {
+        const int64_t rank = share.rank(j);
+        w.rows[j] =
+            steps.reset(steps.time(s + 1), rank) ? f.zeros : dir.g[~s & 1] + rank * f.g_stride;
+      }
+      for (int64_t p = first(dir.w_hh); p < last(dir.w_hh); ++p) {
+        const int nv = dir.w_hh.width_of(p);
+        T* sum = w.sum;
+        for (int64_t j = 0; j < n; ++j)
+          for (int v = 0; v < nv; ++v, sum += L) {
+            const int64_t column = (p * dir.w_hh.width + v) * L;
+            vec<T> dh = {};
+            if (a.grad_output)
+              dh += load_n((const S*)a.grad_output + at(t, share.rank(j)) * size.P + column,
+                           size.P - column);
+            if (j >= going_on) dh += last_hidden(share.rank(j), column);
+            store(sum, dh);
+          }
+        if (going_on) dir.w_hh.accumulate(p, w.rows, going_on, w.sum);
+        if (f.projects())
+          keep_hidden(p, t, n);
+        else
+          cell(p * dir.w_hh.width, nv, s, n, going_on);
+      }
+      if (f.projects()) {
+        sync();
+        for (int64_t j = 0; j < n; ++j) w.rows[j] = dir.dh + share.rank(j) * f.h_stride;
+        for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
+          const int nv = dir.w_hr.width_of(p);
+          __builtin_memset(w.sum, 0, size_t(n * nv * L) * sizeof(T));
+          dir.w_hr.accumulate(p, w.rows, n, w.sum);
+          cell(p * dir.w_hr.width, nv, s, n, going_on);
+        }
+      }
+    }
+
+    vec<T> last_hidden(int64_t rank, int64_t column) const {
+      if (!a.grad_h_n) return vec<T>{};
+      const int64_t row = d * size.N + steps.sequence(rank);
+      return load_n((const S*)a.grad_h_n + row * size.P + column, size.P - column);
+    }
+
+    // The whole gradient of h_t, for the caller and for the product with W_hr.
+    void keep_hidden(int64_t p, int64_t t, int64_t n) {
+      const int nv = dir.w_hh.width_of(p);
+      const T* sum = w.sum;
+      for (int64_t j = 0; j < n; ++j)
+        for (int v = 0; v < nv; ++v, sum += L) {
+          const int64_t column = (p * dir.w_hh.width + v) * L, rank = share.rank(j);
+          store(dir.dh + rank * f.h_stride + column, load(sum));
+          store_n((S*)a.grad_hidden + at(t, rank) * size.P + column, load(sum), size.P - column);
+        }
+    }
+
+    // The cells of nv vectors of hidden units, whose gradient of o * tanh(c) is in w.sum.
+    LSTM_NOINLINE void cell(int64_t first_vector, int nv, int64_t s, int64_t n, int64_t going_on) {
+      const int64_t t = steps.time(s), H = size.H;
+      const T* sum = w.sum;
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t rank = share.rank(j), row = at(t, rank);
+        const bool fresh = steps.reset(t, rank);
+        const bool cut = j < going_on && steps.reset(steps.time(s + 1), rank);
+        const S* c_before = previous_cell(s, rank);
+        for (int v = 0; v < nv; ++v, sum += L) {
+          const int64_t unit = (first_vector + v) * L, valid = H - unit;
+          auto gate_at = [&](int g) { return row * kGates * H + g * H + unit; };
+          vec<T> gate[kGates], extra[kGates];
+          for (int g = 0; g < kGates; ++g) {
+            gate[g] = load_n((const S*)a.gates + gate_at(g), valid);
+            extra[g] = a.grad_gates ? load_n((const S*)a.grad_gates + gate_at(g), valid) : vec<T>{};
+          }
+          T* carried = dir.dc + rank * f.c_stride + unit;
+          vec<T> dc = cut ? vec<T>{} : load(carried);
+          if (a.grad_cell) dc += load_n((const S*)a.grad_cell + row * H + unit, valid);
+          const vec<T> before = fresh || !c_before ? vec<T>{} : load_n(c_before + unit, valid);
+          const vec<T> c = load_n((const S*)a.cell + row * H + unit, valid);
+          const CellGradient<T> to = cell_gradient<T>(load(sum), dc, before, c, gate, extra);
+          store(carried, to.c);
+          T* kept = dir.g[s & 1] + rank * f.g_stride + unit;
+          for (int g = 0; g < kGates; ++g) {
+            store_n(kept + g * H, to.preactivation[g], valid);
+            store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
+          }
+        }
+      }
+    }
+
+    // c_{t-1} of a row as the caller holds it: (H), or null for zeros.
+    const S* previous_cell(int64_t s, int64_t rank) const {
+      if (s > 0 && rank < steps.count(steps.time(s - 1)))
+        return (const S*)a.cell + at(steps.time(s - 1), rank) * size.H;
+      if (!a.c0) return nullptr;
+      return (const S*)a.c0 + (d * size.N + steps.sequence(rank)) * size.H;
+    }
+
+    // What reaches the states before a sequence's first step; an empty sequence passes its final
+    // states' gradients through.
+    void initial_states() {
+      const int64_t n = share.size;
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t rank = share.rank(j), length = steps.length(rank);
+        const int64_t s = d == 1 ? size.T - length : 0;
+        const bool none = length == 0 || steps.reset(0, rank);
+        w.rows[j] = none ? f.zeros : dir.g[s & 1] + rank * f.g_stride;
+      }
+      for (int64_t p = first(dir.w_hh); n && p < last(dir.w_hh); ++p) {
+        const int nv = dir.w_hh.width_of(p);
+        auto at_vector = [&](int64_t j, int v) { return w.sum + (j * nv + v) * L; };
+        auto column = [&](int v) { return (p * dir.w_hh.width + v) * L; };
+        for (int64_t j = 0; j < n; ++j)
+          for (int v = 0; v < nv; ++v)
+            store(at_vector(j, v), steps.length(share.rank(j)) == 0
+                                       ? last_hidden(share.rank(j), column(v))
+                                       : vec<T>{});
+        dir.w_hh.accumulate(p, w.rows, n, w.sum);
+        for (int64_t j = 0; j < n; ++j)
+          for (int v = 0; v < nv; ++v) {
+            const int64_t row = d * size.N + steps.sequence(share.rank(j));
+            store_n((S*)a.grad_h0 + row * size.P + column(v), load(at_vector(j, v)),
+                    size.P - column(v));
+          }
+      }
+      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
+        S* to = (S*)a.grad_c0 + (d * size.N + steps.sequence(r)) * size.H;
+        if (steps.reset(0, r) && steps.length(r) > 0)
+          zero_row(to, size.H);
+        else
+          copy_out(to, dir.dc + r * f.c_stride, size.H);
+      }
+    }
+  };
+};
+
+template <class S>
+void cell_gradients(const cpu::CellBackward& a) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  for (int64_t r = 0; r < a.N; ++r)
+    for (int64_t unit = 0; unit < a.H; unit += L) {
+      const int64_t at = r * a.H + unit, valid = a.H - unit;
+      auto gate_at = [&](int g) { return (r * kGates + g) * a.H + unit; };
+      auto read = [&](const void* p, int64_t i) {
+        return p ? load_n((const S*)p + i, valid) : vec<T>{};
+      };
+      vec<T> gate[kGates], extra[kGates];
+      for (int g = 0; g < kGates; ++g)
+        gate[g] = read(a.gates, gate_at(g)), extra[g] = read(a.grad_gates, gate_at(g));
+      const CellGradient<T> to = cell_gradient<T>(read(a.grad_h, at), read(a.grad_c, at),
+                                                  read(a.c0, at), read(a.c, at), gate, extra);
+      for (int g = 0; g < kGates; ++g)
+        store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
+      store_n((S*)a.grad_c0 + at, to.c, valid);
+    }
+}
+
+}  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,350 @@
+// The forward pass of one layer over a whole sequence, all directions.
+//
+//   gates = bias + x_t W_ih^T + h_{t-1} W_hh^T,   i, f, o = sigmoid, g = tanh
+//   c_t = f * c_{t-1} + i * g
+//   h_t = o * tanh(c_t),   with a projection h_t = (o * tanh(c_t)) W_hr^T
+//
+// Each panel of weights holds the four gates of the same hidden units, so the cell follows from a
+// panel's result while that is in L1. Input products are made for about kChunkRows rows at a time,
+// because W_ih is then read once for several steps; when one step has that many rows by itself,
+// both products are made together. States live in scratch, in the compute type: c is carried in
+// full precision, h is the rounded h that the caller sees, so that going on from a returned h gives
+// the same numbers. What the caller asked for is written once, in its final place. Bound: FMA peak
+// from about 8 rows on; with fewer, the bandwidth of the cache holding W_hh, which is why odd steps
+// take the panels in reverse: the last ones are still in the nearest cache.
+#pragma once
+#include "layer.h"
+#include "pack.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+constexpr int64_t kChunkRows = 96;
+
+template <class S>
+struct Forward {
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+  static constexpr int64_t kPanel = kGates * L;  // numbers per row in a panel's result
+
+  struct Direction {
+    Panels<T> w_ih, w_hh, w_hr;
+    T* bias;    // [panel][gate][lane]
+    T* h[2];    // [rank][h_stride], read and written in turn
+    T* c;       // [rank][c_stride]
+    T* hidden;  // [rank][c_stride]: o * tanh(c), where there is a projection
+    Flag* flags;
+  };
+  struct Work {        // of one thread
+    const T **x, **h;  // operand rows
+    T* x_wide;         // [row][x_stride]: input rows widened, for 16-bit types
+    T* pre;            // pre-activations: [panel][row][gate][lane]
+    T* projected;      // one panel of h_t: [row][vector][lane], where there is a projection
+  };
+
+  const cpu::SequenceForward& a;
+  int team;
+  int64_t panels, h_stride, c_stride, x_stride;
+  Direction directions[2];
+  T* zeros;
+  char* work_base;
+  int64_t work_bytes;
+
+  static int threads(const cpu::SequenceForward& a) {
+    const Sizes& s = a.size;
+    return useful_threads(s, a.threads, s.D * s.N * 4 * s.H * (s.I + s.P));
+  }
+  static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
+  bool projects() const { return a.weights[0].w_hr; }
+
+  Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
+      : a(params), team(threads) {
+    const Sizes& s = a.size;
+    panels = ceil_div(s.H, L);
+    h_stride = padded<T>(s.P), c_stride = padded<T>(s.H), x_stride = padded<T>(s.I);
+    for (int d = 0; d < s.D; ++d) {
+      Direction& to = directions[d];
+      auto pack = [&](int64_t K, int64_t vectors, int width) {
+        Panels<T> p{nullptr, weight_format(), K, vectors, width};
+        p.data = arena.take<char>(p.bytes());
+        return p;
+      };
+      to.w_ih = pack(s.I, kGates * panels, kGates);
+      to.w_hh = pack(s.P, kGates * panels, kGates);
+      const int64_t columns = ceil_div(s.P, L);
+      to.w_hr = {};
+      if (projects())
+        to.w_hr = pack(s.H, columns, int(max_of(1, min_of(kMaxVectors, columns / team))));
+      to.bias = arena.take<T>(panels * kPanel);
+      for (T*& h : to.h) h = arena.take<T>(s.N * h_stride);
+      to.c = arena.take<T>(s.N * c_stride);
+      to.hidden = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
+      to.flags = arena.take<Flag>(team);
+    }
+    zeros = arena.take<T>(max_of(h_stride, c_stride));
+    Arena measure(nullptr);
+    work(measure);
+    work_bytes = int64_t(measure.used());
+    work_base = arena.take<char>(team * work_bytes);
+  }
+
+  // 16-bit weights are widened while packing when they are used often enough to be compute-bound;
+  // with few rows per step reading them narrow saves more time than widening them costs.
+  Format weight_format() const {
+    if constexpr (is_same<S, T>) return Format::kCompute;
+    if (a.size.N > 4) return Format::kCompute;
+    return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
+  }
+
+  Work work(Arena& arena) const {
+    const Sizes& s = a.size;
+    int64_t rows = 0, own_panels = 0;  // the largest share of any thread
+    for (int thread = 0; thread < team; ++thread) {
+      const Member m(s, weight_bytes(s), thread, team);
+      rows = max_of(rows, m.max_rows(s.N));
+      own_panels = max_of(own_panels, m.by_batch ? panels : ceil_div(panels, m.size));
+    }
+    const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
+    Work w;
+    w.x = arena.take<const T*>(most), w.h = arena.take<const T*>(most);
+    w.x_wide = is_same<S, T> ? nullptr : arena.take<T>(most * x_stride);
+    w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
+    w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
+    return w;
+  }
+
+  void clear_flags() {
+    __builtin_memset(zeros, 0, size_t(max_of(h_stride, c_stride)) * sizeof(T));
+    for (int d = 0; d < a.size.D; ++d)
+      __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
+  }
+
+  void run(int thread) {
+    const Member m(a.size, weight_bytes(a.size), thread, team);
+    Arena arena(work_base + thread * work_bytes);
+    const Work w = work(arena);
+    for (int d = m.first_direction; d <= m.last_direction; ++d) {
+      Barrier barrier(directions[d].flags, m.id, m.size);
+      Sequence(*this, d, m, w, barrier).run();
+    }
+  }
+
+  // One thread's part of one direction.
+  struct Sequence {
+    Forward& f;
+    const cpu::SequenceForward& a;
+    const Sizes& size;
+    const int d;
+    const Member& m;
+    const Work& w;
+    Barrier& barrier;
+    Direction& dir;
+    const Steps steps;
+    const Share share;
+    const int64_t first_panel, last_panel;  // one past
+
+    Sequence(Forward& f, int d, const Member& m, const Work& w, Barrier& barrier)
+        : f(f),
+          a(f.a),
+          size(f.a.size),
+          d(d),
+          m(m),
+          w(w),
+          barrier(barrier),
+          dir(f.directions[d]),
+          steps{a.rows, size.T, size.N, d == 1},
+          share(m.rows(size.N, a.rows.counts)),
+          first_panel(m.by_batch ? 0 : m.begin(f.panels)),
+          last_panel(m.by_batch ? f.panels : m.end(f.panels)) {}
+
+    // In a hidden split every thread waits for what the others add to h.
+    void sync() {
+      if (!m.by_batch) barrier.wait();
+    }
+
+    void run() {
+      pack();
+      read_states();
+      zero_beyond_lengths();
+      barrier.wait();
+      for (int64_t s = 0; s < size.T;) s = chunk(s);
+      barrier.wait();
+      write_states();
+    }
+
+    void pack() {
+      const cpu::Weights& from = a.weights[d];
+      for (int64_t p = m.begin(f.panels); p < m.end(f.panels); ++p) {
+        pack_gates(dir.w_ih, p, (const S*)from.w_ih, size.H);
+        pack_gates(dir.w_hh, p, (const S*)from.w_hh, size.H);
+        for (int g = 0; g < kGates; ++g) {
+          const int64_t unit = p * L, at = g * size.H + unit, n = size.H - unit;
+          vec<T> bias = {};
+          if (from.b_ih) bias += load_n((const S*)from.b_ih + at, n);
+          if (from.b_hh) bias += load_n((const S*)from.b_hh + at, n);
+          store(dir.bias + p * kPanel + g * L, bias);
+        }
+      }
+      if (f.projects())
+        for (int64_t p = m.begin(dir.w_hr.count()); p < m.end(dir.w_hr.count()); ++p)
+          pack_rows(dir.w_hr, p, (const S*)from.w_hr, size.P);
+    }
+
+    void read_states() {
+      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
+        const int64_t row = d * size.N + steps.sequence(r);
+        const S* h0 = a.h0 ? (const S*)a.h0 + row * size.P : nullptr;
+        const S* c0 = a.c0 ? (const S*)a.c0 + row * size.H : nullptr;
+        for (T* h : dir.h) copy_row(h + r * f.h_stride, h0, size.P);
+        copy_row(dir.c + r * f.c_stride, c0, size.H);
+      }
+    }
+
+    void write_states() {
+      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
+        const int64_t row = d * size.N + steps.sequence(r);
+        // The reverse direction ends with step T - 1, the other one with the sequence's length.
+        const int64_t last = d == 1 ? size.T : steps.length(r);
+        if (a.h_n) copy_out((S*)a.h_n + row * size.P, dir.h[last & 1] + r * f.h_stride, size.P);
+        if (a.c_n) copy_out((S*)a.c_n + row * size.H, dir.c + r * f.c_stride, size.H);
+      }
+    }
+
+    void zero_beyond_lengths() {
+      if (!a.rows.counts || a.rows.offsets) return;
+      for (int64_t t = m.begin(size.T); t < m.end(size.T); ++t)
+        for (int64_t rank = steps.count(t); rank < size.N; ++rank) {
+          const int64_t row = steps.row(t, rank) * size.D + d;
+          zero_row((S*)a.output + row * size.P, size.P);
+          if (a.cell) zero_row((S*)a.cell + row * size.H, size.H);
+          if (a.gates) zero_row((S*)a.gates + row * kGates * size.H, kGates * size.H);
+        }
+    }
+
+    // Steps s .. of one chunk; returns the first step after it.
+    int64_t chunk(int64_t s) {
+      int64_t end = s, rows = 0;
+      do rows += share.active(steps.count(steps.time(end++)));
+      while (end < size.T && rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
+      const bool together = end == s + 1;
+      int64_t r = 0;
+      for (int64_t u = s; u < end; ++u)
+        for (int64_t j = 0, n = share.active(steps.count(steps.time(u))); j < n; ++j, ++r)
+          w.x[r] = input_row(steps.time(u), share.rank(j), r);
+      if (!together)
+        for (int64_t p = first_panel; p < last_panel; ++p)
+          project_input(p, rows, w.pre + (p - first_panel) * rows * kPanel);
+      for (int64_t done = 0; s < end; ++s) {
+        const int64_t t = steps.time(s), n = share.active(steps.count(t));
+        if (s) sync();
+        if (n) step(s, n, rows, w.pre + done * kPanel, together);
+        if (f.projects()) {
+          sync();
+          if (n) project_hidden(s, n);
+        }
+        done += n;
+      }
+      return end;
+    }
+
+    const T* input_row(int64_t t, int64_t rank, int64_t r) {
+      const S* x = (const S*)a.x + (a.rows.offsets ? steps.row(t, rank) * a.x_row
+                                                   : t * a.x_step + steps.sequence(rank) * a.x_row);
+      if constexpr (is_same<S, T>) {
+        return x;
+      } else {
+        copy_row(w.x_wide + r * f.x_stride, x, size.I);
+        return w.x_wide + r * f.x_stride;
+      }
+    }
+
+    // pre = bias + x W_ih^T for the units of panel p
+    void project_input(int64_t p, int64_t rows, T* pre) {
+      const T* bias = dir.bias + p * kPanel;
+      vec<T> b[kGates];
+      for (int g = 0; g < kGates; ++g) b[g] = load(bias + g * L);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, b[g]);
+      dir.w_ih.accumulate(p, w.x, rows, pre);
+    }
+
+    void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
+      const int64_t t = steps.time(s);
+      const T* h = dir.h[s & 1];
+      for (int64_t j = 0; j < n; ++j)
+        w.h[j] = steps.reset(t, share.rank(j)) ? f.zeros : h + share.rank(j) * f.h_stride;
+      auto result = [&](int64_t p) {
+        return together ? pre : pre + (p - first_panel) * rows * kPanel;
+      };
+      const int64_t many = last_panel - first_panel;
+      for (int64_t i = 0; i < many;) {
+        auto panel = [&](int64_t q) { return s & 1 ? last_panel - 1 - q : first_panel + q; };
+        const int64_t p = panel(i);
+        if (n == 1 && i + 1 < many) {
+          const int64_t p1 = panel(i + 1);
+          T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
+          if (together) project_input(p, 1, pre0), project_input(p1, 1, pre1);
+          dir.w_hh.accumulate_pair(p, p1, w.h[0], pre0, pre1);
+          cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
+          i += 2;
+        } else {
+          if (together) project_input(p, n, result(p));
+          dir.w_hh.accumulate(p, w.h, n, result(p));
+          cell(p, s, n, result(p));
+          ++i;
+        }
+      }
+    }
+
+    // The LSTM cell of the units of panel p, from the gates' pre-activations.
+    LSTM_NOINLINE void cell(int64_t p, int64_t s, int64_t n, const T* pre) {
+      const int64_t t = steps.time(s), unit = p * L, H = size.H, valid = H - unit;
+      for (int64_t j = 0; j < n; ++j, pre += kPanel) {
+        const int64_t rank = share.rank(j), row = steps.row(t, rank) * size.D + d;
+        const vec<T> i = sigmoid<T>(load(pre)), o = sigmoid<T>(load(pre + kOutputGate * L));
+        const vec<T> forget = sigmoid<T>(load(pre + kForgetGate * L));
+        const vec<T> g = tanh<T>(load(pre + kCandidate * L));
+        T* carried = dir.c + rank * f.c_stride + unit;
+        const vec<T> before = steps.reset(t, rank) ? vec<T>{} : load(carried);
+        const vec<T> c = forget * before + i * g;
+        const vec<T> h = o * tanh<T>(c);
+        store(carried, c);
+        if (f.projects()) {
+          store(dir.hidden + rank * f.c_stride + unit, h);
+        } else {
+          store(dir.h[~s & 1] + rank * f.h_stride + unit, rounded<S>(h));
+          store_n((S*)a.output + row * H + unit, h, valid);
+        }
+        if (a.cell) store_n((S*)a.cell + row * H + unit, c, valid);
+        if (a.gates) {
+          S* gates = (S*)a.gates + row * kGates * H + unit;
+          store_n(gates + kInputGate * H, i, valid),
+              store_n(gates + kForgetGate * H, forget, valid);
+          store_n(gates + kCandidate * H, g, valid), store_n(gates + kOutputGate * H, o, valid);
+        }
+      }
+    }
+
+    // h_t = (o * tanh(c_t)) W_hr^T
+    void project_hidden(int64_t s, int64_t n) {
+      const int64_t t = steps.time(s);
+      for (int64_t j = 0; j < n; ++j) w.h[j] = dir.hidden + share.rank(j) * f.c_stride;
+      const int64_t count = dir.w_hr.count();
+      for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
+           ++p) {
+        const int nv = dir.w_hr.width_of(p);
+        __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
+        dir.w_hr.accumulate(p, w.h, n, w.projected);
+        for (int64_t j = 0; j < n; ++j)
+          for (int v = 0; v < nv; ++v) {
+            const int64_t column = (p * dir.w_hr.width + v) * L, rank = share.rank(j);
+            const vec<T> h = load(w.projected + (j * nv + v) * L);
+            store(dir.h[~s & 1] + rank * f.h_stride + column, rounded<S>(h));
+            store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,
+                    size.P - column);
+          }
+      }
+    }
+  };
+};
+
+}  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,70 @@
+// The kernels of one instruction set, LSTM_ISA, as the table that dispatch.cpp chooses from.
+#include "backward.h"
+#include "forward.h"
+
+namespace lstm_kernels::LSTM_ISA {
+namespace {
+
+// Calls f with a null pointer to the storage type.
+template <class F>
+LSTM_INLINE auto with_dtype(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kDouble:
+      return f((double*)nullptr);
+    case DType::kBFloat16:
+      return f((bf16*)nullptr);
+    case DType::kHalf:
+      return f((fp16*)nullptr);
+    default:
+      return f((float*)nullptr);
+  }
+}
+template <class Pointer>
+struct pointee;
+template <class S>
+struct pointee<S*> {
+  using type = S;
+};
+#define LSTM_STORAGE(pointer) typename pointee<decltype(pointer)>::type
+
+size_t forward_scratch(const cpu::SequenceForward& a) {
+  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Forward<LSTM_STORAGE(s)>>(a); });
+}
+void forward(const cpu::SequenceForward& a, void* scratch) {
+  with_dtype(a.dtype, [&](auto* s) { run_pass<Forward<LSTM_STORAGE(s)>>(a, scratch); });
+}
+size_t backward_scratch(const cpu::SequenceBackward& a) {
+  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Backward<LSTM_STORAGE(s)>>(a); });
+}
+void backward(const cpu::SequenceBackward& a, void* scratch) {
+  with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_STORAGE(s)>>(a, scratch); });
+}
+void cell_backward(const cpu::CellBackward& a) {
+  with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_STORAGE(s)>(a); });
+}
+
+template <class T>
+void activations(const T* x, T* sigmoids, T* tanhs, int64_t n) {
+  for (int64_t i = 0; i < n; i += lanes<T>) {
+    store_n(sigmoids + i, sigmoid<T>(load_n(x + i, n - i)), n - i);
+    store_n(tanhs + i, tanh<T>(load_n(x + i, n - i)), n - i);
+  }
+}
+void activations(DType dtype, const void* x, void* sigmoids, void* tanhs, int64_t n) {
+  if (dtype == DType::kDouble)
+    activations((const double*)x, (double*)sigmoids, (double*)tanhs, n);
+  else
+    activations((const float*)x, (float*)sigmoids, (float*)tanhs, n);
+}
+
+#define LSTM_STRING_OF(x) #x
+#define LSTM_STRING(x) LSTM_STRING_OF(x)
+
+}  // namespace
+
+extern const cpu::Kernels table;
+const cpu::Kernels table = {
+    LSTM_STRING(LSTM_ISA), forward_scratch, forward, backward_scratch, backward,
+    cell_backward,         activations};
+
+}  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,106 @@
+// The CPU kernels: plain parameter structs, and one table of entry points per instruction set.
+//
+// All arrays are row-major and owned by the caller; void pointers point to elements of `dtype`.
+// T, N, I, H, P, D as in lstm.h; "rows" are (step, sequence) pairs that take part, (T, N) or
+// packed.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "../lstm.h"
+
+namespace lstm_kernels::cpu {
+
+enum class DType : int { kFloat, kDouble, kBFloat16, kHalf };
+
+// Which sequences take part in which step. Sequences are ranked by length, longest first, so that
+// the active ones of a step are always the ranks 0 .. counts[t] - 1.
+struct Rows {
+  const int64_t* counts;   // (T) active ranks, non-increasing; null: always N
+  const int64_t* lengths;  // (N) length of the sequence of each rank; null exactly when counts is
+  const int64_t*
+      offsets;           // (T) packed: index of the step's first row; null: step t begins at t * N
+  const int64_t* order;  // (N) the sequence of each rank; null: rank n is sequence n
+  const bool* reset;     // (T, N) states are zeroed before this step, or null; D = 1 only
+};
+
+// One direction of a layer; gates stacked in the order i, f, g, o.
+struct Weights {
+  const void* w_ih;  // (4 * H, I)
+  const void* w_hh;  // (4 * H, P)
+  const void* b_ih;  // (4 * H), or null: no biases
+  const void* b_hh;  // (4 * H), or null
+  const void* w_hr;  // (P, H), or null: no projection, P = H
+};
+
+struct SequenceForward {
+  Sizes size;
+  DType dtype;
+  int threads;  // at most this many are used
+  Rows rows;
+  const void* x;          // (T, N, I) or packed (R, I), last dimension contiguous
+  int64_t x_step, x_row;  // its other strides, in elements; packed: x_row alone
+  const void* h0;         // (D, N, P), or null: zeros
+  const void* c0;         // (D, N, H), or null: zeros
+  Weights weights[2];     // per direction
+  void* output;           // (T, N, D * P) or (R, D * P): h_t
+  void* h_n;              // (D, N, P), or null
+  void* c_n;              // (D, N, H), or null
+  void* cell;             // (T, N, D * H) or (R, D * H): c_t, or null
+  void* gates;            // (T, N, D, 4, H) or (R, D, 4, H): activated gates, or null
+};
+
+// Absent gradients (null) are zero.
+struct SequenceBackward {
+  Sizes size;
+  DType dtype;
+  int threads;
+  Rows rows;
+  const void* grad_output;    // like output
+  const void* grad_h_n;       // (D, N, P)
+  const void* grad_c_n;       // (D, N, H)
+  const void* grad_cell;      // like cell
+  const void* grad_gates;     // like gates
+  const void* c0;             // (D, N, H), or null: zeros
+  Weights weights[2];         // w_hh and w_hr are read
+  const void* cell;           // (T, N, D * H) or (R, D * H), as the forward pass returned it
+  const void* gates;          // (T, N, D, 4, H) or (R, D, 4, H), likewise
+  void* grad_preactivations;  // like gates
+  void* grad_h0;              // (D, N, P)
+  void* grad_c0;              // (D, N, H)
+  void* grad_hidden;          // (T, N, D * P): the whole gradient of h_t; null without projection
+};
+
+// The elementwise part of one step's backward.
+struct CellBackward {
+  int64_t N, H;
+  DType dtype;
+  const void* grad_h;         // (N, H), or null
+  const void* grad_c;         // (N, H), or null
+  const void* grad_gates;     // (N, 4, H), or null
+  const void* c0;             // (N, H)
+  const void* c;              // (N, H)
+  const void* gates;          // (N, 4, H)
+  void* grad_preactivations;  // (N, 4, H)
+  void* grad_c0;              // (N, H)
+};
+
+// Scratch memory is the caller's: `*_scratch` says how many bytes, 64-byte aligned, a call needs.
+struct Kernels {
+  const char* isa;
+  size_t (*sequence_forward_scratch)(const SequenceForward&);
+  void (*sequence_forward)(const SequenceForward&, void* scratch);
+  size_t (*sequence_backward_scratch)(const SequenceBackward&);
+  void (*sequence_backward)(const SequenceBackward&, void* scratch);
+  void (*cell_backward)(const CellBackward&);
+  // For tests: sigmoid and tanh of n numbers, dtype kFloat or kDouble.
+  void (*activations)(DType, const void* x, void* sigmoid, void* tanh, int64_t n);
+};
+
+// The table of the instruction set in use: the best this CPU has, or what LSTM_KERNELS_CPU_ISA
+// names. Throws std::runtime_error when that is unknown or not supported by this CPU.
+const Kernels& kernels();
+// "avx2 of baseline,avx2,avx512": the instruction set in use and those compiled in.
+const char* isa_description();
+
+}  // namespace lstm_kernels::cpu

@@ -1,0 +1,160 @@
+// What the forward and the backward pass of a layer share: which rows take part in a step, how the
+// work is split between threads, and where scratch memory lies.
+#pragma once
+#include "kernels.h"
+#include "panels.h"
+#include "team.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+using cpu::Barrier;
+using cpu::DType;
+using cpu::Flag;
+
+// The steps of one direction in the order it processes them: step s works on time(s).
+struct Steps {
+  const cpu::Rows& rows;
+  int64_t T, N;
+  bool reverse;
+
+  LSTM_INLINE int64_t time(int64_t s) const { return reverse ? T - 1 - s : s; }
+  LSTM_INLINE int64_t count(int64_t t) const { return rows.counts ? rows.counts[t] : N; }
+  LSTM_INLINE int64_t length(int64_t rank) const { return rows.lengths ? rows.lengths[rank] : T; }
+  LSTM_INLINE int64_t sequence(int64_t rank) const { return rows.order ? rows.order[rank] : rank; }
+  // Index of a row in the caller's (T, N) or packed arrays.
+  LSTM_INLINE int64_t row(int64_t t, int64_t rank) const {
+    return rows.offsets ? rows.offsets[t] + rank : t * N + sequence(rank);
+  }
+  LSTM_INLINE bool reset(int64_t t, int64_t rank) const {
+    return rows.reset && rows.reset[t * N + sequence(rank)];
+  }
+};
+
+// The ranks one thread works on: first, first + stride, ...
+struct Share {
+  int64_t first, stride, size;
+  LSTM_INLINE int64_t rank(int64_t j) const { return first + j * stride; }
+  // How many of them are below `count`: those active in a step are again the first ones.
+  LSTM_INLINE int64_t active(int64_t count) const {
+    return max_of(0, min_of(size, ceil_div(count - first, stride)));
+  }
+};
+
+// How many threads a call is worth, and who does what.
+//   One thread when the whole call, or a step's share of it, is too short to pay for waking others.
+//   Two directions go to two halves of the team: they never wait for each other.
+//   Within a direction: by batch (each thread its own sequences, no waiting at all) where each
+//   thread still has enough rows to run at the FMA peak although it reads all weights; otherwise by
+//   hidden units (each thread its own panels, in its own cache, one barrier per step).
+constexpr int64_t kCallWork = 1 << 20;       // multiply-adds in a call worth a second thread
+constexpr int64_t kStepWork = 1 << 15;       // multiply-adds in a step, per thread
+constexpr int64_t kBatchRows = 24;           // rows per thread from which the batch is split
+constexpr int64_t kFewBatchRows = 8;         // the same while the weights stay in a thread's cache
+constexpr int64_t kCachedWeights = 1 << 19;  // bytes of recurrent weights that stay there
+
+LSTM_INLINE int useful_threads(const Sizes& size, int threads, int64_t step_work) {
+  if (size.T * step_work < kCallWork) return 1;
+  return int(max_of(1, min_of(threads, step_work / kStepWork)));
+}
+
+struct Member {
+  int first_direction, last_direction;  // the directions this thread works on
+  int id, size;                         // among the threads of its direction
+  bool by_batch;
+
+  LSTM_INLINE Member(const Sizes& a, int64_t weight_bytes, int thread, int threads) {
+    first_direction = 0, last_direction = a.D - 1, id = thread, size = threads;
+    if (a.D == 2 && threads > 1) {
+      const int half = (threads + 1) / 2;
+      first_direction = last_direction = thread < half ? 0 : 1;
+      id = thread < half ? thread : thread - half;
+      size = thread < half ? half : threads - half;
+    }
+    const int64_t enough = weight_bytes <= kCachedWeights ? kFewBatchRows : kBatchRows;
+    by_batch = size > 1 && a.N >= enough * size;
+  }
+  // Ragged sequences are dealt out in turn, so that every thread gets long and short ones.
+  LSTM_INLINE Share rows(int64_t N, bool ragged) const {
+    if (!by_batch) return {0, 1, N};
+    if (ragged) return {id, size, (N - id + size - 1) / size};
+    const int64_t begin = N * id / size;
+    return {begin, 1, N * (id + 1) / size - begin};
+  }
+  LSTM_INLINE int64_t max_rows(int64_t N) const { return by_batch ? ceil_div(N, size) : N; }
+  // This thread's part of n panels: the panels it packs, and in a hidden split those it computes.
+  LSTM_INLINE int64_t begin(int64_t n) const { return n * id / size; }
+  LSTM_INLINE int64_t end(int64_t n) const { return n * (id + 1) / size; }
+};
+
+// Hands out parts of the caller's scratch memory. Without a base it only measures.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_((char*)base) {}
+  template <class X>
+  X* take(int64_t n) {
+    char* p = base_ ? base_ + used_ : nullptr;
+    used_ += size_t(round_up(n * int64_t(sizeof(X)), 128));
+    return (X*)p;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+// Elements from one row of a state to the next: whole vectors, and never a multiple of 1 KiB, which
+// would put the rows of a tile into the same few sets of the cache.
+template <class T>
+LSTM_INLINE int64_t padded(int64_t n) {
+  const int64_t stride = round_up(max_of(n, 1), lanes<T>);
+  return stride * int64_t(sizeof(T)) % 1024 ? stride : stride + 64 / int64_t(sizeof(T));
+}
+
+template <class T, class S>
+LSTM_INLINE void copy_row(T* to, const S* from, int64_t n) {  // from null: zeros; `to` is padded
+  constexpr int L = lanes<T>;
+  for (int64_t i = 0; i < n; i += L) store(to + i, from ? load_n(from + i, n - i) : vec<T>{});
+}
+template <class S, class T>
+LSTM_INLINE void copy_out(S* to, const T* from, int64_t n) {  // `from` is padded
+  constexpr int L = lanes<T>;
+  for (int64_t i = 0; i < n; i += L) store_n(to + i, load(from + i), n - i);
+}
+template <class S>
+LSTM_INLINE void zero_row(S* to, int64_t n) {
+  __builtin_memset(to, 0, size_t(n) * sizeof(S));
+}
+
+// Runs `Pass<S>` with the threads it wants. A team that comes out smaller than planned (a thread
+// limit, a nested region) leaves the work to its first thread.
+template <class Pass, class Params>
+LSTM_INLINE size_t scratch_of(const Params& a) {
+  Arena planned(nullptr), alone(nullptr);
+  Pass(a, Pass::threads(a), planned), Pass(a, 1, alone);
+  return planned.used() > alone.used() ? planned.used() : alone.used();
+}
+template <class Pass, class Params>
+void run_pass(const Params& a, void* scratch) {
+  struct Call {
+    const Params& params;
+    void* scratch;
+    Pass planned;
+  };
+  Arena arena(scratch);
+  const int threads = Pass::threads(a);
+  Call call{a, scratch, Pass(a, threads, arena)};
+  call.planned.clear_flags();
+  auto body = [](void* context, int id, int size) {
+    Call& c = *(Call*)context;
+    if (size == c.planned.team) return c.planned.run(id);
+    if (id > 0) return;
+    Arena again(c.scratch);
+    Pass alone(c.params, 1, again);
+    alone.clear_flags();
+    alone.run(0);
+  };
+  cpu::run_team(threads, body, &call);
+}
+
+}  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,327 @@
+// The CPU implementations of the ops in schema.cpp: unpack, check what memory safety needs, call
+// one kernel, return.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../tensor.h"
+#include "kernels.h"
+#include "scratch.h"
+
+namespace lstm_kernels::cpu {
+namespace {
+
+DType dtype_of(const Kind& kind) {
+  if (kind.dtype == aoti_torch_dtype_float32()) return DType::kFloat;
+  if (kind.dtype == aoti_torch_dtype_float64()) return DType::kDouble;
+  if (kind.dtype == aoti_torch_dtype_bfloat16()) return DType::kBFloat16;
+  if (kind.dtype == aoti_torch_dtype_float16()) return DType::kHalf;
+  throw std::runtime_error("expected float32, float64, bfloat16 or float16");
+}
+
+int thread_count() { return int(torch::stable::get_num_threads()); }
+
+void check(bool condition, const char* message) {
+  if (!condition) throw std::runtime_error(message);
+}
+
+const int64_t* integers(const Tensor& t, const char* name, int64_t n) {
+  if (t.dim() != 1 || t.size(0) != n || !t.is_contiguous() || !t.is_cpu() ||
+      Kind(t).dtype != aoti_torch_dtype_int64())
+    throw std::runtime_error(std::string(name) + ": expected a contiguous int64 CPU tensor of " +
+                             std::to_string(n) + " elements");
+  return static_cast<const int64_t*>(t.const_data_ptr());
+}
+
+// Rows, with the arrays it points to.
+class RowLists {
+ public:
+  // T and N of the uniform or padded case; packed, they follow from batch_sizes.
+  RowLists(const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
+           const OptionalTensor& reset, int64_t T, int64_t N, int64_t packed_rows, int directions) {
+    check(!batch_sizes || (!lengths && !reset), "batch_sizes excludes lengths and reset");
+    if (batch_sizes) from_batch_sizes(*batch_sizes, T, N, packed_rows);
+    if (lengths) from_lengths(*lengths, T, N);
+    if (!reset) return;
+    check(directions == 1, "reset: expected one direction");
+    check(reset->dim() == 2 && reset->size(0) == T && reset->size(1) == N &&
+              reset->is_contiguous() && reset->is_cpu() &&
+              Kind(*reset).dtype == aoti_torch_dtype_bool(),
+          "reset: expected a contiguous (T, N) bool CPU tensor");
+    rows_.reset = static_cast<const bool*>(reset->const_data_ptr());
+  }
+  const Rows& rows() const { return rows_; }
+
+ private:
+  void from_batch_sizes(const Tensor& batch_sizes, int64_t T, int64_t N, int64_t packed_rows) {
+    rows_.counts = integers(batch_sizes, "batch_sizes", T);
+    int64_t total = 0;
+    offsets_.resize(size_t(T));
+    lengths_.resize(size_t(N));
+    for (int64_t t = T, rank = 0; t-- > 0;) {  // rank: sequences that end after step t
+      check(rows_.counts[t] > 0 && rows_.counts[t] <= N,
+            "batch_sizes: expected positive, non-increasing");
+      check(rows_.counts[t] >= rank, "batch_sizes: expected positive, non-increasing");
+      for (; rank < rows_.counts[t]; ++rank) lengths_[size_t(rank)] = t + 1;
+    }
+    for (int64_t t = 0; t < T; ++t) offsets_[size_t(t)] = total, total += rows_.counts[t];
+    check(total == packed_rows, "batch_sizes: expected their sum to be the input's first size");
+    rows_.offsets = offsets_.data();
+    rows_.lengths = lengths_.data();
+  }
+
+  void from_lengths(const Tensor& tensor, int64_t T, int64_t N) {
+    const int64_t* lengths = integers(tensor, "lengths", N);
+    counts_.assign(size_t(T) + 1, 0);  // first: how many sequences have each length
+    for (int64_t n = 0; n < N; ++n) {
+      check(lengths[n] >= 0 && lengths[n] <= T, "lengths: expected values from 0 to T");
+      ++counts_[size_t(lengths[n])];
+    }
+    // Then: how many are longer than t. That is also where the ranks of length t begin.
+    int64_t longer = 0;
+    for (int64_t t = T; t >= 0; --t) {
+      const int64_t equal = counts_[size_t(t)];
+      counts_[size_t(t)] = longer;
+      longer += equal;
+    }
+    std::vector<int64_t> next(counts_);
+    order_.resize(size_t(N));
+    lengths_.resize(size_t(N));
+    for (int64_t n = 0; n < N; ++n) {
+      const size_t rank = size_t(next[size_t(lengths[n])]++);
+      order_[rank] = n;
+      lengths_[rank] = lengths[n];
+    }
+    rows_.counts = counts_.data();
+    rows_.lengths = lengths_.data();
+    rows_.order = order_.data();
+  }
+
+  Rows rows_{};
+  std::vector<int64_t> counts_, lengths_, offsets_, order_;
+};
+
+void read_weights(const std::vector<Tensor>& weights, bool has_biases, const Sizes& size,
+                  bool projects, const Kind& kind, Weights (&out)[2]) {
+  const int64_t gates = kGates * size.H;
+  auto next = weights.begin();
+  for (int d = 0; d < size.D; ++d) {
+    Weights& w = out[d];
+    w = {};
+    w.w_ih = checked_data(*next++, "w_ih", {gates, size.I}, kind);
+    w.w_hh = checked_data(*next++, "w_hh", {gates, size.P}, kind);
+    if (has_biases) {
+      w.b_ih = checked_data(*next++, "b_ih", {gates}, kind);
+      w.b_hh = checked_data(*next++, "b_hh", {gates}, kind);
+    }
+    if (projects) w.w_hr = checked_data(*next++, "w_hr", {size.P, size.H}, kind);
+  }
+}
+
+// The sizes that the weights tell; whether the layer projects follows from how many there are.
+struct LayerShape {
+  Sizes size{};
+  bool projects;
+  LayerShape(const std::vector<Tensor>& weights, bool has_biases, bool bidirectional) {
+    size.D = bidirectional ? 2 : 1;
+    const size_t plain = size_t(size.D) * (has_biases ? 4 : 2);
+    projects = weights.size() == plain + size_t(size.D);
+    check(projects || weights.size() == plain, "weights: unexpected number of tensors");
+    check(weights[0].dim() == 2 && weights[1].dim() == 2, "weights: expected matrices first");
+    size.H = weights[0].size(0) / kGates;
+    size.I = weights[0].size(1);
+    size.P = weights[1].size(1);
+    check(size.H > 0 && size.I > 0 && size.P > 0 && (projects || size.P == size.H),
+          "weights: sizes disagree");
+  }
+};
+
+using Forwarded = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+                           const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+                           const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
+                           const OptionalTensor& reset, bool save_cell, bool save_gates,
+                           bool /*allow_tf32*/) {
+  const Kind kind(input);
+  LayerShape shape(weights, has_biases, bidirectional);
+  Sizes& size = shape.size;
+  const bool packed = batch_sizes.has_value();
+  check(input.dim() == (packed ? 2 : 3), "input: expected (T, N, I), or (R, I) with batch_sizes");
+  size.T = packed ? batch_sizes->size(0) : input.size(0);
+  size.N = input.size(1);
+  if (packed) {
+    check(size.T > 0, "batch_sizes: expected at least one step");
+    size.N = *integers(*batch_sizes, "batch_sizes", size.T);
+  }
+  const int64_t last = input.dim() - 1, D = size.D;
+  check(input.size(last) == size.I, "input: its last size is not that of w_ih");
+  check(size.I == 1 || input.stride(last) == 1, "input: expected a contiguous last dimension");
+
+  SequenceForward a{};
+  a.dtype = dtype_of(kind);
+  a.threads = thread_count();
+  const RowLists lists(batch_sizes, lengths, reset, size.T, size.N, input.size(0), size.D);
+  a.size = size;
+  a.rows = lists.rows();
+  a.x = input.const_data_ptr();
+  a.x_step = packed ? 0 : input.stride(0);
+  a.x_row = input.stride(last - 1);
+  a.h0 = checked_data(h0, "h0", {D, size.N, size.P}, kind);
+  a.c0 = checked_data(c0, "c0", {D, size.N, size.H}, kind);
+  read_weights(weights, has_biases, size, shape.projects, kind, a.weights);
+
+  const int64_t R = input.size(0);
+  Tensor output = packed ? empty({R, D * size.P}, kind) : empty({size.T, size.N, D * size.P}, kind);
+  Tensor h_n = empty({D, size.N, size.P}, kind), c_n = empty({D, size.N, size.H}, kind);
+  Tensor cell = !save_cell ? empty({0}, kind)
+                : packed   ? empty({R, D * size.H}, kind)
+                           : empty({size.T, size.N, D * size.H}, kind);
+  Tensor gates = !save_gates ? empty({0}, kind)
+                 : packed    ? empty({R, D, kGates, size.H}, kind)
+                             : empty({size.T, size.N, D, kGates, size.H}, kind);
+  a.output = output.mutable_data_ptr();
+  a.h_n = h_n.mutable_data_ptr();
+  a.c_n = c_n.mutable_data_ptr();
+  a.cell = save_cell ? cell.mutable_data_ptr() : nullptr;
+  a.gates = save_gates ? gates.mutable_data_ptr() : nullptr;
+
+  const Scratch scratch(kernels().sequence_forward_scratch(a));
+  kernels().sequence_forward(a, scratch.data());
+  return {output, h_n, c_n, cell, gates};
+}
+
+using Backwarded = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Backwarded sequence_backward(const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
+                             const OptionalTensor& grad_c_n, const OptionalTensor& grad_cell,
+                             const OptionalTensor& grad_gates, const OptionalTensor& c0,
+                             const std::vector<Tensor>& weights, bool has_biases,
+                             bool bidirectional, const OptionalTensor& batch_sizes,
+                             const OptionalTensor& lengths, const OptionalTensor& reset,
+                             const Tensor& cell, const Tensor& gates, bool /*allow_tf32*/) {
+  const Kind kind(cell);
+  LayerShape shape(weights, has_biases, bidirectional);
+  Sizes& size = shape.size;
+  const bool packed = batch_sizes.has_value();
+  check(cell.dim() == (packed ? 2 : 3), "cell: expected (T, N, D*H), or (R, D*H) with batch_sizes");
+  size.T = packed ? batch_sizes->size(0) : cell.size(0);
+  size.N = cell.size(1);
+  if (packed) {
+    check(size.T > 0, "batch_sizes: expected at least one step");
+    size.N = *integers(*batch_sizes, "batch_sizes", size.T);
+  }
+
+  SequenceBackward a{};
+  a.dtype = dtype_of(kind);
+  a.threads = thread_count();
+  const RowLists lists(batch_sizes, lengths, reset, size.T, size.N, cell.size(0), size.D);
+  a.size = size;
+  a.rows = lists.rows();
+  const int64_t R = cell.size(0), T = size.T, N = size.N, D = size.D, H = size.H, P = size.P;
+  // A (T, N, ...) or packed (R, ...) array with D * `features` numbers per row.
+  auto per_row = [&](const auto& t, const char* name, int64_t features) {
+    return packed ? checked_data(t, name, {R, D * features}, kind)
+                  : checked_data(t, name, {T, N, D * features}, kind);
+  };
+  auto per_gate = [&](const auto& t, const char* name) {
+    return packed ? checked_data(t, name, {R, D, kGates, H}, kind)
+                  : checked_data(t, name, {T, N, D, kGates, H}, kind);
+  };
+  a.grad_output = per_row(grad_output, "grad_output", P);
+  a.grad_h_n = checked_data(grad_h_n, "grad_h_n", {D, N, P}, kind);
+  a.grad_c_n = checked_data(grad_c_n, "grad_c_n", {D, N, H}, kind);
+  a.grad_cell = per_row(grad_cell, "grad_cell", H);
+  a.grad_gates = per_gate(grad_gates, "grad_gates");
+  a.c0 = checked_data(c0, "c0", {D, N, H}, kind);
+  read_weights(weights, has_biases, size, shape.projects, kind, a.weights);
+  a.cell = per_row(cell, "cell", H);
+  a.gates = per_gate(gates, "gates");
+
+  Tensor grad_preactivations =
+      packed ? empty({R, D, kGates, H}, kind) : empty({T, N, D, kGates, H}, kind);
+  Tensor grad_h0 = empty({D, N, P}, kind), grad_c0 = empty({D, N, H}, kind);
+  Tensor grad_hidden = !shape.projects ? empty({0}, kind)
+                       : packed        ? empty({R, D * P}, kind)
+                                       : empty({T, N, D * P}, kind);
+  a.grad_preactivations = grad_preactivations.mutable_data_ptr();
+  a.grad_h0 = grad_h0.mutable_data_ptr();
+  a.grad_c0 = grad_c0.mutable_data_ptr();
+  a.grad_hidden = shape.projects ? grad_hidden.mutable_data_ptr() : nullptr;
+
+  const Scratch scratch(kernels().sequence_backward_scratch(a));
+  kernels().sequence_backward(a, scratch.data());
+  return {grad_preactivations, grad_h0, grad_c0, grad_hidden};
+}
+
+// One step is a sequence of length one.
+std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tensor& h0,
+                                                const Tensor& c0, const Tensor& w_ih,
+                                                const Tensor& w_hh, const OptionalTensor& b_ih,
+                                                const OptionalTensor& b_hh, bool save_gates) {
+  const Kind kind(input);
+  check(input.dim() == 2 && w_hh.dim() == 2, "_cell_forward: expected matrices");
+  const int64_t N = input.size(0), I = input.size(1), H = w_hh.size(1);
+  check(I > 0 && H > 0, "_cell_forward: expected non-empty weights");
+  check(I == 1 || input.stride(1) == 1, "input: expected a contiguous last dimension");
+  SequenceForward a{};
+  a.size = {1, N, I, H, H, 1};
+  a.dtype = dtype_of(kind);
+  a.threads = thread_count();
+  a.x = input.const_data_ptr();
+  a.x_row = input.stride(0);
+  a.h0 = checked_data(h0, "h0", {N, H}, kind);
+  a.c0 = checked_data(c0, "c0", {N, H}, kind);
+  a.weights[0].w_ih = checked_data(w_ih, "w_ih", {kGates * H, I}, kind);
+  a.weights[0].w_hh = checked_data(w_hh, "w_hh", {kGates * H, H}, kind);
+  a.weights[0].b_ih = checked_data(b_ih, "b_ih", {kGates * H}, kind);
+  a.weights[0].b_hh = checked_data(b_hh, "b_hh", {kGates * H}, kind);
+  Tensor h = empty({N, H}, kind), c = empty({N, H}, kind);
+  Tensor gates = save_gates ? empty({N, kGates, H}, kind) : empty({0}, kind);
+  a.output = h.mutable_data_ptr();
+  a.c_n = c.mutable_data_ptr();
+  a.gates = save_gates ? gates.mutable_data_ptr() : nullptr;
+  const Scratch scratch(kernels().sequence_forward_scratch(a));
+  kernels().sequence_forward(a, scratch.data());
+  return {h, c, gates};
+}
+
+std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const OptionalTensor& grad_c,
+                                         const OptionalTensor& grad_gates, const Tensor& c0,
+                                         const Tensor& c, const Tensor& gates) {
+  const Kind kind(c);
+  check(c.dim() == 2, "c: expected (N, H)");
+  CellBackward a{};
+  const int64_t N = a.N = c.size(0), H = a.H = c.size(1);
+  a.dtype = dtype_of(kind);
+  a.grad_h = checked_data(grad_h, "grad_h", {N, H}, kind);
+  a.grad_c = checked_data(grad_c, "grad_c", {N, H}, kind);
+  a.grad_gates = checked_data(grad_gates, "grad_gates", {N, kGates, H}, kind);
+  a.c0 = checked_data(c0, "c0", {N, H}, kind);
+  a.c = checked_data(c, "c", {N, H}, kind);
+  a.gates = checked_data(gates, "gates", {N, kGates, H}, kind);
+  Tensor grad_preactivations = empty({N, kGates, H}, kind), grad_c0 = empty({N, H}, kind);
+  a.grad_preactivations = grad_preactivations.mutable_data_ptr();
+  a.grad_c0 = grad_c0.mutable_data_ptr();
+  kernels().cell_backward(a);
+  return {grad_preactivations, grad_c0};
+}
+
+std::string cpu_isa() { return isa_description(); }
+
+}  // namespace
+}  // namespace lstm_kernels::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
+  m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cpu::sequence_forward));
+  m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cpu::sequence_backward));
+  m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cpu::cell_forward));
+  m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cpu::cell_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CompositeExplicitAutograd, m) {
+  m.impl("_cpu_isa", TORCH_BOX(&lstm_kernels::cpu::cpu_isa));
+}

@@ -1,0 +1,85 @@
+// Packing of row-major weights into panels (see panels.h). S is the element type of the weights,
+// W that of the panels. Lanes beyond the matrix are zero.
+#pragma once
+#include "panels.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+// One vector of output columns: lane l is row l of `rows`, a (count, K) row-major matrix.
+template <class S>
+struct ColumnsFromRows {
+  const S* rows;
+  int64_t count;  // at most lanes
+};
+
+// Output columns are rows of the source: w_ih and w_hh in the forward pass, w_hr for h_t.
+template <class S, class W>
+LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, int64_t K, W* out) {
+  using T = compute<S>;
+  constexpr int L = lanes<T>;
+  for (int64_t k = 0; k < K; k += L) {
+    const int64_t length = min_of(L, K - k);
+    for (int v = 0; v < nv; ++v) {
+      const S* src = columns[v].rows + k;
+      vec<T> block[L];
+      for (int l = 0; l < L; ++l)
+        block[l] = l < columns[v].count ? load_n(src + l * K, length) : vec<T>{};
+      transpose<T>(block);
+      for (int64_t l = 0; l < length; ++l) store(out + ((k + l) * nv + v) * L, block[l]);
+    }
+  }
+}
+
+// Output columns are columns of the source, (K, columns) row-major: the backward products.
+template <class S, class W>
+LSTM_NOINLINE void pack_straight(const S* w, int64_t columns, int64_t first, int nv, int64_t K,
+                                 W* out) {
+  constexpr int L = lanes<compute<S>>;
+  for (int64_t k = 0; k < K; ++k, w += columns)
+    for (int v = 0; v < nv; ++v, out += L) {
+      const int64_t column = first + v * L;
+      store(out, load_n(w + column, columns - column));
+    }
+}
+
+template <class S, class F>
+LSTM_INLINE void with_format(Format format, char* panel, F f) {
+  if (format == Format::kCompute) f((compute<S>*)panel);
+  if constexpr (is_same<S, float> || is_same<S, bf16>)
+    if (format == Format::kBFloat16) f((bf16*)panel);
+  if constexpr (is_same<S, float> || is_same<S, fp16>)
+    if (format == Format::kHalf) f((fp16*)panel);
+}
+
+// w (4 * H, K): panel p holds the four gates of hidden units p * L ..
+template <class S>
+LSTM_INLINE void pack_gates(const Panels<compute<S>>& to, int64_t p, const S* w, int64_t H) {
+  constexpr int L = lanes<compute<S>>;
+  const int64_t unit = p * L;
+  ColumnsFromRows<S> gates[kGates];
+  for (int g = 0; g < kGates; ++g) gates[g] = {w + (g * H + unit) * to.K, min_of(L, H - unit)};
+  with_format<S>(to.format, to.panel(p),
+                 [&](auto* out) { pack_transposed(gates, kGates, to.K, out); });
+}
+// w (columns, K): panel p holds output columns p * width * L ..
+template <class S>
+LSTM_INLINE void pack_rows(const Panels<compute<S>>& to, int64_t p, const S* w, int64_t columns) {
+  constexpr int L = lanes<compute<S>>;
+  ColumnsFromRows<S> vectors[kMaxVectors];
+  for (int v = 0; v < to.width_of(p); ++v) {
+    const int64_t column = (p * to.width + v) * L;
+    vectors[v] = {w + column * to.K, min_of(L, columns - column)};
+  }
+  with_format<S>(to.format, to.panel(p),
+                 [&](auto* out) { pack_transposed(vectors, to.width_of(p), to.K, out); });
+}
+// w (K, columns)
+template <class S>
+LSTM_INLINE void pack_columns(const Panels<compute<S>>& to, int64_t p, const S* w,
+                              int64_t columns) {
+  const int64_t first = p * to.width * lanes<compute<S>>;
+  with_format<S>(to.format, to.panel(p),
+                 [&](auto* out) { pack_straight(w, columns, first, to.width_of(p), to.K, out); });
+}
+
+}  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,178 @@
+// Matrix products on packed weights: the one hot loop of the library.
+//
+// A weight matrix is packed into panels [k][vector][lane]: NV vectors of output columns side by
+// side, so that a panel is read front to back at cache speed. In the forward pass the NV = 4
+// vectors of a panel are the gates i, f, g, o of the same hidden units, which is why the cell can
+// be computed from one panel's result alone.
+//
+// A tile of up to kMaxRows rows times NV vectors stays in registers for a block of k. Between
+// blocks it rests in `pre`, [row][vector][lane]: small, and in L1. The k block keeps a panel's part
+// in L1 while all rows pass over it. The sum over k runs in the same order for every tile height,
+// block length and thread count, so a row's result does not depend on what is computed beside it.
+// Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the weights when
+// there are few.
+#pragma once
+#include "simd.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+LSTM_INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+LSTM_INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+LSTM_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+LSTM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+constexpr int kMaxVectors = 4;
+// kMaxRows * kMaxVectors accumulators, the broadcasts or the weights of one k, and one to spare.
+constexpr int kMaxRows = kVectorRegisters == 32 ? 6 : 3;
+constexpr int64_t kBlockBytes = 16 << 10;  // of a panel, per k block: half of a 32 KiB L1
+
+// pre[r][v] += sum over k of rows[r][k] * w[k][v]
+template <int MR, int NV, class T, class W>
+LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, T* pre) {
+  constexpr int L = lanes<T>;
+  const T* a[MR];
+  vec<T> sum[MR][NV];
+  LSTM_UNROLL for (int r = 0; r < MR; ++r) {
+    a[r] = rows[r] + k_begin;
+    LSTM_UNROLL for (int v = 0; v < NV; ++v) sum[r][v] = load(pre + (r * NV + v) * L);
+  }
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < K; ++k, w += NV * L) {
+    if constexpr (MR > NV) {  // the weights of this k stay in registers
+      vec<T> b[NV];
+      LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load(w + v * L);
+      LSTM_UNROLL for (int r = 0; r < MR; ++r) {
+        const T s = a[r][k];
+        LSTM_UNROLL for (int v = 0; v < NV; ++v) sum[r][v] += s * b[v];
+      }
+    } else {  // the broadcasts stay in registers
+      T s[MR];
+      LSTM_UNROLL for (int r = 0; r < MR; ++r) s[r] = a[r][k];
+      LSTM_UNROLL for (int v = 0; v < NV; ++v) {
+        const vec<T> b = load(w + v * L);
+        LSTM_UNROLL for (int r = 0; r < MR; ++r) sum[r][v] += s[r] * b;
+      }
+    }
+  }
+  LSTM_UNROLL for (int r = 0; r < MR; ++r) LSTM_UNROLL for (int v = 0; v < NV; ++v)
+      store(pre + (r * NV + v) * L, sum[r][v]);
+}
+
+// One row on two panels at once: eight chains of additions, where one panel's four would wait for
+// the latency of the FMA.
+template <class T, class W>
+LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, T* pre0, T* pre1) {
+  constexpr int L = lanes<T>, NV = kMaxVectors;
+  vec<T> sum0[NV], sum1[NV];
+  LSTM_UNROLL for (int v = 0; v < NV; ++v) sum0[v] = load(pre0 + v * L),
+                                           sum1[v] = load(pre1 + v * L);
+#pragma GCC unroll 1
+  for (int64_t k = 0; k < K; ++k, w0 += NV * L, w1 += NV * L) {
+    const T s = row[k];
+    LSTM_UNROLL for (int v = 0; v < NV; ++v) {
+      sum0[v] += s * load(w0 + v * L);
+      sum1[v] += s * load(w1 + v * L);
+    }
+  }
+  LSTM_UNROLL for (int v = 0; v < NV; ++v) store(pre0 + v * L, sum0[v]),
+      store(pre1 + v * L, sum1[v]);
+}
+
+constexpr int rows_or_one(int rows) { return rows <= kMaxRows ? rows : 1; }
+
+template <int NV, class T, class W>
+LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, const W* w,
+                                    T* pre) {
+  constexpr int64_t kStep = NV * lanes<T>;
+  const int64_t tiles = ceil_div(n, kMaxRows);
+  const int64_t block = tiles > 1 ? kBlockBytes / (kStep * int64_t(sizeof(W))) : max_of(K, 1);
+  for (int64_t k = 0; k < K; k += block) {
+    const int64_t length = min_of(block, K - k);
+    for (int64_t i = 0, r = 0; i < tiles; ++i) {
+      const int64_t height = ceil_div(n - r, tiles - i);  // 16 rows: 3 3 3 3 2 2, not 3 3 3 3 3 1
+      const W* from = w + k * kStep;
+      T* to = pre + r * kStep;
+      switch (height) {
+        case 1:
+          tile<1, NV>(rows + r, k, length, from, to);
+          break;
+        case 2:
+          tile<2, NV>(rows + r, k, length, from, to);
+          break;
+        case 3:
+          tile<3, NV>(rows + r, k, length, from, to);
+          break;
+        case 4:
+          tile<rows_or_one(4), NV>(rows + r, k, length, from, to);
+          break;
+        case 5:
+          tile<rows_or_one(5), NV>(rows + r, k, length, from, to);
+          break;
+        default:
+          tile<rows_or_one(6), NV>(rows + r, k, length, from, to);
+          break;
+      }
+      r += height;
+    }
+  }
+}
+
+// A packed matrix. The weights' element type may be narrower than T: they are widened when used.
+enum class Format : int { kCompute, kBFloat16, kHalf };
+LSTM_INLINE int64_t bytes_of(Format format, int64_t compute_bytes) {
+  return format == Format::kCompute ? compute_bytes : 2;
+}
+
+template <class T>
+struct Panels {
+  char* data;
+  Format format;
+  int64_t K, vectors;  // vectors of output columns in all panels
+  int width;           // vectors per panel; the last panel may be narrower
+
+  LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
+  LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
+  LSTM_INLINE int64_t bytes() const { return vectors * lanes<T> * K * bytes_of(format, sizeof(T)); }
+  LSTM_INLINE char* panel(int64_t p) const {
+    return data + p * width * lanes<T> * K * bytes_of(format, sizeof(T));
+  }
+
+  // pre[r][v] += rows[r] . w[v] for the vectors v of panel p
+  LSTM_INLINE void accumulate(int64_t p, const T* const* rows, int64_t n, T* pre) const {
+    if (format == Format::kCompute) accumulate_as((const T*)panel(p), width_of(p), rows, n, pre);
+    if constexpr (is_same<T, float>) {
+      if (format == Format::kBFloat16)
+        accumulate_as((const bf16*)panel(p), width_of(p), rows, n, pre);
+      if (format == Format::kHalf) accumulate_as((const fp16*)panel(p), width_of(p), rows, n, pre);
+    }
+  }
+  // The same for one row and the full panels p0 and p1.
+  LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const T* row, T* pre0, T* pre1) const {
+    if (format == Format::kCompute)
+      tile_pair(row, K, (const T*)panel(p0), (const T*)panel(p1), pre0, pre1);
+    if constexpr (is_same<T, float>) {
+      if (format == Format::kBFloat16)
+        tile_pair(row, K, (const bf16*)panel(p0), (const bf16*)panel(p1), pre0, pre1);
+      if (format == Format::kHalf)
+        tile_pair(row, K, (const fp16*)panel(p0), (const fp16*)panel(p1), pre0, pre1);
+    }
+  }
+
+ private:
+  template <class W>
+  LSTM_INLINE void accumulate_as(const W* w, int nv, const T* const* rows, int64_t n,
+                                 T* pre) const {
+    switch (nv) {
+      case 1:
+        return accumulate_panel<1>(rows, n, K, w, pre);
+      case 2:
+        return accumulate_panel<2>(rows, n, K, w, pre);
+      case 3:
+        return accumulate_panel<3>(rows, n, K, w, pre);
+      default:
+        return accumulate_panel<4>(rows, n, K, w, pre);
+    }
+  }
+};
+
+}  // namespace lstm_kernels::LSTM_ISA

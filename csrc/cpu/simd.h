@@ -1,0 +1,255 @@
+// Portable SIMD on GCC/Clang vector extensions: one source for SSE2, AVX2, AVX-512 and NEON.
+//
+// Every translation unit that includes this file is compiled for one instruction set and puts its
+// code into that set's own namespace, LSTM_ISA. No STL template is used here or in the kernels: the
+// linker keeps one copy of such a template, which might be the one that needs AVX-512.
+#pragma once
+#include <cstdint>
+
+#ifdef __F16C__
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // inside GCC 12's AVX-512 headers
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+#define LSTM_INLINE inline __attribute__((always_inline))
+#define LSTM_NOINLINE __attribute__((noinline))
+#ifdef __clang__
+#define LSTM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LSTM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace lstm_kernels::LSTM_ISA {
+
+// LSTM_VECTOR_BYTES overrides the width, so that tests can run the wide kernels on any CPU.
+#if defined(LSTM_VECTOR_BYTES)
+constexpr int kVectorBytes = LSTM_VECTOR_BYTES, kVectorRegisters = 32;
+#elif defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kVectorRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32, kVectorRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16, kVectorRegisters = 32;
+#else
+constexpr int kVectorBytes = 16, kVectorRegisters = 16;
+#endif
+
+struct bf16 {
+  uint16_t bits;
+};
+struct fp16 {
+  uint16_t bits;
+};
+
+// Arithmetic is done in float for the 16-bit storage types.
+template <class S>
+struct compute_type {
+  using type = S;
+};
+template <>
+struct compute_type<bf16> {
+  using type = float;
+};
+template <>
+struct compute_type<fp16> {
+  using type = float;
+};
+template <class S>
+using compute = typename compute_type<S>::type;
+
+template <class A, class B>
+constexpr bool is_same = false;
+template <class A>
+constexpr bool is_same<A, A> = true;
+
+template <class T>
+constexpr int lanes = kVectorBytes / int(sizeof(T));
+template <class T, int N>
+struct vector_of {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+template <class T, int N = lanes<T>>
+using vec = typename vector_of<T, N>::type;
+using vec_u16 = vec<uint16_t, lanes<float>>;
+using vec_u32 = vec<uint32_t>;
+
+// ---- load and store, any alignment -------------------------------------------------------------
+template <class V>
+LSTM_INLINE V load_as(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+LSTM_INLINE vec<float> load(const float* p) { return load_as<vec<float>>(p); }
+LSTM_INLINE vec<double> load(const double* p) { return load_as<vec<double>>(p); }
+LSTM_INLINE void store(float* p, vec<float> v) { __builtin_memcpy(p, &v, sizeof v); }
+LSTM_INLINE void store(double* p, vec<double> v) { __builtin_memcpy(p, &v, sizeof v); }
+
+LSTM_INLINE vec_u32 widen(const void* p) {
+// GCC 12 splits a u16 -> u32 convertvector into halves; the instruction does it at once.
+#if defined(__AVX512F__)
+  if constexpr (kVectorBytes == 64) return (vec_u32)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
+#elif defined(__AVX2__)
+  if constexpr (kVectorBytes == 32) return (vec_u32)_mm256_cvtepu16_epi32(load_as<__m128i>(p));
+#endif
+  return __builtin_convertvector(load_as<vec_u16>(p), vec_u32);
+}
+LSTM_INLINE vec<float> load(const bf16* p) { return (vec<float>)(widen(p) << 16); }
+LSTM_INLINE void store(bf16* p, vec<float> v) {  // to nearest even; NaN stays NaN
+  const vec_u32 u = (vec_u32)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  const vec_u16 h = __builtin_convertvector(v == v ? rounded : vec_u32{} + 0x7fc0, vec_u16);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+LSTM_INLINE vec<float> load(const fp16* p) {
+#if defined(__AVX512F__)
+  if constexpr (kVectorBytes == 64) return (vec<float>)_mm512_cvtph_ps(load_as<__m256i>(p));
+#elif defined(__F16C__)
+  if constexpr (kVectorBytes == 32) return (vec<float>)_mm256_cvtph_ps(load_as<__m128i>(p));
+#endif
+  const vec_u32 u = widen(p);  // exact, subnormal numbers included
+  const vec<float> f = (vec<float>)((u & 0x7fff) << 13) * 0x1p112f;
+  const vec_u32 infinite = (vec_u32)(f >= 65536.f) & 0x7f800000;
+  return (vec<float>)((vec_u32)f | infinite | (u & 0x8000) << 16);
+}
+LSTM_INLINE void store(fp16* p, vec<float> v) {  // to nearest even; NaN stays NaN
+#if defined(__AVX512F__)
+  if constexpr (kVectorBytes == 64) {
+    const __m256i h = _mm512_cvtps_ph((__m512)v, 0);
+    __builtin_memcpy(p, &h, sizeof h);
+    return;
+  }
+#elif defined(__F16C__)
+  if constexpr (kVectorBytes == 32) {
+    const __m128i h = _mm256_cvtps_ph((__m256)v, 0);
+    __builtin_memcpy(p, &h, sizeof h);
+    return;
+  }
+#endif
+  const vec_u32 u = (vec_u32)v, a = u & 0x7fffffff;
+  vec_u32 r = (a + 0xfff + ((a >> 13) & 1) - (112u << 23)) >> 13;
+  r = a < 0x38800000 ? (vec_u32)((vec<float>)a + .5f) - 0x3f000000 : r;  // subnormal
+  r = a >= 0x477ff000 ? (a > 0x7f800000 ? vec_u32{} + 0x7e00 : vec_u32{} + 0x7c00) : r;
+  const vec_u16 h = __builtin_convertvector(r | (u >> 16 & 0x8000), vec_u16);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+
+// The first n lanes only: the others read as zero and are not written.
+template <class S>
+LSTM_INLINE vec<compute<S>> load_n(const S* p, int64_t n) {
+  if (__builtin_expect(n >= lanes<compute<S>>, 1)) return load(p);
+  S padded[lanes<compute<S>>] = {};
+  for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
+  return load(padded);
+}
+template <class S>
+LSTM_INLINE void store_n(S* p, vec<compute<S>> v, int64_t n) {
+  if (__builtin_expect(n >= lanes<compute<S>>, 1)) return store(p, v);
+  S padded[lanes<compute<S>>];
+  store(padded, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = padded[i];
+}
+// The value that storing in S and reading again gives.
+template <class S>
+LSTM_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
+  if constexpr (is_same<S, compute<S>>) return v;
+  S stored[lanes<compute<S>>];
+  store(stored, v);
+  return load(stored);
+}
+
+// ---- exp, sigmoid, tanh ------------------------------------------------------------------------
+template <class T>
+struct exp_constants;
+template <>
+struct exp_constants<float> {
+  using bits = int32_t;
+  static constexpr int mantissa = 23, degree = 5;
+  static constexpr bits one = 0x3f800000;
+  static constexpr float round = 0x1.8p23f, log2_e = 0x1.715476p0f;
+  static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
+  static constexpr float max_exp = 89, max_tanh = 20;
+  // Minimax for (e^r - 1 - r) / r^2, highest power first.
+  static constexpr float c[degree] = {0x1.6bebcep-10f, 0x1.1228e6p-7f, 0x1.555676p-5f,
+                                      0x1.5554aep-3f, 0x1.fffffep-2f};
+};
+template <>
+struct exp_constants<double> {
+  using bits = int64_t;
+  static constexpr int mantissa = 52, degree = 12;
+  static constexpr bits one = 0x3ff0000000000000;
+  static constexpr double round = 0x1.8p52, log2_e = 0x1.71547652b82fep0;
+  static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
+  static constexpr double max_exp = 710, max_tanh = 40;
+  // Taylor.
+  static constexpr double c[degree] = {1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800,
+                                       1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
+                                       1. / 120,        1. / 24,        1. / 6,        1. / 2};
+};
+template <class T>
+LSTM_INLINE vec<T> clamp(vec<T> x, T m) {  // NaN passes
+  x = x < -m ? vec<T>{} - m : x;
+  return x > m ? vec<T>{} + m : x;
+}
+// e^x = s * (1 + p): s = 2^n with n the integer nearest to x / ln 2, and p = e^r - 1 to full
+// relative precision, |r| <= ln(2) / 2. At x = max_exp, s is infinite.
+template <class T>
+LSTM_INLINE void exp_parts(vec<T> x, vec<T>& s, vec<T>& p) {
+  using C = exp_constants<T>;
+  using I = vec<typename C::bits>;
+  const vec<T> t = x * C::log2_e + C::round;  // n is also in the low bits of t
+  const vec<T> n = t - C::round;
+  const vec<T> r = x - n * C::ln2_high - n * C::ln2_low;
+  s = (vec<T>)(((I)t << C::mantissa) + C::one);
+  vec<T> q = r * C::c[0] + C::c[1];
+  LSTM_UNROLL for (int i = 2; i < C::degree; ++i) q = q * r + C::c[i];
+  p = q * (r * r) + r;
+}
+template <class T>
+LSTM_INLINE vec<T> sigmoid(vec<T> x) {  // 1 / (1 + e^-x)
+  vec<T> s, p;
+  exp_parts<T>(clamp<T>(-x, exp_constants<T>::max_exp), s, p);
+  return T(1) / (T(1) + s * (p + T(1)));
+}
+template <class T>
+LSTM_INLINE vec<T> tanh(vec<T> x) {  // e / (e + 2) with e = e^2x - 1, exact near 0
+  vec<T> s, p;
+  exp_parts<T>(clamp<T>(x + x, 2 * exp_constants<T>::max_tanh), s, p);
+  const vec<T> e = s * p + (s - T(1));
+  return e / (e + T(2));
+}
+
+// ---- transpose of a square block held in lanes<T> vectors ---------------------------------------
+template <int... I>
+struct indices {};
+template <int N, int... I>
+struct count_to : count_to<N - 1, N - 1, I...> {};
+template <int... I>
+struct count_to<0, I...> {
+  using type = indices<I...>;
+};
+template <class T, int... I>
+LSTM_INLINE vec<T> shuffle(vec<T> a, vec<T> b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, I...);
+#else
+  return __builtin_shuffle(a, b, vec<typename exp_constants<T>::bits>{I...});
+#endif
+}
+template <class T, int D, int... I>
+LSTM_INLINE void transpose_stage(vec<T> (&v)[lanes<T>], indices<I...> all) {
+  constexpr int L = lanes<T>;
+  LSTM_UNROLL for (int i = 0; i < L; ++i) if (!(i & D)) {
+    const vec<T> a = v[i], b = v[i + D];
+    v[i] = shuffle<T, (I & D ? L + I - D : I)...>(a, b);
+    v[i + D] = shuffle<T, (I & D ? L + I : I + D)...>(a, b);
+  }
+  if constexpr (D > 1) transpose_stage<T, D / 2>(v, all);
+}
+template <class T>
+LSTM_INLINE void transpose(vec<T> (&v)[lanes<T>]) {
+  transpose_stage<T, lanes<T> / 2>(v, typename count_to<lanes<T>>::type{});
+}
+
+}  // namespace lstm_kernels::LSTM_ISA
