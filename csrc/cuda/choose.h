@@ -45,7 +45,10 @@ struct Plan {
   int groups = 0;
   int tile_rows = 0;
   int tiles = 0;
-  int64_t shared_bytes = 0;     // per block
+  int pairs = 0;            // 64-byte pairs of k tiles in the product over k
+  int64_t partials_at = 0;  // shared memory of a block: spilled weights, then the warps'
+  int64_t states_at = 0;    //   partial sums, then the state of its cells
+  int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;  // device memory the kernel needs, 16-byte aligned, any contents
 };
 
@@ -62,22 +65,13 @@ constexpr int64_t kCounterBytes = 128;  // one counter per cache line
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The product over k: its columns in 64-byte pairs of k tiles.
-inline int64_t column_pairs(Pass pass, DataType type, int64_t hidden) {
-  return ceil_div(hidden * size_of(type), 64) * (pass == Pass::backward ? kGates : 1);
+// Bytes of shared memory per block: the weights that registers do not hold, and the partial sums.
+inline int64_t spilled_bytes(const Geometry& g, int64_t pairs) {
+  return std::max<int64_t>(0, ceil_div(pairs, g.warps) - g.register_pairs) * g.warps * g.row_tiles *
+         1024;
 }
-
-// Shared memory of a block: spilled weights, the warps' partial sums, the state of its cells.
-struct SharedLayout {
-  int64_t weights, partials, state;
-  int64_t bytes() const { return weights + partials + state; }
-};
-inline SharedLayout shared_layout(const Geometry& g, int64_t pairs, int tile_rows, int units,
-                                  int64_t tiles_per_block) {
-  const int64_t spilled = std::max<int64_t>(0, ceil_div(pairs, g.warps) - g.register_pairs);
-  return {spilled * g.warps * g.row_tiles * 1024,
-          int64_t(g.warps) * tile_rows * (g.row_tiles * 16 + 4) * 4,
-          tiles_per_block * tile_rows * units * 8};
+inline int64_t partial_bytes(const Geometry& g, int tile_rows) {
+  return int64_t(g.warps) * tile_rows * (g.row_tiles * 16 + 4) * 4;
 }
 
 // Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
@@ -91,24 +85,25 @@ inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceL
   plan.tiles = int(tiles);
   plan.tile_rows = tile_rows;
   plan.groups = int(std::min<int64_t>(tiles, device.multiprocessors / (slices * size.D)));
-  const int64_t pairs = column_pairs(pass, type, size.H);
-  plan.shared_bytes =
-      shared_layout(g, pairs, tile_rows, plan.units, ceil_div(tiles, plan.groups)).bytes();
-  plan.workspace_bytes = size.D * tiles * (kCounterBytes + 2 * tile_rows * pairs * 64);
+  const int64_t columns = pass == Pass::backward ? kGates : 1;
+  plan.pairs = int(columns * ceil_div(size.H * size_of(type), 64));
+  plan.partials_at = spilled_bytes(g, plan.pairs);
+  plan.states_at = plan.partials_at + partial_bytes(g, tile_rows);
+  plan.shared_bytes = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
+  plan.workspace_bytes =
+      size.D * tiles * (kCounterBytes + int64_t(2) * tile_rows * plan.pairs * 64);
   plan.persistent = plan.shared_bytes <= device.shared_bytes;
   return plan;
 }
 
 // Microseconds per step that the model predicts.
-inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan, DataType type,
-                             const Sizes& size) {
+inline double predicted_step(const Geometry& g, const Plan& plan) {
   constexpr double kSync = 1.1, kFixed = 0.15;  // counter between blocks; barriers, cell update
   constexpr double kGatherBytes = 73e3;         // per microsecond and multiprocessor, from L2
   constexpr double kSharedBytes = 224e3, kProducts = 1100;  // ditto; m16n8 products of a k tile
-  const double pairs = double(column_pairs(pass, type, size.H));
-  const SharedLayout shared = shared_layout(g, int64_t(pairs), 8, plan.units, 1);
-  const double rows8 = pairs * 512 / kGatherBytes + pairs * 2 * g.row_tiles / kProducts +
-                       double(shared.weights + 2 * shared.partials) / kSharedBytes;
+  const double rows8 =
+      plan.pairs * 512 / kGatherBytes + plan.pairs * 2 * g.row_tiles / kProducts +
+      double(spilled_bytes(g, plan.pairs) + 2 * partial_bytes(g, 8)) / kSharedBytes;
   const double tile = kFixed + plan.tile_rows / 8 * rows8;
   return std::max(kSync + tile, double(ceil_div(plan.tiles, plan.groups)) * tile);
 }
@@ -140,7 +135,7 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DataType type, bool al
                             (type == DataType::float32 && allow_tf32);
   const bool work = size.T > 0 && size.N > 0 && size.H > 0;
   if (forced == ForcedPath::step || !tensor_cores || !work || size.P != size.H ||
-      !device.cooperative_launch || size.T > INT32_MAX)
+      !device.cooperative_launch || std::max({size.T, size.N, size.H}) > (1 << 30))
     return {};
   if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
   Plan best;
@@ -149,7 +144,7 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DataType type, bool al
     for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
       const Plan plan = make_plan(pass, g, tile_rows, device, type, size);
       if (!plan.persistent) continue;
-      const double step = predicted_step(pass, g, plan, type, size);
+      const double step = predicted_step(g, plan);
       if (step < best_step) best = plan, best_step = step;
     }
   };

@@ -29,7 +29,9 @@ cudaError_t launch(Launch kind, void (*kernel)(P...), dim3 grid, dim3 block, int
   config.stream = stream;
   config.attrs = &cooperative;
   config.numAttrs = kind == Launch::cooperative ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, P(std::forward<A>(arguments))...);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, P(std::forward<A>(arguments))...);
+  if (error != cudaSuccess) (void)cudaGetLastError();  // reported here, not to the next caller
+  return error;
 }
 
 }  // namespace lstm_kernels::cuda

@@ -1,0 +1,255 @@
+// What the persistent kernels share: the slice of W_hh that a block keeps on chip, its product with
+// what the blocks exchange at every step, and that exchange.
+//
+// Stationary factor: W_hh (forward) or its transpose (backward), as the m16 operand of the tensor
+// cores, in registers, its k dimension split among the warps. The batch is on the n8 side, so one
+// to eight sequences cost the same. What does not fit the registers lies in shared memory as the
+// same fragments, each read only by the lane that wrote it.
+//
+// k order: both factors come in 64-byte "pairs" of k tiles. Lane t of a quad takes 16 consecutive
+// bytes of a pair, of which the first half feeds the first tile and the second half the second; the
+// order of the terms of a sum is free as long as both factors agree on it. So one 16-byte load
+// serves two tensor core instructions, with no shuffle and no ldmatrix.
+//
+// Exchange: the blocks of a batch tile write the moving factor (h_t forward, the gates' gradients
+// backward) to one of two slots in L2, in fragment order, and count their arrival; the next step
+// waits until all have arrived. Two slots are enough: who writes slot s again has seen all blocks
+// arrive at the step in between, so nobody still reads s. Counters only grow: no reset, no barrier
+// of the whole grid, and tiles are independent chains, so that with several tiles per block the
+// exchange of one hides behind the arithmetic of another.
+#pragma once
+#include <cstring>
+
+#include "choose.h"
+#include "kernels.h"
+#include "number.cuh"
+
+namespace lstm_kernels::cuda {
+
+// A Geometry at compile time.
+template <int WARPS, int ROW_TILES, int REGISTER_PAIRS>
+struct Shape {
+  static constexpr int kWarps = WARPS, kThreads = WARPS * 32, kRowTiles = ROW_TILES;
+  static constexpr int kRegisterPairs = REGISTER_PAIRS, kRows = ROW_TILES * 16;
+  static constexpr int kPartialStride = kRows + 4;  // no bank conflicts on writing fragments
+};
+
+template <class E>
+constexpr int kVector = 16 / int(sizeof(E));  // elements in a lane's load
+template <class E>
+constexpr int kPairColumns = 4 * kVector<E>;
+
+// As the tensor cores take it.
+template <class E>
+DEV E operand(E v) {
+  return v;
+}
+template <>
+DEV float operand<float>(float v) {
+  return round_to_tf32(v);
+}
+
+// 16 bytes of operands, element e from get(e).
+template <class E, class Get>
+DEV uint4 gather(Get get) {
+  E elements[kVector<E>];
+#pragma unroll
+  for (int e = 0; e < kVector<E>; e++) elements[e] = operand<E>(get(e));
+  uint4 v;
+  memcpy(&v, elements, sizeof v);
+  return v;
+}
+
+// Two k tiles: a (16 rows: `low` has row lane / 4, `high` the one 8 below) times b (8 columns).
+template <class E>
+DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 low, uint4 high, uint4 b) {
+  mma<E>(d0, low.x, high.x, low.y, high.y, b.x, b.y);
+  mma<E>(d1, low.z, high.z, low.w, high.w, b.z, b.w);
+}
+
+// A block's slice of the stationary factor.
+template <class E, class S>
+class Weights {
+  static constexpr int kBatch = 4;  // loads of the moving factor that are in flight together
+  static_assert(S::kRegisterPairs % kBatch == 0 || S::kRegisterPairs < kBatch);
+  static constexpr int kLoads = S::kRegisterPairs < kBatch ? S::kRegisterPairs : kBatch;
+  static constexpr int kRegisterBatches = S::kRegisterPairs / kLoads;
+  // An instruction waits for its accumulator: at least four chains keep the tensor cores fed.
+  static constexpr int kChains = S::kRowTiles < 4 ? 4 / S::kRowTiles : 1;
+
+ public:
+  // load(row, column) returns kVector consecutive columns of a row of the slice.
+  template <class Load>
+  DEV Weights(int pairs, uint4* spilled, Load load)
+      : pairs_(pairs),
+        lane_(threadIdx.x & 31),
+        warp_(__shfl_sync(~0u, int(threadIdx.x) >> 5, 0)),  // the compiler sees it uniform
+        spilled_(spilled + lane_) {
+    const auto fragment = [&](int row_tile, int pair, int half) {
+      const int row = row_tile * 16 + half * 8 + (lane_ >> 2);
+      return load(row, pair * kPairColumns<E> + (lane_ & 3) * kVector<E>);
+    };
+#pragma unroll
+    for (int j = 0; j < S::kRegisterPairs; j++)
+#pragma unroll
+      for (int m = 0; m < S::kRowTiles; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+          held_[m][j][half] = pair(j) < pairs ? fragment(m, pair(j), half) : make_uint4(0, 0, 0, 0);
+    for (int j = S::kRegisterPairs; pair(j) < pairs; j++)
+      for (int m = 0; m < S::kRowTiles; m++)
+        for (int half = 0; half < 2; half++)
+          spilled_[spilled_offset(j, m, half)] = fragment(m, pair(j), half);
+  }
+
+  // For each group of 8 sequences of a tile, this warp's share of weights @ moving:
+  // partials (row groups, warps, 8, kPartialStride), of which the rows of the slice are written.
+  // moving: (row groups, pairs, 32 lanes), as Exchange lays it out.
+  DEV void multiply(const uint4* moving, int row_groups, float* partials) const {
+    uint4 next[kLoads];
+    fetch(next, moving, 0);
+    for (int group = 0; group < row_groups; group++) {
+      float d[S::kRowTiles * kChains][4] = {};
+      const uint4* here = moving + group * pairs_ * 32;
+      const uint4* following = group + 1 < row_groups ? here + pairs_ * 32 : nullptr;
+#pragma unroll
+      for (int batch = 0; batch < kRegisterBatches; batch++) {
+        if (pair(batch * kLoads) >= pairs_) break;
+        uint4 b[kLoads];
+        advance(b, next, here, following, batch + 1);
+#pragma unroll
+        for (int l = 0; l < kLoads; l++) {
+          const int j = batch * kLoads + l;
+          if (pair(j) < pairs_)
+#pragma unroll
+            for (int m = 0; m < S::kRowTiles; m++)
+              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
+                          held_[m][j][0], held_[m][j][1], b[l]);
+        }
+      }
+#pragma unroll 1
+      for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
+        uint4 b[kLoads];
+        advance(b, next, here, following, batch + 1);
+#pragma unroll
+        for (int l = 0; l < kLoads; l++) {
+          const int j = batch * kLoads + l;
+          if (pair(j) < pairs_)
+#pragma unroll
+            for (int m = 0; m < S::kRowTiles; m++)
+              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
+                          spilled_[spilled_offset(j, m, 0)], spilled_[spilled_offset(j, m, 1)],
+                          b[l]);
+        }
+      }
+      float* out = partials + (group * S::kWarps + warp_) * 8 * S::kPartialStride;
+#pragma unroll
+      for (int m = 0; m < S::kRowTiles; m++)
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+          float sum = d[m * kChains][r];
+#pragma unroll
+          for (int chain = 1; chain < kChains; chain++) sum += d[m * kChains + chain][r];
+          const int row = m * 16 + (lane_ >> 2) + (r >> 1) * 8, column = (lane_ & 3) * 2 + (r & 1);
+          out[column * S::kPartialStride + row] = sum;
+        }
+    }
+  }
+
+ private:
+  // The pairs of a warp are interleaved with the others', so that any H loads all warps alike.
+  DEV int pair(int j) const { return j * S::kWarps + warp_; }
+  DEV int spilled_offset(int j, int m, int half) const {
+    return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + half) * 32;
+  }
+  DEV void fetch(uint4 (&v)[kLoads], const uint4* group, int batch) const {
+#pragma unroll
+    for (int l = 0; l < kLoads; l++) {
+      const int p = pair(batch * kLoads + l);
+      v[l] = p < pairs_ ? __ldcg(group + p * 32 + lane_) : make_uint4(0, 0, 0, 0);
+    }
+  }
+  // Takes the fetched batch and fetches the next one, of this group or the first of the following.
+  DEV void advance(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* here,
+                   const uint4* following, int batch) const {
+#pragma unroll
+    for (int l = 0; l < kLoads; l++) b[l] = next[l];
+    if (pair(batch * kLoads) < pairs_)
+      fetch(next, here, batch);
+    else if (following)
+      fetch(next, following, 0);
+  }
+
+  int pairs_, lane_, warp_;
+  uint4* spilled_;
+  uint4 held_[S::kRowTiles][S::kRegisterPairs][2];
+};
+
+// The moving factor and the arrival counters of one direction, in the zeroed workspace: counters
+// (D, tiles), then slots (2, D, tiles, row groups of 8, pairs, 32 lanes) of 16 bytes. Rows and
+// columns beyond the batch and the matrix are never written: they stay zero.
+template <class E>
+class Exchange {
+ public:
+  DEV Exchange(void* workspace, const Plan& plan, int directions, int direction)
+      : counters_(static_cast<unsigned char*>(workspace) +
+                  int64_t(direction) * plan.tiles * kCounterBytes),
+        pairs_(plan.pairs),
+        tile_size_(int64_t(plan.tile_rows / 8) * plan.pairs * 32),
+        slot_size_(int64_t(directions) * plan.tiles * tile_size_) {
+    unsigned char* slots =
+        static_cast<unsigned char*>(workspace) + int64_t(directions) * plan.tiles * kCounterBytes;
+    slots_ = reinterpret_cast<uint4*>(slots) + int64_t(direction) * plan.tiles * tile_size_;
+  }
+
+  DEV const uint4* tile(unsigned slot, int tile) const { return at(slot, tile); }
+
+  DEV void store(unsigned slot, int tile, int row, int column, E value) const {
+    const int lane = row % 8 * 4 + column % kPairColumns<E> / kVector<E>;
+    const int fragment = (row / 8 * pairs_ + column / kPairColumns<E>)*32 + lane;
+    E* elements = reinterpret_cast<E*>(at(slot, tile) + fragment);
+    __stcg(elements + column % kVector<E>, operand<E>(value));
+  }
+
+  // One thread of a block, after a barrier: all that the block stored for this tile is there.
+  DEV void arrive(int tile) const { red_release_add(counter(tile), 1); }
+  // One thread of a block, before a barrier: so many arrivals have happened, modulo 2^32.
+  DEV void wait(int tile, unsigned arrivals) const {
+    while (int(ld_acquire(counter(tile)) - arrivals) < 0) {
+    }
+  }
+
+ private:
+  DEV unsigned* counter(int tile) const {
+    return reinterpret_cast<unsigned*>(counters_ + tile * kCounterBytes);
+  }
+  DEV uint4* at(unsigned slot, int tile) const {
+    return slots_ + (slot & 1) * slot_size_ + tile * tile_size_;
+  }
+
+  unsigned char* counters_;
+  uint4* slots_;
+  int pairs_;
+  int64_t tile_size_, slot_size_;
+};
+
+// Whether sequence n takes part in step t, and its row in arrays over (R).
+DEV bool takes_part(const Steps& steps, int t, int n) {
+  if (steps.offsets) return n < __ldg(steps.offsets + t + 1) - __ldg(steps.offsets + t);
+  return !steps.lengths || t < __ldg(steps.lengths + n);
+}
+DEV int64_t row_of(const Steps& steps, int batch, int t, int n) {
+  return n + (steps.offsets ? __ldg(steps.offsets + t) : int64_t(t) * batch);
+}
+
+// An element of an array that may be absent, widened.
+template <class E>
+DEV float load_or_zero(const void* array, int64_t index) {
+  return array ? widen(__ldg(static_cast<const E*>(array) + index)) : 0.f;
+}
+template <class E>
+DEV void store(void* array, int64_t index, float value) {
+  static_cast<E*>(array)[index] = narrow<E>(value);
+}
+
+}  // namespace lstm_kernels::cuda

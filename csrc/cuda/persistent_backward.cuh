@@ -1,0 +1,171 @@
+// LSTM backward over a whole sequence in one launch: from the saved cell states and gates and the
+// gradients of whatever was returned to the gradients of the gates' preactivations.
+//
+// The forward's skeleton, run from its last step to its first. A block owns some hidden units: it
+// multiplies its rows of W_hh^T, kept on chip, with the preactivation gradients of all four gates
+// of all units at the step undone before, which gives the gradient of h_t, undoes its cells, and
+// publishes their four gradients. They go to a buffer of their own: what the forward saved is only
+// read. The gradient of c stays in fp32 from step to step. One more round than there are steps
+// gives the gradients of h0 and c0. Bound: as forward, with four times the exchanged data, 4 * N *
+// H elements per block and step.
+#pragma once
+#include "cell.cuh"
+#include "launch.cuh"
+#include "persistent.cuh"
+
+namespace lstm_kernels::cuda {
+
+template <class E, class S>
+__global__ void __launch_bounds__(S::kThreads, 1)
+    persistent_backward_kernel(const __grid_constant__ PersistentBackward call,
+                               const __grid_constant__ Plan plan) {
+  constexpr int kUnits = S::kRows;
+  constexpr int kRowStride = S::kThreads / kUnits;  // a thread's cells are of one hidden unit
+  constexpr int kCells = kMaxTileRows / kRowStride;
+  static_assert(kRowStride * kUnits == S::kThreads && kCells * kRowStride == kMaxTileRows);
+
+  const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
+  const int D = call.size.D, direction = int(blockIdx.z);
+  const int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
+  const int unit = int(blockIdx.x) * kUnits + local_unit;
+  const int gate_columns = plan.pairs / kGates * kPairColumns<E>;  // k: four times H, padded
+  const bool one_thread = threadIdx.x == 0;
+  const auto cell_exists = [&](int tile, int row) {
+    return row < plan.tile_rows && tile * plan.tile_rows + row < N && unit < H;
+  };
+
+  // A cell's state is touched by its own thread only: the gradients, from later steps, of c and of
+  // h other than through W_hh (of sequences that have ended, until their last step is reached).
+  unsigned char* shared = shared_memory<unsigned char>();
+  float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
+  float2* states = reinterpret_cast<float2*>(shared + plan.states_at);
+  const auto state_of = [&](int tile, int row) -> float2& {
+    return states[(tile / plan.groups * plan.tile_rows + row) * kUnits + local_unit];
+  };
+
+  const E* w_hh = static_cast<const E*>(call.w_hh[direction]);
+  const Weights<E, S> weights(
+      plan.pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
+        const int to = int(blockIdx.x) * kUnits + row, gate = column / gate_columns;
+        const int from = column % gate_columns;
+        const E* w = w_hh + (int64_t(gate) * H + from) * H + to;
+        return gather<E>([&](int e) {
+          return to < H && from + e < H ? __ldg(w + int64_t(e) * H) : narrow<E>(0);
+        });
+      });
+
+  const Exchange<E> exchange(call.workspace, plan, D, direction);
+
+  for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
+    for (int row = first_row; row < plan.tile_rows; row += kRowStride)
+      if (cell_exists(tile, row)) {
+        const int n = tile * plan.tile_rows + row;
+        const int64_t at = (int64_t(direction) * N + n) * H + unit;
+        state_of(tile, row) =
+            make_float2(load_or_zero<E>(call.grad_c_n, at), load_or_zero<E>(call.grad_h_n, at));
+      }
+
+  for (int round = 0; round <= T; round++) {  // undoes step T - 1 - round; the last round, none
+    const int step = T - 1 - round, t = direction ? round : step;
+    const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
+    for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
+      bool active[kCells], reset[kCells], cut[kCells];  // cut: the step after reset h and c
+      float gate[kCells][kGates], grad_gate[kCells][kGates];
+      float c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
+#pragma unroll
+      for (int i = 0; i < kCells; i++) {
+        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
+        const bool exists = cell_exists(tile, row);
+        active[i] = exists && step >= 0 && takes_part(call.steps, t, n);
+        reset[i] = active[i] && call.steps.reset && call.steps.reset[int64_t(t) * N + n];
+        cut[i] = exists && round > 0 && call.steps.reset && takes_part(call.steps, t_after, n) &&
+                 call.steps.reset[int64_t(t_after) * N + n];
+        c[i] = c_prev[i] = grad_h[i] = grad_c[i] = 0.f;
+#pragma unroll
+        for (int q = 0; q < kGates; q++) gate[i][q] = grad_gate[i][q] = 0.f;
+        if (!active[i]) continue;
+        const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+        c[i] = load_or_zero<E>(call.cell, at * H + unit);
+        if (step > 0 && takes_part(call.steps, t_before, n))
+          c_prev[i] = load_or_zero<E>(
+              call.cell, (row_of(call.steps, N, t_before, n) * D + direction) * H + unit);
+        else
+          c_prev[i] = load_or_zero<E>(call.c0, (int64_t(direction) * N + n) * H + unit);
+        grad_h[i] = load_or_zero<E>(call.grad_output, at * H + unit);
+        grad_c[i] = load_or_zero<E>(call.grad_cell, at * H + unit);
+#pragma unroll
+        for (int q = 0; q < kGates; q++) {
+          gate[i][q] = load_or_zero<E>(call.gates, (at * kGates + q) * H + unit);
+          grad_gate[i][q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
+        }
+      }
+
+      if (round > 0) {
+        if (one_thread) exchange.wait(tile, unsigned(plan.slices) * unsigned(round));
+        __syncthreads();  // [gradients of the step after are there]
+        weights.multiply(exchange.tile(unsigned(round - 1), tile), plan.tile_rows / 8, partials);
+        __syncthreads();  // [partial sums are there]
+      }
+
+#pragma unroll
+      for (int i = 0; i < kCells; i++) {
+        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
+        if (!cell_exists(tile, row)) continue;
+        float2& state = state_of(tile, row);
+        float dh = state.y;
+        if (round > 0 && !cut[i]) {
+          const float* sums =
+              partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit;
+          float recurrent = 0.f;
+#pragma unroll
+          for (int warp = 0; warp < S::kWarps; warp++)
+            recurrent += sums[warp * 8 * S::kPartialStride];
+          dh += recurrent;
+        }
+        CellGradient<float> grad{};
+        if (active[i]) {
+          grad = cell_backward(gate[i], c[i], reset[i] ? 0.f : c_prev[i], dh + grad_h[i],
+                               state.x + grad_c[i], grad_gate[i]);
+          state = make_float2(reset[i] ? 0.f : grad.c_prev, 0.f);
+        } else {
+          state.y = dh;
+        }
+        if (step < 0) continue;
+        if (active[i] || !call.steps.offsets) {
+          const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+#pragma unroll
+          for (int q = 0; q < kGates; q++)
+            store<E>(call.grad_preactivations, (at * kGates + q) * H + unit, grad.preactivation[q]);
+        }
+#pragma unroll
+        for (int q = 0; q < kGates; q++)
+          exchange.store(unsigned(round), tile, row, q * gate_columns + unit,
+                         narrow<E>(grad.preactivation[q]));
+      }
+      __syncthreads();  // [gradients stored, partial sums used up]
+      if (one_thread) exchange.arrive(tile);
+    }
+  }
+
+  for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
+    for (int row = first_row; row < plan.tile_rows; row += kRowStride)
+      if (cell_exists(tile, row)) {
+        const int n = tile * plan.tile_rows + row;
+        const int64_t at = (int64_t(direction) * N + n) * H + unit;
+        store<E>(call.grad_c0, at, state_of(tile, row).x);
+        store<E>(call.grad_h0, at, state_of(tile, row).y);
+      }
+}
+
+template <class E, class S>
+cudaError_t launch_persistent_backward(const PersistentBackward& call, const Plan& plan,
+                                       cudaStream_t stream) {
+  const cudaError_t error =
+      cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(unsigned(plan.slices), unsigned(plan.groups), unsigned(call.size.D));
+  return launch(Launch::cooperative, persistent_backward_kernel<E, S>, grid, dim3(S::kThreads),
+                plan.shared_bytes, stream, call, plan);
+}
+
+}  // namespace lstm_kernels::cuda

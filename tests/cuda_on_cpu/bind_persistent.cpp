@@ -1,0 +1,126 @@
+// The persistent kernels and the rule that chooses them.
+#include "binding.h"
+#include "persistent_backward.cuh"
+#include "persistent_forward.cuh"
+
+namespace {
+using namespace lstm_kernels;
+using namespace lstm_kernels::cuda;
+
+// A block small enough that little work takes every turn of the kernels: weights beyond the
+// registers, several batches of loads, warps without work.
+using SmallForward = Shape<2, 1, 2>;
+using SmallBackward = Shape<2, 1, 8>;
+constexpr Geometry kSmall[] = {{2, 1, 2}, {2, 1, 8}};
+
+DataType type_of(const std::string& name) {
+  if (name == "float16") return DataType::float16;
+  if (name == "bfloat16") return DataType::bfloat16;
+  if (name == "float32") return DataType::float32;
+  if (name == "float64") return DataType::float64;
+  throw std::invalid_argument(name);
+}
+Pass pass_of(const std::string& name) {
+  if (name == "forward") return Pass::forward;
+  if (name == "backward") return Pass::backward;
+  throw std::invalid_argument(name);
+}
+Sizes sizes(int64_t T, int64_t N, int64_t H, int D) { return {T, N, H, H, H, D}; }
+
+// A plan for a named geometry rather than the one that the rule would choose.
+Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, int multiprocessors,
+          const std::string& type, int64_t T, int64_t N, int64_t H, int D) {
+  const bool forward = pass_of(pass) == Pass::forward;
+  const Geometry g = geometry == "small"  ? kSmall[forward ? 0 : 1]
+                     : geometry == "wide" ? (forward ? kForwardGeometries : kBackwardGeometries)[0]
+                                          : kForwardGeometries[1];
+  return make_plan(pass_of(pass), g, tile_rows, {multiprocessors, 227 * 1024, true}, type_of(type),
+                   sizes(T, N, H, D));
+}
+
+Steps steps(const py::kwargs& a) {
+  return {data<int64_t>(a["offsets"]), data<int64_t>(a["lengths"]), data<bool>(a["reset"])};
+}
+template <class Call, class Small, class Kernel>
+void run(const Call& call, const Plan& p, bool small, Small small_kernel, Kernel kernel) {
+  if (!small)
+    check(kernel(call, p, nullptr));
+  else if (call.type == DataType::float16)
+    check(small_kernel(__half(), call, p));
+  else if (call.type == DataType::bfloat16)
+    check(small_kernel(__nv_bfloat16(), call, p));
+  else
+    check(small_kernel(float(), call, p));
+}
+
+void forward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
+             int D, const py::kwargs& a) {
+  PersistentForward call{};
+  call.type = type_of(type);
+  call.size = sizes(T, N, H, D);
+  call.steps = steps(a);
+  for (int d = 0; d < D; d++) {
+    call.x_gates[d] = data(a["x_gates"][py::int_(d)]);
+    call.w_hh[d] = data(a["w_hh"][py::int_(d)]);
+    call.b_ih[d] = data(a["b_ih"][py::int_(d)]);
+    call.b_hh[d] = data(a["b_hh"][py::int_(d)]);
+  }
+  call.h0 = data(a["h0"]), call.c0 = data(a["c0"]);
+  call.output = data(a["output"]), call.h_n = data(a["h_n"]), call.c_n = data(a["c_n"]);
+  call.cell = data(a["cell"]), call.gates = data(a["gates"]);
+  call.workspace = data(a["workspace"]);
+  run(
+      call, p, small,
+      []<class E>(E, const PersistentForward& c, const Plan& q) {
+        return launch_persistent_forward<E, SmallForward>(c, q, nullptr);
+      },
+      persistent_forward);
+}
+
+void backward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
+              int D, const py::kwargs& a) {
+  PersistentBackward call{};
+  call.type = type_of(type);
+  call.size = sizes(T, N, H, D);
+  call.steps = steps(a);
+  for (int d = 0; d < D; d++) call.w_hh[d] = data(a["w_hh"][py::int_(d)]);
+  call.c0 = data(a["c0"]), call.cell = data(a["cell"]), call.gates = data(a["gates"]);
+  call.grad_output = data(a["grad_output"]), call.grad_h_n = data(a["grad_h_n"]);
+  call.grad_c_n = data(a["grad_c_n"]), call.grad_cell = data(a["grad_cell"]);
+  call.grad_gates = data(a["grad_gates"]);
+  call.grad_preactivations = data(a["grad_preactivations"]);
+  call.grad_h0 = data(a["grad_h0"]), call.grad_c0 = data(a["grad_c0"]);
+  call.workspace = data(a["workspace"]);
+  run(
+      call, p, small,
+      []<class E>(E, const PersistentBackward& c, const Plan& q) {
+        return launch_persistent_backward<E, SmallBackward>(c, q, nullptr);
+      },
+      persistent_backward);
+}
+}  // namespace
+
+void bind_persistent(py::module_& m) {
+  py::class_<Plan>(m, "Plan")
+      .def_readonly("persistent", &Plan::persistent)
+      .def_readonly("units", &Plan::units)
+      .def_readonly("slices", &Plan::slices)
+      .def_readonly("groups", &Plan::groups)
+      .def_readonly("tile_rows", &Plan::tile_rows)
+      .def_readonly("tiles", &Plan::tiles)
+      .def_readonly("shared_bytes", &Plan::shared_bytes)
+      .def_readonly("workspace_bytes", &Plan::workspace_bytes);
+  m.def("choose", [](const std::string& pass, int multiprocessors, int64_t shared_bytes,
+                     bool cooperative, const std::string& type, bool allow_tf32, int64_t T,
+                     int64_t N, int64_t H, int64_t P, int D) {
+    return choose(pass_of(pass), {multiprocessors, shared_bytes, cooperative}, type_of(type),
+                  allow_tf32, {T, N, H, H, P, D});
+  });
+  m.def("plan", &plan);
+  m.def("persistent_forward", &forward);
+  m.def("persistent_backward", &backward);
+  m.def("pack_offsets", [](const py::array& batch_sizes, const py::array& offsets) {
+    check(pack_offsets(data<int64_t>(batch_sizes), batch_sizes.size(),
+                       static_cast<int64_t*>(data(offsets)), nullptr));
+  });
+}
