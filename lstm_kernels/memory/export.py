@@ -1,0 +1,126 @@
+"""States to files and tables."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lstm_kernels import LSTMStates
+
+from .gates import F, G, I, O
+from .recording import Layout, Recording
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]
+
+_KINDS = ("hidden", "cell", "gates")
+
+
+def save(states: LSTMStates | Recording, path: str | Path) -> None:
+    """Writes states to a file: safetensors where the name ends so, else `torch.save`.
+
+    Plain states are written laid out (T, N, ...), packed ones padded with their lengths.
+
+    Raises:
+        ImportError: safetensors is asked for and not installed.
+    """
+    recording = states if isinstance(states, Recording) else Recording.of(states)
+    tensors = {
+        f"{kind}.{layer}": value.detach().contiguous()
+        for kind in _KINDS
+        for layer, value in enumerate(getattr(recording, kind) or ())
+    }
+    if recording.lengths is not None:
+        tensors["lengths"] = recording.lengths
+    layout = json.dumps(vars(recording.layout))
+    if Path(path).suffix == ".safetensors":
+        _safetensors("torch").save_file(tensors, str(path), {"layout": layout})
+    else:
+        torch.save({**tensors, "layout": layout}, path)
+
+
+def load(path: str | Path) -> Recording:
+    """Reads what `save` wrote.
+
+    Raises:
+        ImportError: a safetensors file, and safetensors is not installed.
+        ValueError: the file holds something else.
+    """
+    if Path(path).suffix == ".safetensors":
+        with _safetensors().safe_open(str(path), "pt") as file:
+            layout = (file.metadata() or {}).get("layout")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    else:
+        tensors = torch.load(path, weights_only=True)
+        layout = tensors.pop("layout", None) if isinstance(tensors, dict) else None
+    if layout is None or "cell.0" not in tensors:
+        raise ValueError(f"{path} holds no states written by lstm_kernels.memory.save")
+    hidden, cell, gates = (
+        tuple(tensors[f"{kind}.{layer}"] for layer in range(_count(tensors, kind)))
+        for kind in _KINDS
+    )
+    return Recording(
+        hidden, cell, gates or None, tensors.get("lengths"), Layout(**json.loads(layout))
+    )
+
+
+def _count(tensors: dict[str, Tensor], kind: str) -> int:
+    return sum(name.startswith(f"{kind}.") for name in tensors)
+
+
+def _safetensors(part: str = "") -> Any:
+    try:
+        return importlib.import_module(f"safetensors.{part}".rstrip("."))
+    except ImportError as error:
+        raise ImportError(
+            "a .safetensors file needs safetensors: pip install safetensors"
+        ) from error
+
+
+def to_pandas(states: LSTMStates | Recording) -> pandas.DataFrame:
+    """A tidy table: one row per valid step, sequence, layer, direction and unit.
+
+    Columns: step, sequence, layer, direction, unit (without gates, which tell the directions apart,
+    the units of both count on in direction 0), cell; hidden where the LSTM does not project (a
+    projected h has units of its own); input, forget, candidate and output where gates were kept.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_pandas needs pandas: pip install pandas") from error
+    recording = states if isinstance(states, Recording) else Recording.of(states)
+    return pandas.concat(
+        [_table(recording, layer) for layer in range(len(recording.cell))], ignore_index=True
+    )
+
+
+def _table(recording: Recording, layer: int) -> pandas.DataFrame:
+    import pandas
+
+    hidden, cell = recording.hidden[layer], recording.cell[layer]
+    gates = None if recording.gates is None else recording.gates[layer]
+    columns = {"cell": cell}
+    if hidden.shape == cell.shape:
+        columns["hidden"] = hidden
+    if gates is not None:
+        names = {"input": I, "forget": F, "candidate": G, "output": O}
+        columns |= {name: gates[..., at, :].flatten(-2) for name, at in names.items()}
+    wide = torch.promote_types(cell.dtype, torch.float32)  # NumPy has no bfloat16
+    rows = {name: recording.rows(value).flatten().to(wide) for name, value in columns.items()}
+    steps, sequences, width = cell.shape
+    directions = 1 if gates is None else gates.shape[2]
+    at = [torch.arange(size) for size in (steps, sequences, directions, width // directions)]
+    step, sequence, direction, unit = (
+        recording.rows(index.flatten(2)).flatten() for index in torch.meshgrid(*at, indexing="ij")
+    )
+    index = {"step": step, "sequence": sequence, "layer": torch.full_like(step, layer)}
+    index |= {"direction": direction, "unit": unit}
+    return pandas.DataFrame({name: value.cpu().numpy() for name, value in (index | rows).items()})

@@ -1,0 +1,251 @@
+"""What a state knows: linear probes from it to what was seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .recording import Recording, States, batches, record, recordings, refuse_nan
+from .ridge import predict_held_out
+from .sample import Sample
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How well each state tells what was seen k steps before, on held-out data.
+
+    Attributes:
+        lags: (K,), the distances k in steps; 0 is the input just read.
+        hidden: per layer (K,), the score of a probe from h_t.
+        cell: per layer (K,), the score of a probe from c_t.
+        metric: "R2" for numbers (1 is perfect, 0 no better than the mean, pooled over features), or
+            "accuracy" for classes.
+        chance: (K,), the score of always guessing the mean, or the most frequent class.
+        steps: how many steps the probes were fitted and tested on.
+    """
+
+    lags: Tensor
+    hidden: tuple[Tensor, ...]
+    cell: tuple[Tensor, ...]
+    metric: Literal["R2", "accuracy"]
+    chance: Tensor
+    steps: int
+
+    def reach(self, state: Literal["hidden", "cell"], threshold: float = 0.5) -> tuple[int, ...]:
+        """Per layer, the largest lag that the state still knows; -1 where it knows none.
+
+        To know is to cover this part of the way from chance to perfection.
+        """
+        reached = []
+        for score in getattr(self, state):
+            known = (score - self.chance) >= threshold * (1 - self.chance)
+            known &= self.chance < 1
+            reached.append(int(self.lags[known].max()) if known.any() else -1)
+        return tuple(reached)
+
+
+@overload
+def horizon(
+    model: nn.Module,
+    x: Any,
+    target_fn: Callable[[Any], Tensor | PackedSequence] | None = None,
+    /,
+    *,
+    max_lag: int = 20,
+    max_steps: int = 20_000,
+    lstm: str | None = None,
+    progress: bool = True,
+) -> Horizon: ...
+@overload
+def horizon(
+    states: States,
+    targets: Any,
+    /,
+    *,
+    max_lag: int = 20,
+    max_steps: int = 20_000,
+) -> Horizon: ...
+def horizon(
+    model: Any,
+    x: Any,
+    target_fn: Callable[[Any], Tensor | PackedSequence] | None = None,
+    /,
+    *,
+    max_lag: int = 20,
+    max_steps: int = 20_000,
+    lstm: str | None = None,
+    progress: bool = True,
+) -> Horizon:
+    """How far back h_t and c_t know what was seen: of `(model, x)`, or of `(states, targets)`.
+
+    For each lag k a ridge regression reads the target of step t - k from the state of step t. It
+    is fitted and tested on different sequences (different spans of time where there are fewer than
+    five). All lags use the same steps t, so that their scores compare.
+
+    Args:
+        model, x: a model with one `lstm_kernels.LSTM` inside, and its input or a data loader; or
+            states (an `LSTMStates`, a `Recording`, or an iterable of them) and the targets.
+        target_fn: maps the input to the targets; default, the input itself.
+        targets: (T, N) or (T, N, F) in the layout of the input (one for each of several states):
+            floating, scored by R2, or integer or bool classes, scored by accuracy.
+        max_lag: the largest k, at least 0.
+        max_steps: a uniform sample of this many steps is used where there are more.
+        lstm, progress: as for `stream`.
+
+    Raises:
+        ValueError: the sequences are too short for `max_lag`, a target does not fit or holds NaN,
+            or what `recordings` of the states refuse.
+    """
+    if max_lag < 0:
+        raise ValueError(f"max_lag must be at least 0, got {max_lag}")
+    if isinstance(model, nn.Module):
+        pairs = _recorded(model, x, target_fn, lstm, progress)
+    else:
+        if target_fn is not None:
+            raise TypeError("target_fn needs a model; with states, give the targets themselves")
+        pairs = _paired(model, x)
+    sample, probed = Sample(max_steps), _Probed(max_lag)
+    for recording, targets in pairs:
+        probed.offer(sample, recording, targets)
+    return probed.scores(sample)
+
+
+def _recorded(
+    model: nn.Module,
+    data: Any,
+    target_fn: Callable[[Any], Tensor | PackedSequence] | None,
+    lstm: str | None,
+    progress: bool,
+) -> Iterator[tuple[Recording, Any]]:
+    for x, _ in batches(data, progress):
+        recording = record(model, x, gates=False, lstm=lstm)
+        yield recording, x if target_fn is None else target_fn(x)
+
+
+def _paired(states: States, targets: Any) -> Iterator[tuple[Recording, Any]]:
+    several = isinstance(targets, Iterable) and not isinstance(targets, (Tensor, PackedSequence))
+    yield from zip(recordings(states), targets if several else [targets], strict=True)
+
+
+class _Probed:
+    """Collects steps of recordings, then fits the probes."""
+
+    def __init__(self, max_lag: int) -> None:
+        self._lags = torch.arange(max_lag + 1)
+        self._sequences = 0
+        self._layers = 0
+        self._longest = 0
+
+    def offer(self, sample: Sample, recording: Recording, targets: Any) -> None:
+        """Offers every step that has max_lag steps before it."""
+        if not isinstance(targets, (Tensor, PackedSequence)):
+            raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+        goal = recording.layout.time_first(targets)
+        expected = recording.cell[0].shape[:2]
+        if goal.shape[:2] != expected or goal.dim() > 3 or goal.is_complex():
+            raise ValueError(
+                f"targets must be (T, N) or (T, N, F) with T, N = {tuple(expected)} in the layout "
+                f"of the input, got {tuple(goal.shape)} in time-first layout"
+            )
+        refuse_nan(goal, "targets")
+        max_lag = len(self._lags) - 1
+        eligible = torch.ones(expected, dtype=torch.bool, device=goal.device)
+        if recording.valid is not None:
+            eligible &= recording.valid.to(goal.device)
+        eligible[:max_lag] = False
+        t, n = eligible.nonzero(as_tuple=True)
+        self._layers = len(recording.cell)
+        self._longest = max(self._longest, recording.steps)
+        first, self._sequences = self._sequences, self._sequences + recording.sequences
+
+        def gather(rows: Tensor) -> tuple[Tensor, ...]:
+            at, sequence = t[rows.to(t.device)], n[rows.to(t.device)]
+            known = goal[at[:, None] - self._lags.to(at.device), sequence[:, None]]
+            columns = [first + sequence, at, known]
+            columns += [
+                v[at.to(v.device), sequence.to(v.device)]
+                for v in (*recording.hidden, *recording.cell)
+            ]
+            return tuple(column.cpu() for column in columns)
+
+        if len(t):
+            sample.offer(len(t), gather)
+
+    def scores(self, sample: Sample) -> Horizon:
+        if sample.empty:
+            raise ValueError(
+                f"the sequences are too short for max_lag={len(self._lags) - 1}: "
+                f"the longest has {self._longest} steps"
+            )
+        sequence, t, known, *states = sample.columns
+        fold = _folds(sequence, t)
+        numbers = known.is_floating_point()
+        scores = [(_r2 if numbers else _accuracy)(state, known, fold) for state in states]
+        return Horizon(
+            self._lags,
+            tuple(scores[: self._layers]),
+            tuple(scores[self._layers :]),
+            "R2" if numbers else "accuracy",
+            torch.zeros(len(self._lags)).double() if numbers else _most_frequent(known),
+            len(t),
+        )
+
+
+def _folds(sequence: Tensor, t: Tensor) -> Tensor:
+    """Which fold each row belongs to: whole sequences, or spans of time where there are too few."""
+    found, rank = torch.unique(sequence, return_inverse=True)
+    if len(found) >= _FOLDS:
+        by_sequence: Tensor = rank % _FOLDS
+        return by_sequence
+    found, rank = torch.unique(t, return_inverse=True)
+    if len(found) < _FOLDS:
+        raise ValueError(
+            f"too little data: the probes are tested on {_FOLDS} parts, and beyond max_lag there "
+            f"are {len(found)} steps in fewer than {_FOLDS} sequences"
+        )
+    by_time: Tensor = rank * _FOLDS // len(found)
+    return by_time
+
+
+def _r2(state: Tensor, known: Tensor, fold: Tensor) -> Tensor:
+    """Per lag; `known` is (R, K) or (R, K, F)."""
+    known = known.double().flatten(2) if known.dim() > 2 else known.double().unsqueeze(2)
+    spread = (known - known.mean(0)).square().sum((0, 2))
+    if not spread.all():
+        raise ValueError("targets are constant: there is nothing to know")
+    predicted = predict_held_out(state, known.flatten(1), fold, _FOLDS).view(known.shape)
+    return 1 - (known - predicted).square().sum((0, 2)) / spread
+
+
+def _accuracy(state: Tensor, known: Tensor, fold: Tensor) -> Tensor:
+    """Per lag, the class whose indicator is predicted highest; `known` is (R, K)."""
+    known = _classes(known)
+    classes, index = torch.unique(known, return_inverse=True)
+    together = max(1, 1024 // len(classes))  # lags, so that their indicators fit in memory
+    scores = []
+    for part in index.split(together, dim=1):
+        indicator = torch.nn.functional.one_hot(part, len(classes)).flatten(1)
+        predicted = predict_held_out(state, indicator, fold, _FOLDS).view(*part.shape, -1)
+        scores.append((predicted.argmax(2) == part).double().mean(0))
+    return torch.cat(scores)
+
+
+def _most_frequent(known: Tensor) -> Tensor:
+    known = _classes(known)
+    counts = [torch.unique(column, return_counts=True)[1].max() for column in known.unbind(1)]
+    return torch.stack(counts) / len(known)
+
+
+def _classes(known: Tensor) -> Tensor:
+    if known.dim() == 3 and known.shape[2] != 1:
+        raise ValueError(
+            f"targets of classes must be (T, N), got {known.shape[2]} of them per step"
+        )
+    return known.flatten(1)

@@ -1,0 +1,160 @@
+"""horizon and its ridge probe against memories of known length."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.testing import assert_close
+
+import lstm_kernels
+from lstm_kernels import memory
+from lstm_kernels.memory.ridge import predict_held_out
+from lstm_kernels.memory.sample import Sample
+
+from .models import delay_line, fixed_gates
+
+
+def signs(*shape):
+    """+1 and -1: what a linear probe reads through any one-to-one function."""
+    return torch.randint(0, 2, shape, dtype=torch.float64) * 2 - 1
+
+
+@pytest.mark.parametrize("length", [1, 4])
+@pytest.mark.parametrize("sequences", [2, 8])  # folds over time, and over sequences
+def test_horizon_of_a_delay_line_is_its_length(length, sequences):
+    torch.manual_seed(0)
+    found = memory.horizon(delay_line(length), signs(600, sequences, 1), max_lag=length + 4)
+    assert found.metric == "R2"
+    for state in ("hidden", "cell"):
+        score = getattr(found, state)[0]
+        assert score[: length + 1].min() > 1 - 1e-6
+        assert score[length + 1 :].max() < 0.05  # nothing: R2 of independent signs
+        assert found.reach(state) == (length,)
+
+
+def test_classes_are_scored_by_accuracy():
+    torch.manual_seed(1)
+    x = signs(400, 8, 1)
+    found = memory.horizon(delay_line(2), x, lambda x: x[..., 0] > 0, max_lag=4)
+    assert found.metric == "accuracy"
+    assert_close(found.cell[0][:3], torch.ones(3, dtype=torch.float64), rtol=0, atol=0)
+    # 3168 fair coins: the standard deviation of the accuracy is 0.009
+    assert (found.cell[0][3:] - 0.5).abs().max() < 0.05
+    assert (found.chance - 0.5).abs().max() < 0.05
+    assert found.reach("cell") == (2,)
+
+
+def test_a_leaky_integrator_knows_with_the_square_of_its_decay():
+    """c_t = sum f^k x_{t-k} of white x: R2 at lag k is f^2k (1 - f^2)."""
+    torch.manual_seed(2)
+    f = 0.8
+    lstm = fixed_gates(0.5, f, 0.5, 0.5)
+    with torch.no_grad():
+        lstm.bias_ih_l0[2] = 0
+        lstm.weight_ih_l0[2] = 1e-3  # g = tanh(x / 1000): linear to 1e-6
+    found = memory.horizon(lstm, torch.randn(500, 40, 1, dtype=torch.float64), max_lag=6)
+    expected = f ** (2 * found.lags.double()) * (1 - f**2)
+    # 19,760 samples: the standard deviation of an R2 is below 0.01
+    assert_close(found.cell[0], expected, rtol=0, atol=0.03)
+
+
+def test_states_and_targets_give_what_the_model_gives():
+    torch.manual_seed(3)
+    lstm = lstm_kernels.LSTM(1, 6, 2, dtype=torch.float64, batch_first=True)
+    x = torch.randn(7, 30, 1, dtype=torch.float64)
+    by_model = memory.horizon(lstm, x, max_lag=3)
+    states = memory.Recording.of(lstm(x, return_states=True)[2], batch_first=True)
+    assert_close(memory.horizon(states, x, max_lag=3).cell, by_model.cell)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=3)
+    assert_close(memory.horizon(lstm, loader, max_lag=3, progress=False).cell, by_model.cell)
+    streamed = memory.horizon(memory.stream(lstm, x.split(3)), x.split(3), max_lag=3)
+    assert_close(streamed.hidden, by_model.hidden)
+
+
+def test_padding_is_never_a_sample():
+    torch.manual_seed(4)
+    x, lengths = signs(40, 9, 1), torch.tensor([40, 12, 3, 33, 20, 20, 7, 9, 25])
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    found = memory.horizon(delay_line(2), packed, max_lag=4)
+    assert found.steps == int((lengths - 4).clamp(min=0).sum())
+    assert found.reach("cell") == (2,)
+
+
+def test_tokens_are_classes():
+    torch.manual_seed(5)
+
+    class Characters(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(3, 8)
+            self.lstm = lstm_kernels.LSTM(8, 32, batch_first=True)
+
+        def forward(self, tokens):
+            return self.lstm(self.embed(tokens))[0]
+
+    found = memory.horizon(Characters(), torch.randint(0, 3, (40, 60)), max_lag=2)
+    assert found.metric == "accuracy"
+    assert found.cell[0][0] > 0.95  # an untrained LSTM knows what it just read
+
+
+def test_a_sample_of_the_steps_is_enough():
+    torch.manual_seed(6)
+    found = memory.horizon(delay_line(2), signs(500, 8, 1), max_lag=4, max_steps=700)
+    assert found.steps == 700
+    assert found.reach("hidden") == (2,)
+
+
+def test_bad_input():
+    lstm = delay_line(1)
+    x = signs(5, 2, 1)
+    with pytest.raises(ValueError, match="too short for max_lag=5: the longest has 5 steps"):
+        memory.horizon(lstm, x, max_lag=5)
+    with pytest.raises(ValueError, match="max_lag must be at least 0, got -1"):
+        memory.horizon(lstm, x, max_lag=-1)
+    with pytest.raises(ValueError, match="too little data"):
+        memory.horizon(lstm, x, max_lag=3)
+    states = lstm(x, return_states=True)[2]
+    with pytest.raises(ValueError, match=r"targets must be \(T, N\)"):
+        memory.horizon(states, x.transpose(0, 1))
+    with pytest.raises(ValueError, match="targets holds NaN"):
+        memory.horizon(states, x * torch.nan)
+    with pytest.raises(ValueError, match="targets are constant"):
+        memory.horizon(states, torch.ones(5, 2), max_lag=0)
+    with pytest.raises(ValueError, match=r"targets of classes must be \(T, N\)"):
+        memory.horizon(states, torch.ones(5, 2, 3, dtype=torch.int64), max_lag=0)
+    with pytest.raises(TypeError, match="target_fn needs a model"):
+        memory.horizon(states, x, lambda x: x)
+
+
+def test_ridge_recovers_a_linear_map_and_predicts_held_out_rows_only():
+    torch.manual_seed(7)
+    features = torch.randn(200, 5, dtype=torch.float64) * 100
+    weights = torch.randn(5, 3, dtype=torch.float64)
+    fold = torch.arange(200) % 5
+    predicted = predict_held_out(features, features @ weights + 7, fold, 5)
+    assert_close(predicted, features @ weights + 7, rtol=1e-6, atol=1e-4)
+    # The target of one fold is noise: nothing of it may come back in its prediction.
+    targets = features @ weights
+    targets[fold == 2] = torch.randn(40, 3, dtype=torch.float64) * 1e3
+    alone = predict_held_out(features, targets, fold, 5)[fold == 2]
+    correlation = torch.corrcoef(torch.stack([alone.flatten(), targets[fold == 2].flatten()]))[0, 1]
+    assert correlation.abs() < 0.3  # 120 values: a standard deviation of 0.09
+
+
+def test_ridge_survives_constant_and_repeated_features():
+    torch.manual_seed(8)
+    x = torch.randn(50, 1, dtype=torch.float64)
+    features = torch.cat([x, x, torch.ones(50, 1)], 1)
+    predicted = predict_held_out(features, 2 * x, torch.arange(50) % 5, 5)
+    assert_close(predicted, 2 * x, rtol=1e-5, atol=1e-5)
+
+
+def test_sample_is_uniform_and_bounded():
+    sample = Sample(1000)
+    for first in range(0, 10_000, 250):
+        sample.offer(250, lambda rows, first=first: (first + rows,))
+    (kept,) = sample.columns
+    assert len(kept.unique()) == 1000
+    counts = torch.histc(kept.double(), 10, 0, 10_000)
+    assert (counts - 100).abs().max() < 40  # binomial: a standard deviation of 9.5
+    assert kept.tolist() == sorted(kept.tolist())
