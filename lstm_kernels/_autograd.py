@@ -3,9 +3,10 @@
 The backward op runs back through time and returns the gradients of the gates' pre-activations;
 those of the input, the weights and the biases follow from them as a few large matrix products, in
 plain torch, which differentiates and batches them by its own rules. The backward op is a Function
-of its own: its derivative, and every forward-mode derivative, is that of the equations in
-reference.py. The cell state and the gates are outputs, so gradients of gradients travel through
-them too.
+of its own, whose derivative is that of the equations in reference.py. The cell state and the gates
+are outputs, so gradients of gradients travel through them too. Forward mode differentiates the
+equations themselves: a Function with a forward-mode rule gives wrong results inside another
+forward mode, and torch.compile refuses it.
 """
 
 from __future__ import annotations
@@ -24,18 +25,22 @@ from ._products import input_weight_gradient, projection_gradient, recurrent_gra
 MaybeTensors = Sequence[Tensor | None]
 
 
-def transforms_active() -> bool:
-    """Whether torch.func or forward-mode differentiation wants to see every operation."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
 def wanted(*tensors: Tensor | None) -> bool:
     """Whether a derivative may be asked of these tensors, so that the raw ops would not do."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
-                return True
-    return transforms_active()
+                return not torch.compiler.is_exporting()  # an exported program holds the op itself
+    return _transforms_active()
+
+
+def _transforms_active() -> bool:
+    """Whether torch.func or forward-mode differentiation wants to see every operation."""
+    return torch._C._are_functorch_transforms_active() or _forward_mode()
+
+
+def _forward_mode() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def sequence(
@@ -50,8 +55,11 @@ def sequence(
     *weights: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
-    function = _DualSequence if forward_ad._current_level >= 0 else _Sequence
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = function.apply(
+    if _forward_mode():
+        return reference.sequence_forward(
+            input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset
+        )
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _Sequence.apply(  # type: ignore[no-untyped-call]
         input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights
     )
     return result
@@ -67,33 +75,61 @@ def cell(
     b_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable step: h, c and gates."""
-    function = _DualCell if forward_ad._current_level >= 0 else _Cell
-    result: tuple[Tensor, Tensor, Tensor] = function.apply(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    if _forward_mode():
+        return reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    result: tuple[Tensor, Tensor, Tensor] = _Cell.apply(input, h0, c0, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
     return result
 
 
-def _sequence_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sequence_backward(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_cell: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor | None,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    cell: Tensor,
+    gates: Tensor,
+    has_biases: bool,
+    bidirectional: bool,
+    *weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward op, differentiable where somebody may differentiate it."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor]
-    if forward_ad._current_level >= 0:
-        result = _DualSequenceBackward.apply(*arguments)
-    elif torch.is_grad_enabled() or transforms_active():
-        result = _SequenceBackward.apply(*arguments)
-    else:
-        result = _SequenceBackward.forward(*arguments)
-    return result
+    grads = (grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates)
+    ragged = (batch_sizes, lengths, reset)
+    if _forward_mode():
+        return reference.sequence_backward(
+            *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
+        )
+    if torch.is_grad_enabled() or _transforms_active():
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = _SequenceBackward.apply(  # type: ignore[no-untyped-call]
+            *grads, c0, *ragged, cell, gates, has_biases, bidirectional, *weights
+        )
+        return result
+    return ops.sequence_backward(
+        *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
+    )
 
 
-def _cell_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _cell_backward(
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor,
+    c: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor]:
     """The backward op of a step, differentiable where somebody may differentiate it."""
-    result: tuple[Tensor, Tensor]
-    if forward_ad._current_level >= 0:
-        result = _DualCellBackward.apply(*arguments)
-    elif torch.is_grad_enabled() or transforms_active():
-        result = _CellBackward.apply(*arguments)
-    else:
-        result = ops.cell_backward(*arguments)
-    return result
+    arguments = (grad_h, grad_c, grad_gates, c0, c, gates)
+    if _forward_mode():
+        return reference.cell_backward(*arguments)
+    if torch.is_grad_enabled() or _transforms_active():
+        result: tuple[Tensor, Tensor] = _CellBackward.apply(*arguments)  # type: ignore[no-untyped-call]
+        return result
+    return ops.cell_backward(*arguments)
 
 
 class _Sequence(torch.autograd.Function):
@@ -296,48 +332,6 @@ class _SequenceBackward(torch.autograd.Function):
         return _batching.unfold(_sequence_backward(*folded), (rows, 1, 1, rows), size)
 
 
-class _DualSequence(_Sequence):
-    """With forward-mode derivatives; apart, because torch.compile refuses a Function with jvp."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        _Sequence.setup_context(ctx, inputs, outputs)
-        ctx.save_for_forward(*inputs[:6], *inputs[8:])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
-        input, h0, c0, batch_sizes, lengths, reset, *weights = ctx.saved_tensors
-
-        def equations(*floating: Any) -> tuple[Tensor, ...]:
-            return reference.sequence_forward(
-                *floating[:3],
-                floating[3:],
-                ctx.has_biases,
-                ctx.bidirectional,
-                batch_sizes,
-                lengths,
-                reset,
-            )
-
-        return _pushforward(equations, (input, h0, c0, *weights), (*tangents[:3], *tangents[8:]))
-
-
-class _DualSequenceBackward(_SequenceBackward):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        _SequenceBackward.setup_context(ctx, inputs, outputs)
-        ctx.save_for_forward(*inputs[:11], *inputs[13:])
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, ...]:
-        tensors, weights = ctx.saved_tensors[:11], ctx.saved_tensors[11:]
-        return _pushforward(
-            _backward_equations(ctx, tensors),
-            (*tensors[:6], *tensors[9:], *weights),
-            (*tangents[:6], *tangents[9:11], *tangents[13:]),
-        )
-
-
 class _Cell(torch.autograd.Function):
     """One step."""
 
@@ -409,37 +403,20 @@ class _CellBackward(torch.autograd.Function):
         return _batching.unfold(_cell_backward(*folded), (0, 0), info.batch_size)
 
 
-class _DualCell(_Cell):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        _Cell.setup_context(ctx, inputs, outputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        return _pushforward(reference.cell_forward, ctx.saved_tensors, tangents)
-
-
-class _DualCellBackward(_CellBackward):
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        _CellBackward.setup_context(ctx, inputs, outputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        return _pushforward(reference.cell_backward, ctx.saved_tensors, tangents)
-
-
 def _backward_equations(ctx: Any, tensors: MaybeTensors) -> Callable[..., tuple[Tensor, ...]]:
     """The backward op in plain torch, as a function of its floating-point arguments."""
     batch_sizes, lengths, reset = tensors[6:9]
 
     def equations(*floating: Any) -> tuple[Tensor, ...]:
-        *given, cell, gates = floating[:8]
+        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, cell, gates, *weights = floating
         return reference.sequence_backward(
-            *given,
-            floating[8:],
+            grad_output,
+            grad_h_n,
+            grad_c_n,
+            grad_cell,
+            grad_gates,
+            c0,
+            weights,
             ctx.has_biases,
             ctx.bidirectional,
             batch_sizes,
@@ -457,9 +434,14 @@ def _pullback(
 ) -> list[Tensor | None]:
     """The vector-Jacobian product of `function`; absent inputs have no gradient."""
     present = [k for k, value in enumerate(inputs) if value is not None]
-    outputs, pull = torch.func.vjp(
-        _with_absent(function, inputs, present), *(inputs[k] for k in present)
-    )
+
+    def of_present(*values: Tensor) -> tuple[Tensor, ...]:
+        full = list(inputs)
+        for k, value in zip(present, values, strict=True):
+            full[k] = value
+        return tuple(function(*full))
+
+    outputs, pull = torch.func.vjp(of_present, *(inputs[k] for k in present))[:2]
     found = pull(
         tuple(
             torch.zeros_like(output) if given is None else given
@@ -470,41 +452,6 @@ def _pullback(
     for k, gradient in zip(present, found, strict=True):
         gradients[k] = gradient
     return gradients
-
-
-def _pushforward(
-    function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, tangents: MaybeTensors
-) -> tuple[Tensor, ...]:
-    """The Jacobian-vector product of `function`, as the transpose of its transpose.
-
-    Forward mode does not nest inside forward mode, reverse mode does, and v -> J v is what the
-    reverse-mode derivative of u -> J^T u gives.
-    """
-    moving = [k for k, tangent in enumerate(tangents) if tangent is not None]
-    of_moving = _with_absent(function, inputs, moving)
-    primals = [inputs[k] for k in moving]
-
-    def transpose(*cotangents: Tensor) -> Any:
-        return torch.func.vjp(of_moving, *primals)[1](cotangents)
-
-    zeros = [torch.zeros_like(output) for output in of_moving(*primals)]
-    _, push = torch.func.vjp(transpose, *zeros)
-    pushed: tuple[Tensor, ...] = push(tuple(tangents[k] for k in moving))
-    return pushed
-
-
-def _with_absent(
-    function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, chosen: Sequence[int]
-) -> Callable[..., tuple[Tensor, ...]]:
-    """`function` of the chosen inputs alone; the others stay what they are."""
-
-    def of_chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        full = list(inputs)
-        for k, value in zip(chosen, values, strict=True):
-            full[k] = value
-        return tuple(function(*full))
-
-    return of_chosen
 
 
 def _refuse_mapped_batch_sizes(dim: int | None) -> None:

@@ -55,17 +55,18 @@ def lstm(
         NotImplementedError: a dtype or device that has no kernel.
     """
     directions = 2 if bidirectional else 1
-    packed = isinstance(input, PackedSequence)
-    if packed:
+    packed = input if isinstance(input, PackedSequence) else None
+    batch_sizes = sorted_indices = unsorted_indices = None
+    if isinstance(input, PackedSequence):
         x, batch_sizes, sorted_indices, unsorted_indices = input
     else:
-        x, batch_sizes, sorted_indices, unsorted_indices = input, None, None, None
+        x = input
         if x.dim() not in (2, 3):
             raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead")
     count = _checks.weights_per_direction(weights, num_layers, directions)
-    if packed and (lengths is not None or reset is not None):
+    if packed is not None and (lengths is not None or reset is not None):
         raise ValueError("lengths and reset describe padded input, not a PackedSequence")
-    batched = packed or x.dim() == 3
+    batched = packed is not None or x.dim() == 3
     h0, c0 = _checks.pair(hx, "lstm")
     if h0 is not None and c0 is not None:
         _checks.state_dims(h0, c0, batched)
@@ -75,14 +76,14 @@ def lstm(
             None if value is None else value.unsqueeze(axis)
             for value, axis in ((h0, 1), (c0, 1), (lengths, 0), (reset, -1))
         )
-    elif batch_first and not packed:
+    elif batch_first and packed is None:
         x = x.transpose(0, 1)
         reset = None if reset is None else reset.mT
 
     autocast = _checks.autocast_dtype(x)
-    _checks.input_is_usable(x, weights[0], 2 if packed else 3, autocast)
+    _checks.input_is_usable(x, weights[0], 3 if packed is None else 2, autocast)
     _checks.weights_fit(x, weights, count, directions, autocast)
-    batch = _checks.packed_batch(input) if packed else x.shape[1]
+    batch = x.shape[1] if packed is None else _checks.packed_batch(packed)
     if x.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     if h0 is not None and c0 is not None:
@@ -149,7 +150,7 @@ def lstm(
 
     def as_given(rows: Tensor) -> Any:
         """Rows of the ops in the layout of the input."""
-        if packed:
+        if packed is not None:
             return PackedSequence(rows, batch_sizes, sorted_indices, unsorted_indices)
         if not batched:
             return rows.squeeze(1)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .functional import lstm, lstm_cell
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 class LSTM(nn.RNNBase):
@@ -290,7 +292,7 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
     module.__class__ = type(f"Parametrized{new.__name__}", (new,), members)
 
 
-def _converted(module: nn.Module, old: type[nn.Module], new: type[Any]) -> Any:
+def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _Module:
     if not _is_plain(module, old):
         raise TypeError(
             f"expected a {old.__module__}.{old.__name__}, got "
@@ -298,7 +300,7 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[Any]) -> Any:
         )
     converted = copy.deepcopy(module)
     _change_class(converted, old, new)
-    return converted
+    return cast(_Module, converted)
 
 
 def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:

@@ -35,7 +35,7 @@ def _allow_tf32(tensor: Tensor) -> bool:
     return (
         tensor.is_cuda
         and tensor.dtype is torch.float32
-        and torch.backends.cudnn.rnn.fp32_precision == "tf32"
+        and torch.backends.cudnn.rnn.fp32_precision == "tf32"  # type: ignore[attr-defined]
     )
 
 
@@ -151,7 +151,6 @@ def cell_backward(
     return result
 
 
-@torch.library.register_fake("lstm_kernels::_sequence_forward")
 def _sequence_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -168,7 +167,7 @@ def _sequence_forward_shapes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = input.shape[:-1]  # (T, N), or (R) packed
     if batch_sizes is None:
-        batch = rows[1]
+        batch: int | torch.SymInt = rows[1]
     elif h0 is not None:
         batch = h0.shape[1]
     else:
@@ -186,7 +185,6 @@ def _sequence_forward_shapes(
     )
 
 
-@torch.library.register_fake("lstm_kernels::_sequence_backward")
 def _sequence_backward_shapes(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
@@ -206,7 +204,7 @@ def _sequence_backward_shapes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     states = (c0, grad_h_n, grad_c_n)
     if batch_sizes is None:
-        batch = cell.shape[1]
+        batch: int | torch.SymInt = cell.shape[1]
     elif any(state is not None for state in states):
         batch = next(state.shape[1] for state in states if state is not None)
     else:
@@ -222,7 +220,6 @@ def _sequence_backward_shapes(
     )
 
 
-@torch.library.register_fake("lstm_kernels::_cell_forward")
 def _cell_forward_shapes(
     input: Tensor,
     h0: Tensor,
@@ -237,7 +234,6 @@ def _cell_forward_shapes(
     return torch.empty_like(h0), torch.empty_like(c0), c0.new_empty(gates)
 
 
-@torch.library.register_fake("lstm_kernels::_cell_backward")
 def _cell_backward_shapes(
     grad_h: Tensor | None,
     grad_c: Tensor | None,
@@ -247,3 +243,9 @@ def _cell_backward_shapes(
     gates: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(gates), torch.empty_like(c0)
+
+
+torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward_shapes)
+torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
+torch.library.register_fake("lstm_kernels::_cell_forward", _cell_forward_shapes)
+torch.library.register_fake("lstm_kernels::_cell_backward", _cell_backward_shapes)

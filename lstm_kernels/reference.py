@@ -70,8 +70,9 @@ class _Rows:
         """(R, ...) to (T, N, ...); what is padded already passes through."""
         if self.packed is None or self.active is None:
             return rows
-        padded = rows.new_zeros(self.active.numel(), *rows.shape[1:])
-        return padded.index_copy(0, self.packed, rows).unflatten(0, self.active.shape)
+        steps, batch = self.active.shape
+        padded = rows.new_zeros(steps * batch, *rows.shape[1:])
+        return padded.index_copy(0, self.packed, rows).view(steps, batch, *rows.shape[1:])
 
     def unpad(self, padded: Tensor) -> Tensor:
         """(T, N, ...) to the op's own layout."""
@@ -161,13 +162,13 @@ def sequence_forward(
             steps.reverse()
         output, cell, all_gates = (torch.stack(values) for values in zip(*steps, strict=True))
         directions.append((output, h, c, cell, all_gates.unflatten(-1, (4, -1)).unsqueeze(-3)))
-    output, h_n, c_n, cell, all_gates = zip(*directions, strict=True)
+    outputs, h_n, c_n, cells, gates_of = zip(*directions, strict=True)
     return (
-        rows.unpad(torch.cat(output, -1)),
+        rows.unpad(torch.cat(outputs, -1)),
         torch.stack(h_n),
         torch.stack(c_n),
-        rows.unpad(torch.cat(cell, -1)),
-        rows.unpad(torch.cat(all_gates, -3)),
+        rows.unpad(torch.cat(cells, -1)),
+        rows.unpad(torch.cat(gates_of, -3)),
     )
 
 
@@ -236,13 +237,13 @@ def sequence_backward(
         directions.append(
             (grad_z.unflatten(-1, (4, -1)).unsqueeze(-3), grad_h, grad_c, grad_hidden)
         )
-    grad_z, grad_h0, grad_c0, grad_hidden = zip(*directions, strict=True)
+    grads_z, grads_h0, grads_c0, grads_hidden = zip(*directions, strict=True)
     projects = len(weights) // len(directions) % 2
     return (
-        rows.unpad(torch.cat(grad_z, -3)),
-        torch.stack(grad_h0),
-        torch.stack(grad_c0),
-        rows.unpad(torch.cat(grad_hidden, -1)) if projects else cell.new_empty(0),
+        rows.unpad(torch.cat(grads_z, -3)),
+        torch.stack(grads_h0),
+        torch.stack(grads_c0),
+        rows.unpad(torch.cat(grads_hidden, -1)) if projects else cell.new_empty(0),
     )
 
 
