@@ -1,0 +1,80 @@
+// What the ops need of torch on the device beside memory (../tensor.h): the current stream, views,
+// and matrix products.
+#pragma once
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "../tensor.h"
+#include "choose.h"
+
+namespace lstm_kernels::cuda {
+
+// Makes a tensor's device the current one for as long as it lives.
+class OnDevice {
+ public:
+  // Raises where the device is older than the kernels (compute capability 8.0).
+  explicit OnDevice(const Tensor& tensor);
+  const DeviceLimits& limits() const { return properties_->limits; }
+  int64_t l2_bytes() const { return properties_->l2_bytes; }
+  cudaStream_t stream() const { return stream_; }  // torch's current one
+
+ private:
+  struct Properties {
+    DeviceLimits limits;
+    int64_t l2_bytes;
+  };
+  static const Properties& properties_of(int device);
+
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
+  const Properties* properties_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+};
+
+// Raises where the tensor's data type is none of the four.
+inline DataType data_type(const Tensor& tensor) {
+  const int32_t type = Kind(tensor).dtype;
+  if (type == aoti_torch_dtype_float32()) return DataType::float32;
+  if (type == aoti_torch_dtype_float64()) return DataType::float64;
+  if (type == aoti_torch_dtype_float16()) return DataType::float16;
+  if (type == aoti_torch_dtype_bfloat16()) return DataType::bfloat16;
+  throw std::runtime_error("expected a float32, float64, float16 or bfloat16 tensor");
+}
+
+// A kind of tensor on the same device.
+inline Kind with_dtype(Kind kind, int32_t dtype) {
+  kind.dtype = dtype;
+  return kind;
+}
+
+// The kind in which sums of tensors of this kind are kept: float64 for float64, else float32.
+inline Kind wide(Kind kind) {
+  const bool is_double = kind.dtype == aoti_torch_dtype_float64();
+  return is_double ? kind : with_dtype(kind, aoti_torch_dtype_float32());
+}
+inline DataType wide(DataType type) {
+  return type == DataType::float64 ? DataType::float64 : DataType::float32;
+}
+
+// The same memory seen with other sizes and strides, from element `offset` of the tensor on.
+inline Tensor view(const Tensor& tensor, std::initializer_list<int64_t> sizes,
+                   std::initializer_list<int64_t> strides, int64_t offset = 0) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(
+      tensor.get(), int64_t(sizes.size()), sizes.begin(), strides.begin(), offset, &handle));
+  return Tensor(handle);
+}
+
+// The tensor itself where it is contiguous, else a contiguous copy.
+inline Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// out = a @ b on the current stream, by torch and by its rules for TF32. `out` has the data type of
+// the factors or the wide one.
+void multiply(const Tensor& out, const Tensor& a, const Tensor& b);
+
+// Raises the error, in CUDA's words.
+void check(cudaError_t error);
+
+}  // namespace lstm_kernels::cuda

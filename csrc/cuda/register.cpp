@@ -1,0 +1,25 @@
+// The CUDA side of the library's ops.
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+#include "ops.h"
+
+namespace {
+
+// The architectures compiled in, as CMake names them, say "80-real,90a-real,90-virtual".
+std::string architectures() { return LSTM_CUDA_ARCHITECTURES; }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
+  m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cuda::sequence_forward));
+  m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cuda::sequence_backward));
+  m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cuda::cell_forward));
+  m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cuda::cell_backward));
+}
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lstm_kernels, m) { m.def("_cuda_architectures() -> str"); }
+STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CompositeExplicitAutograd, m) {
+  m.impl("_cuda_architectures", TORCH_BOX(&architectures));
+}

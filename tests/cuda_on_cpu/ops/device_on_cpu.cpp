@@ -1,0 +1,67 @@
+// The device of csrc/cuda/device.h, for tensors in host memory: kernels run on the stand-in, and
+// products are summed in double, one element after the other.
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include "device.h"
+
+namespace lstm_kernels::cuda {
+namespace {
+
+template <class Out, class In>
+void multiply_as(const Tensor& out, const Tensor& a, const Tensor& b) {
+  auto* const to = static_cast<Out*>(out.mutable_data_ptr());
+  const auto* const left = static_cast<const In*>(a.const_data_ptr());
+  const auto* const right = static_cast<const In*>(b.const_data_ptr());
+  for (int64_t i = 0; i < a.size(0); i++)
+    for (int64_t j = 0; j < b.size(1); j++) {
+      double sum = 0;
+      for (int64_t k = 0; k < a.size(1); k++)
+        sum += double(left[i * a.stride(0) + k * a.stride(1)]) *
+               double(right[k * b.stride(0) + j * b.stride(1)]);
+      using Rounded = std::conditional_t<sizeof(Out) == 8, double, float>;
+      to[i * out.stride(0) + j * out.stride(1)] = Out(Rounded(sum));
+    }
+}
+
+template <class In>
+void multiply_from(const Tensor& out, const Tensor& a, const Tensor& b) {
+  if (Kind(out).dtype == Kind(a).dtype) return multiply_as<In, In>(out, a, b);
+  if constexpr (sizeof(In) == 2) return multiply_as<float, In>(out, a, b);
+  throw std::logic_error("multiply: the product of float32 or float64 is of the same type");
+}
+
+}  // namespace
+
+// A device so small that little work takes every turn of the host's code.
+const OnDevice::Properties& OnDevice::properties_of(int) {
+  static const Properties properties{{6, 100 << 10, true}, 4096};
+  return properties;
+}
+
+OnDevice::OnDevice(const Tensor& tensor) : properties_(&properties_of(0)) {
+  STD_TORCH_CHECK(tensor.is_cpu(), "expected a CPU tensor");
+}
+
+void multiply(const Tensor& out, const Tensor& a, const Tensor& b) {
+  const bool fit = out.dim() == 2 && a.dim() == 2 && b.dim() == 2 && out.size(0) == a.size(0) &&
+                   out.size(1) == b.size(1) && a.size(1) == b.size(0) && out.stride(1) == 1 &&
+                   Kind(a) == Kind(b);
+  if (!fit) throw std::logic_error("multiply: matrices do not fit");
+  switch (data_type(a)) {
+    case DataType::float32:
+      return multiply_from<float>(out, a, b);
+    case DataType::float64:
+      return multiply_from<double>(out, a, b);
+    case DataType::float16:
+      return multiply_from<torch::headeronly::Half>(out, a, b);
+    case DataType::bfloat16:
+      return multiply_from<torch::headeronly::BFloat16>(out, a, b);
+  }
+}
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error("CUDA error " + std::to_string(int(error)));
+}
+
+}  // namespace lstm_kernels::cuda

@@ -1,0 +1,67 @@
+"""The CUDA ops as ops on CPU tensors: all of csrc/cuda but device.cpp and register.cpp, compiled as
+plain C++ against the stand-in for CUDA, behind `torch.ops.cuda_on_cpu`."""
+
+import functools
+import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+import lstm_kernels  # noqa: F401  (registers the ops whose schemas these take)
+
+HERE = Path(__file__).parent.resolve()
+SHIM = HERE.parent / "shim"
+KERNELS = HERE.parents[2] / "csrc" / "cuda"
+TORCH = Path(torch.__file__).parent
+OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
+FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+FLAGS += ["-Wno-unknown-pragmas", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+_libraries = []  # a torch.library.Library takes its schemas back when it is collected
+
+
+def build(sanitizer=None):
+    """Returns the shared library, built unless it is there already; the stand-in itself is never
+    instrumented. `sanitizer` is None or "address"."""
+    units = [*sorted(KERNELS.glob("*.cu")), KERNELS / "ops.cpp", KERNELS / "step_path.cpp"]
+    units += [*sorted(HERE.glob("*.cpp")), SHIM / "machine.cpp"]
+    headers = [p for d in (KERNELS, KERNELS.parent, SHIM) for p in sorted(d.glob("*.*h"))]
+    digest = hashlib.sha256(repr((FLAGS, sanitizer, torch.__version__)).encode())
+    for path in units + headers:
+        digest.update(path.name.encode() + path.read_bytes())
+    folder = HERE.parent / "build" / f"ops_{digest.hexdigest()[:16]}"
+    library = folder / "ops_on_cpu.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    include = [f"-I{KERNELS}", f"-I{SHIM}", "-isystem", TORCH / "include"]
+
+    def compile_unit(source):
+        flags = [f"-fsanitize={sanitizer}"] if sanitizer and source.parent != SHIM else []
+        out = folder / f"{source.name}.o"
+        command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", source, "-o", out]
+        subprocess.run(command, check=True)
+        return out
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_unit, units))
+    flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
+    linked = library.with_suffix(f".{os.getpid()}")
+    command = ["g++", "-shared", *flags, *objects, TORCH / "lib" / "libtorch_cpu.so", "-o", linked]
+    subprocess.run(command, check=True)
+    linked.rename(library)
+    return library
+
+
+@functools.cache
+def load(sanitizer=None):
+    """Builds and loads; returns `torch.ops.cuda_on_cpu`, its ops with the library's own schemas."""
+    torch.ops.load_library(build(sanitizer))
+    definitions = torch.library.Library("cuda_on_cpu", "FRAGMENT")
+    for op in OPS:
+        schema = str(getattr(torch.ops.lstm_kernels, op).default._schema)
+        definitions.define(schema.removeprefix("lstm_kernels::"))
+    _libraries.append(definitions)
+    return torch.ops.cuda_on_cpu

@@ -1,0 +1,20 @@
+// The CUDA ops for CPU tensors, in a namespace of their own; ops_on_cpu.py gives them the schemas.
+#include <torch/csrc/stable/library.h>
+
+#include "machine.h"
+#include "ops.h"
+
+namespace {
+void set_seed(int64_t seed) { machine::set_seed(uint64_t(seed)); }
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(cuda_on_cpu, m) { m.def("set_seed(int seed) -> ()"); }
+STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CompositeExplicitAutograd, m) {
+  m.impl("set_seed", TORCH_BOX(&set_seed));
+}
+STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
+  m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cuda::sequence_forward));
+  m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cuda::sequence_backward));
+  m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cuda::cell_forward));
+  m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cuda::cell_backward));
+}
