@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 # Quiet where it only repeats that a requirement is already there.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BASE := $(VENV)/torch-$(TORCH)
-CPP := csrc tests
+CPP := csrc tests benchmarks
 
 .PHONY: demo test bench memory gpu lint format wheel-check test-clients build clean
 .NOTPARALLEL:

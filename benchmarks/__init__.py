@@ -1,0 +1,1 @@
+"""Benchmarks: one command answers one question; `python -m benchmarks.cpu --help` lists them."""

@@ -1,0 +1,115 @@
+// What this machine can do at best: multiply-adds per second and bytes read per second.
+//
+// Built by bound.py when a benchmark runs, for the instruction set that the benchmark uses, so that
+// every result stands beside the bound of the same machine, in the same run.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+using Clock = std::chrono::steady_clock;
+
+// Keeps the compiler from dropping a value, or from knowing what it is.
+template <class T>
+void opaque(T& value) {
+  asm volatile("" : "+m"(value) : : "memory");
+}
+
+// Runs `work` (which returns how much it did) on every thread for about `seconds`: the total rate.
+template <class Work>
+double rate(int threads, double seconds, Work work) {
+  std::vector<double> rates(threads);
+  auto run = [&](int thread) {
+    auto piece = work(thread);
+    piece();  // first touch of the memory, and the clock frequency rises
+    double done = 0;
+    const auto start = Clock::now();
+    double elapsed = 0;
+    while (elapsed < seconds) {
+      done += piece();
+      elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    }
+    rates[thread] = done / elapsed;
+  };
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
+  run(0);
+  for (std::thread& other : others) other.join();
+  double sum = 0;
+  for (double each : rates) sum += each;
+  return sum;
+}
+
+// Chain is an index pack, so that every accumulator is a register of its own.
+template <class T, std::size_t... Chain>
+double fma_rate(int threads, double seconds, std::index_sequence<Chain...>) {
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  constexpr int kRounds = 100000;
+  return rate(threads, seconds, [](int) {
+    return [] {
+      Vector sum[] = {(Vector{} + T(Chain))...};
+      Vector factor = Vector{} + T(0.5);
+      Vector addend = Vector{} + T(1);
+      opaque(factor);
+      opaque(addend);
+      for (int round = 0; round < kRounds; ++round)
+        ((sum[Chain] = sum[Chain] * factor + addend), ...);
+      Vector total = (sum[Chain] + ...);
+      opaque(total);
+      return 2.0 * sizeof...(Chain) * kRounds * sizeof(Vector) / sizeof(T);
+    };
+  });
+}
+
+template <std::size_t... Chain>
+double read_rate(int threads, std::size_t bytes, double seconds, std::index_sequence<Chain...>) {
+  typedef std::int64_t Vector __attribute__((vector_size(kVectorBytes)));
+  constexpr std::size_t kUnroll = sizeof...(Chain);
+  const std::size_t count = bytes / (sizeof(Vector) * kUnroll) * kUnroll;
+  const std::size_t sweeps = std::max<std::size_t>(1, (std::size_t{16} << 20) / bytes);
+  return rate(threads, seconds, [=](int) {
+    return [=, memory = std::vector<Vector>(count, Vector{} + 1)] {
+      Vector sum[] = {(Vector{} + std::int64_t(Chain))...};
+      for (std::size_t sweep = 0; sweep < sweeps; ++sweep) {
+        const Vector* read = memory.data();
+        asm volatile("" : "+r"(read) : : "memory");
+        for (std::size_t i = 0; i < count; i += kUnroll) ((sum[Chain] |= read[i + Chain]), ...);
+      }
+      Vector total = (sum[Chain] | ...);
+      opaque(total);
+      return double(sweeps * count * sizeof(Vector));
+    };
+  });
+}
+
+// Two multiply-add units times a latency of four or five cycles.
+using FmaChains = std::make_index_sequence<10>;
+using ReadChains = std::make_index_sequence<8>;
+
+}  // namespace
+
+// Floating-point operations per second (a multiply-add counts two) of all threads together.
+extern "C" double fma_rate_f32(int threads, double seconds) {
+  return fma_rate<float>(threads, seconds, FmaChains{});
+}
+extern "C" double fma_rate_f64(int threads, double seconds) {
+  return fma_rate<double>(threads, seconds, FmaChains{});
+}
+
+// Bytes read per second by all threads together, each going over `bytes` of its own.
+extern "C" double read_rate(int threads, std::size_t bytes, double seconds) {
+  return read_rate(threads, bytes, seconds, ReadChains{});
+}

@@ -1,0 +1,90 @@
+"""The bound of this machine, measured beside the results, and what it means for a case."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .cases import Case
+
+SOURCE = Path(__file__).with_name("bound.cpp")
+ARCHITECTURES = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "baseline": "x86-64"}
+# On a shared machine a peak is what the best of several short tries reaches.
+TRIES, SECONDS = 5, 0.05
+
+
+@dataclass
+class Bound:
+    """Peaks of the machine, by number of threads.
+
+    float32, float64: floating-point operations per second, a multiply-add counting two.
+    caches: bytes of each level of data cache, per core, the last one shared.
+    read: bytes per second read by all threads from each cache level, and last from memory.
+    """
+
+    caches: list[int]
+    float32: dict[int, float] = field(default_factory=dict)
+    float64: dict[int, float] = field(default_factory=dict)
+    read: dict[int, list[float]] = field(default_factory=dict)
+
+    def seconds(self, case: Case, threads: int) -> float:
+        """The least time that `case` can take: arithmetic at the peak, or, where that takes longer,
+        reading the recurrent weights once a step from the cache level that holds a thread's share.
+
+        16-bit weights are multiplied in float32, so their peak is that of float32.
+        """
+        peak = (self.float64 if case.dtype == "float64" else self.float32)[threads]
+        share = case.recurrent_bytes / threads
+        level = sum(share > size for size in self.caches)
+        reading = case.recurrent_reads * case.recurrent_bytes / self.read[threads][level]
+        return max(case.flops / peak, reading)
+
+    def to_json(self) -> dict[str, object]:
+        """The peaks as JSON can hold them."""
+        return asdict(self)
+
+
+def measure(threads: list[int], isa: str) -> Bound | None:
+    """Measures the bound with code for `isa`; None where there is no C++ compiler."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        return None
+    bound = Bound(cache_sizes())
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "bound.so"
+        flags = ["-std=c++20", "-O2", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC"]
+        target = [f"-march={ARCHITECTURES[isa]}"] if os.uname().machine == "x86_64" else []
+        command = [compiler, *flags, *target, "-pthread", str(SOURCE), "-o", str(library)]
+        subprocess.run(command, check=True)
+        probe = ctypes.CDLL(str(library))
+    for function in (probe.fma_rate_f32, probe.fma_rate_f64, probe.read_rate):
+        function.restype = ctypes.c_double
+
+    def best(function, *arguments):
+        return max(function(*arguments, ctypes.c_double(SECONDS)) for _ in range(TRIES))
+
+    # Half of a cache, so that it surely stays there; for memory, several times the last cache.
+    buffers = [size // 2 for size in bound.caches] + [4 * bound.caches[-1]]
+    for count in threads:
+        bound.float32[count] = best(probe.fma_rate_f32, ctypes.c_int(count))
+        bound.float64[count] = best(probe.fma_rate_f64, ctypes.c_int(count))
+        sizes = [size // count if size >= bound.caches[-1] // 2 else size for size in buffers]
+        bound.read[count] = [
+            best(probe.read_rate, ctypes.c_int(count), ctypes.c_size_t(size)) for size in sizes
+        ]
+    return bound
+
+
+def cache_sizes() -> list[int]:
+    """Bytes of each level of data cache that this process's first core sees, smallest first."""
+    sizes = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        if (index / "type").read_text().strip() != "Instruction":
+            text = (index / "size").read_text().strip()
+            unit = {"K": 2**10, "M": 2**20}[text[-1]]
+            sizes[int((index / "level").read_text())] = int(text[:-1]) * unit
+    # Where the kernel does not say: what nearly every server of the last ten years has at least.
+    return [sizes[level] for level in sorted(sizes)] or [32 * 2**10, 2**20, 16 * 2**20]

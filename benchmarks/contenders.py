@@ -1,0 +1,157 @@
+"""Who computes a case: ours, and what a user could pick instead; all from the same weights.
+
+Each contender is a function of a `Workload` that returns the call to be timed. A contender that a
+case is beyond, or whose package is not there, raises `Unavailable` with the reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import lstm_kernels
+
+from .cases import Case
+
+Call = Callable[[], object]
+
+
+class Unavailable(Exception):
+    """This contender cannot compute this case; the message says why."""
+
+
+@dataclass
+class Workload:
+    """A case made real: modules with equal weights, and inputs."""
+
+    case: Case
+    threads: int
+    native: nn.LSTM = field(init=False)
+    input: Tensor | PackedSequence = field(init=False)
+
+    def __post_init__(self) -> None:
+        case = self.case
+        torch.manual_seed(0)
+        self.native = nn.LSTM(
+            case.input_size,
+            case.H,
+            case.layers,
+            bidirectional=case.bidirectional,
+            proj_size=case.proj_size,
+            dtype=getattr(torch, case.dtype),
+        )
+        data = torch.randn(case.T, case.N, case.input_size, dtype=getattr(torch, case.dtype))
+        data.requires_grad_(case.training)
+        self.input = data
+        if case.packed:
+            packed = pack_padded_sequence(data, torch.tensor(case.lengths))
+            # Packing is not what is measured, so it is no part of the graph either.
+            rows = packed.data.detach().requires_grad_(case.training)
+            self.input = PackedSequence(rows, packed.batch_sizes)
+
+
+def run(workload: Workload, forward: Call, parameters: list[Tensor]) -> Call:
+    """The call that is timed: `forward`, or with it the gradients of the input and parameters."""
+    if not workload.case.training:
+        return torch.no_grad()(forward)
+    data = workload.input
+    rows = data.data if isinstance(data, PackedSequence) else data
+    leaves = [rows, *parameters]
+
+    def step() -> object:
+        output = forward()
+        return torch.autograd.grad(output, leaves, torch.ones_like(output))
+
+    return step
+
+
+def run_module(workload: Workload, module: nn.Module, **options: bool) -> Call:
+    """The call that is timed, of a module that takes the whole input at once."""
+
+    def forward() -> Tensor:
+        output = module(workload.input, **options)[0]
+        return output.data if isinstance(output, PackedSequence) else output
+
+    return run(workload, forward, list(module.parameters()))
+
+
+def ours(workload: Workload) -> Call:
+    module = lstm_kernels.LSTM.from_native(workload.native)
+    return run_module(workload, module)
+
+
+def ours_with_states(workload: Workload) -> Call:
+    module = lstm_kernels.LSTM.from_native(workload.native)
+    return run_module(workload, module, return_states=True)
+
+
+def native(workload: Workload) -> Call:
+    return run_module(workload, workload.native)
+
+
+def cell_loop(workload: Workload) -> Call:
+    """A loop over nn.LSTMCell that stacks the hidden states."""
+    cell = native_cell(workload)
+    forward = lambda: loop(cell, workload)[0]  # noqa: E731
+    return run(workload, forward, list(cell.parameters()))
+
+
+def cell_loop_with_states(workload: Workload) -> Call:
+    """The same, stacking the cell states as well: what people write to see both."""
+    cell = native_cell(workload)
+    forward = lambda: loop(cell, workload, stack_cell=True)[0]  # noqa: E731
+    return run(workload, forward, list(cell.parameters()))
+
+
+def compiled_loop(workload: Workload) -> Call:
+    """The same loop, its step compiled: a whole loop of T steps compiles for minutes."""
+    cell = native_cell(workload)
+    step = torch.compile(cell)
+    forward = lambda: loop(step, workload)[0]  # noqa: E731
+    return run(workload, forward, list(cell.parameters()))
+
+
+def onnx_runtime(workload: Workload) -> Call:
+    from .onnx_peer import session_call
+
+    return session_call(workload.case, workload.native, workload.input, workload.threads)
+
+
+def native_cell_step(workload: Workload) -> Call:
+    return cell_step(workload, native_cell(workload))
+
+
+def ours_cell_step(workload: Workload) -> Call:
+    return cell_step(workload, lstm_kernels.LSTMCell.from_native(native_cell(workload)))
+
+
+def cell_step(workload: Workload, cell: nn.Module) -> Call:
+    """One call of a cell, its state given."""
+    x = workload.input[0]
+    h, c = torch.randn(2, workload.case.N, workload.case.H, dtype=x.dtype)
+    return torch.no_grad()(lambda: cell(x, (h, c)))
+
+
+def native_cell(workload: Workload) -> nn.LSTMCell:
+    """nn.LSTMCell with the weights of the workload's LSTM."""
+    case = workload.case
+    if case.layers > 1 or case.bidirectional or case.proj_size or case.packed:
+        raise Unavailable("a loop over cells computes one plain layer")
+    cell = nn.LSTMCell(case.input_size, case.H, dtype=getattr(torch, case.dtype))
+    weights = workload.native.state_dict()
+    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights.items()})
+    return cell
+
+
+def loop(cell: nn.Module, workload: Workload, stack_cell: bool = False) -> list[Tensor]:
+    """Steps a cell along the input: hidden states (T, N, H), then cell states if asked for."""
+    case, inputs = workload.case, workload.input
+    h = c = inputs.new_zeros(case.N, case.H)
+    hidden, cells = [], []
+    for x in inputs.unbind():
+        h, c = cell(x, (h, c))
+        hidden.append(h)
+        cells.append(c)
+    return [torch.stack(hidden), torch.stack(cells)] if stack_cell else [torch.stack(hidden)]

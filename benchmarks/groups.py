@@ -1,0 +1,129 @@
+"""The questions: each group is a grid of cases and who computes them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from . import contenders
+from .cases import Case
+from .contenders import Call, Workload
+
+Contenders = dict[str, Callable[[Workload], Call]]
+
+NATIVE: Contenders = {"nn.LSTM": contenders.native}
+LOOPS: Contenders = {
+    "nn.LSTMCell loop": contenders.cell_loop,
+    "compiled loop": contenders.compiled_loop,
+}
+ONNX: Contenders = {"ONNX Runtime": contenders.onnx_runtime}
+
+
+@dataclass(frozen=True)
+class Group:
+    """One question. `ours` and each peer compute every case; ratios are peer over ours."""
+
+    question: str
+    cases: list[Case]
+    peers: Contenders
+    ours: Callable[[Workload], Call] = contenders.ours
+    # Peers that take part in some cases only, because all would take too long.
+    some: dict[str, Callable[[Case], bool]] = field(default_factory=dict)
+
+    def takes_part(self, peer: str, case: Case) -> bool:
+        """Whether a peer computes a case."""
+        return peer not in self.some or self.some[peer](case)
+
+
+def grid(full: bool) -> Iterator[Case]:
+    """Shapes of the inference and training groups; thinned so that the whole takes minutes."""
+    if full:
+        for t, n, h in product(
+            (1, 16, 128, 1024), (1, 4, 16, 64, 256), (64, 100, 128, 256, 512, 1024)
+        ):
+            case = Case(t, n, h)
+            if case.flops < 2e12:  # more takes longer than all the rest together
+                yield case
+        return
+    for n, sizes in {
+        1: (64, 128, 256, 512, 1024),
+        4: (100, 256),
+        16: (64, 128, 256, 512),
+        64: (128, 256, 512),
+    }.items():
+        for h in sizes:
+            yield Case(128, n, h)
+    yield from (Case(1, 16, 256), Case(16, 16, 1024), Case(16, 256, 256), Case(1024, 1, 128))
+
+
+def training(cases: Iterator[Case] | list[Case]) -> list[Case]:
+    return [replace(case, training=True) for case in cases]
+
+
+def both(cases: list[Case]) -> list[Case]:
+    return cases + training(cases)
+
+
+def loops_take_part(case: Case) -> bool:
+    return case.N in (1, 16) and case.H == 256 and case.T <= 128
+
+
+def groups(full: bool) -> dict[str, Group]:
+    """All groups by name, with thinned grids or the full ones."""
+    some = dict.fromkeys(LOOPS, loops_take_part)
+    peers = NATIVE | ONNX | LOOPS
+    narrow = [
+        Case(128, n, h, dtype=dtype)
+        for dtype in ("bfloat16", "float16", "float64")
+        for n, h in ((1, 256), (16, 256), (64, 512))
+    ]
+    plain = [Case(128, 1, 256), Case(128, 16, 256)]
+    ragged = [
+        replace(case, **option)
+        for case in plain
+        for option in (
+            {"packed": True},
+            {"bidirectional": True},
+            {"proj_size": 128},
+            {"layers": 2},
+            {"packed": True, "bidirectional": True, "layers": 2},
+        )
+        if not (case.N == 1 and "packed" in option)
+    ]
+    cells = [Case(1, n, h, cell=True) for n in (1, 16) for h in (64, 128, 256, 512)]
+    single = [Case(1, n, h) for n in (1, 16) for h in (64, 128, 256, 512)]
+    states = [Case(128, n, h) for n, h in ((1, 128), (1, 512), (16, 128), (16, 256), (64, 256))]
+    sweeps = [
+        *(Case(t, 16, 256, sweep="T") for t in (16, 64, 256, 1024)),
+        *(Case(128, n, 256, sweep="N") for n in (1, 2, 4, 8, 16, 32, 64, 128)),
+        *(Case(128, 16, h, sweep="H") for h in (64, 128, 256, 512, 1024)),
+    ]
+    return {
+        "inference": Group("How fast is inference in float32?", list(grid(full)), peers, some=some),
+        "training": Group(
+            "How fast is a training step in float32: forward, and all gradients?",
+            training(grid(full)),
+            NATIVE | LOOPS,
+            some=some,
+        ),
+        "narrow": Group("How fast are the other dtypes?", both(narrow), NATIVE),
+        "ragged": Group(
+            "How fast are packed, bidirectional, projected and stacked LSTMs?", both(ragged), NATIVE
+        ),
+        "cell": Group(
+            "How long does one LSTMCell step take?",
+            cells,
+            {"nn.LSTMCell": contenders.native_cell_step},
+            ours=contenders.ours_cell_step,
+        ),
+        "single": Group("How long does an LSTM over one step take?", single, NATIVE | ONNX),
+        "states": Group(
+            "What does every hidden and cell state cost?",
+            both(states),
+            {
+                "nn.LSTMCell loop": contenders.cell_loop_with_states,
+                "ours, without states": contenders.ours,
+            },
+            ours=contenders.ours_with_states,
+        ),
+        "scaling": Group("How does time grow with T, N, H and threads?", sweeps, NATIVE),
+    }

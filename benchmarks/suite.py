@@ -1,0 +1,84 @@
+"""Runs the groups that the command line asks for, and leaves their results in a folder."""
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from . import memory, report
+from .bound import Bound
+from .bound import measure as measure_bound
+from .groups import Group, groups
+from .machine import cpu_name, describe, folder_name
+from .rows import measure, summarize
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class BadOption(Exception):
+    """An option that will not do; the message says what would."""
+
+
+def run(options: argparse.Namespace, command: list[str]) -> None:
+    """Measures, prints and saves each group.
+
+    Raises:
+        BadOption: before anything is measured.
+    """
+    chosen = {name: group for name, group in groups(options.full).items() if name in options.group}
+    threads = options.threads or sorted({1, len(os.sched_getaffinity(0))})
+    check(options, threads, chosen)
+    isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
+    folder = options.output or RESULTS / folder_name()
+    about = {"command": " ".join(["python -m benchmarks.cpu", *command]), "machine": describe()}
+
+    bound = measure_bound(threads, isa)
+    print_bound(bound)
+    about["bound"] = bound and bound.to_json()
+    for name, group in chosen.items():
+        rows = []
+        steps = len(group.cases) * len(threads)
+        for row in tqdm(
+            measure(group, options.peer, threads, options.seconds, bound), name, steps, leave=False
+        ):
+            rows.append(row)
+        summaries = summarize(rows)
+        report.print_table(group.question, rows, summaries)
+        report.save(folder / f"{name}.json", group.question, rows, summaries, **about)
+        if name == "scaling":
+            report.draw_scaling(folder / f"{name}.png", group.question, cpu_name(), rows)
+        elif summaries:
+            peers = [summary.peer for summary in summaries]
+            report.draw_ratios(folder / f"{name}.png", group.question, cpu_name(), rows, peers)
+    if "memory" in options.group:
+        memory.run(folder / "memory.json", about)
+
+
+def check(options: argparse.Namespace, threads: list[int], chosen: dict[str, Group]) -> None:
+    """Raises BadOption for what argparse cannot know to be wrong."""
+    if min(threads) < 1:
+        raise BadOption(f"--threads {min(threads)}: at least one thread is needed")
+    if options.seconds <= 0:
+        raise BadOption(f"--seconds {options.seconds}: must be more than 0")
+    known = dict.fromkeys(peer for group in chosen.values() for peer in group.peers)
+    for peer in options.peer or ():
+        if peer not in known:
+            raise BadOption(f"--peer {peer!r}: choose from {', '.join(map(repr, known))}")
+
+
+def print_bound(bound: Bound | None) -> None:
+    """One line a thread count."""
+    if bound is None:
+        report.CONSOLE.print("No C++ compiler: the bound of this machine is not measured.")
+        return
+    levels = [*(f"L{level}" for level in range(1, len(bound.caches) + 1)), "memory"]
+    for threads, rates in bound.read.items():
+        reads = ", ".join(
+            f"{level} {rate / 1e9:.0f}" for level, rate in zip(levels, rates, strict=True)
+        )
+        report.CONSOLE.print(
+            f"threads {threads}: {bound.float32[threads] / 1e9:.0f} GF/s float32, "
+            f"{bound.float64[threads] / 1e9:.0f} float64; GB/s read: {reads}"
+        )

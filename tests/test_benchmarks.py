@@ -1,0 +1,199 @@
+"""The benchmarks: everyone computes the same, costs are counted right, results are kept."""
+
+import builtins
+import json
+
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence
+from torch.testing import assert_close
+
+from benchmarks import bound, contenders, cpu, memory, report, rows, suite
+from benchmarks.cases import Case
+from benchmarks.contenders import Unavailable, Workload
+from benchmarks.groups import groups
+from benchmarks.timing import alternate, compare
+
+PLAIN = Case(5, 3, 8, I=6)
+RAGGED = [
+    Case(6, 3, 8, packed=True),
+    Case(6, 3, 8, bidirectional=True),
+    Case(6, 3, 8, proj_size=4),
+    Case(6, 3, 8, layers=2, packed=True, bidirectional=True),
+    Case(6, 3, 8, dtype="float64"),
+]
+# The compiled loop is left out: compiling takes half a minute, and it is the same loop.
+EVERYONE = [
+    contenders.native,
+    contenders.cell_loop,
+    contenders.cell_loop_with_states,
+    contenders.ours,
+    contenders.ours_with_states,
+    contenders.onnx_runtime,
+]
+
+
+def expected(workload):
+    with torch.set_grad_enabled(workload.case.training):
+        output = workload.native(workload.input)[0]
+    return output.data if isinstance(output, PackedSequence) else output
+
+
+@pytest.mark.parametrize("contender", EVERYONE, ids=lambda contender: contender.__name__)
+def test_every_contender_computes_the_same_output(contender):
+    workload = Workload(PLAIN, threads=1)
+    output = contender(workload)()
+    if contender is contenders.onnx_runtime:
+        output = torch.from_numpy(output[0])[:, 0]
+    # Float32, sums of 14 products: a few units in the last place.
+    assert_close(output, expected(workload), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("contender", EVERYONE[:-1], ids=lambda contender: contender.__name__)
+def test_every_contender_computes_the_same_gradients(contender):
+    workload = Workload(Case(5, 3, 8, I=6, training=True), threads=1)
+    output = expected(workload)
+    leaves = [workload.input, *workload.native.parameters()]
+    gradients = torch.autograd.grad(output, leaves, torch.ones_like(output))
+    for ours, theirs in zip(contender(workload)(), gradients, strict=True):
+        assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")  # native
+@pytest.mark.parametrize("case", RAGGED, ids=str)
+def test_the_ragged_cases_are_the_same_for_both(case):
+    workload = Workload(case, threads=1)
+    assert_close(contenders.ours(workload)(), expected(workload), rtol=1e-5, atol=1e-6)
+
+
+def test_both_cells_compute_the_same_step():
+    torch.manual_seed(0)
+    workload = Workload(Case(1, 3, 8, cell=True), threads=1)
+    calls = contenders.native_cell_step, contenders.ours_cell_step
+    results = []
+    for build in calls:
+        torch.manual_seed(1)
+        results.append(build(workload)())
+    assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def test_who_cannot_compute_a_case_says_why(monkeypatch):
+    with pytest.raises(Unavailable, match="one plain layer"):
+        contenders.cell_loop(Workload(RAGGED[1], threads=1))
+    with pytest.raises(Unavailable, match="for inference"):
+        contenders.onnx_runtime(Workload(Case(5, 3, 8, training=True), threads=1))
+    with pytest.raises(Unavailable, match="one plain float32 layer"):
+        contenders.onnx_runtime(Workload(RAGGED[0], threads=1))
+
+    real = builtins.__import__
+
+    def without_onnx(name, *arguments, **options):
+        if name == "onnx":
+            raise ModuleNotFoundError(name="onnx")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    with pytest.raises(Unavailable, match="onnx is not installed"):
+        contenders.onnx_runtime(Workload(PLAIN, threads=1))
+
+
+def test_operations_and_bytes_are_counted_by_hand():
+    # 5 * 3 rows, 4 gates of 8 units, each a product over 6 inputs and 8 units, 2 per multiply-add.
+    assert PLAIN.flops == 15 * 32 * 14 * 2
+    assert Case(5, 3, 8, I=6, training=True).flops == 3 * PLAIN.flops
+    assert Case(5, 3, 8, I=6, bidirectional=True).flops == 2 * PLAIN.flops
+    # The second layer's input is both directions of the first.
+    assert Case(1, 1, 8, bidirectional=True, layers=2).flops == 2 * 32 * 2 * ((8 + 8) + (16 + 8))
+    # h_t of 4 units, and the projection of 8 units onto them.
+    assert Case(1, 1, 8, proj_size=4).flops == 32 * 12 * 2 + 8 * 4 * 2
+    assert Case(8, 3, 8, packed=True).lengths == [8, 5, 2]
+    assert PLAIN.recurrent_bytes == 32 * 8 * 4
+    assert Case(5, 3, 8, dtype="bfloat16", proj_size=4).recurrent_bytes == 32 * 4 * 2
+    assert Case(5, 3, 8, layers=2, bidirectional=True, training=True).recurrent_reads == 40
+
+
+def test_the_bound_is_the_larger_of_arithmetic_and_reading():
+    rates = bound.Bound([1000, 100_000], {1: 1e9}, {1: 1e8}, {1: [1e9, 1e8, 1e7]})
+    many, one = Case(10, 1000, 32), Case(10, 1, 32)  # W_hh: 16,384 bytes, in the second cache
+    assert rates.seconds(many, 1) == pytest.approx(many.flops / 1e9)
+    assert rates.seconds(one, 1) == pytest.approx(10 * 16384 / 1e8)
+    wide = Case(10, 1000, 32, dtype="float64")
+    assert rates.seconds(wide, 1) == pytest.approx(wide.flops / 1e8)
+
+
+def test_the_machine_is_measured_within_reason(monkeypatch):
+    monkeypatch.setattr(bound, "SECONDS", 0.005)
+    isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
+    measured = bound.measure([1], isa)
+    assert len(measured.read[1]) == len(measured.caches) + 1
+    assert 1e9 < measured.float64[1] < measured.float32[1] < 1e13
+    assert all(1e8 < rate < 1e13 for rate in measured.read[1])
+
+
+def test_contenders_take_turns_and_ratios_come_from_the_same_round():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in ("a", "b")}
+    samples = alternate(calls, seconds=0)
+    assert len(samples["a"]) == len(samples["b"]) == 5
+    assert set(order) == {"a", "b"}
+    ratio = compare([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
+    assert (ratio.median, ratio.low, ratio.high) == (2.0, 1.5, 3.0)
+
+
+def test_every_group_has_cases_that_someone_else_computes_too():
+    for full in (False, True):
+        for name, group in groups(full).items():
+            assert name in cpu.GROUPS
+            assert all(any(group.takes_part(p, case) for p in group.peers) for case in group.cases)
+
+
+def test_rows_are_measured_summed_up_printed_drawn_and_saved(tmp_path, monkeypatch):
+    group = suite.Group("Who is faster?", [PLAIN, Case(2, 1, 4)], {"nn.LSTM": contenders.native})
+    monkeypatch.setitem(group.peers, "nobody", pytest.fail)
+    rates = bound.Bound([10**6], {1: 1e9}, {1: 1e9}, {1: [1e9, 1e9]})
+    found = list(rows.measure(group, ["nn.LSTM"], [1], 0.01, rates))
+    assert [row.case for row in found] == group.cases
+    for row in found:
+        assert row.gigaflops == pytest.approx(row.case.flops / row.seconds["ours"] / 1e9)
+        assert row.fraction == pytest.approx(rates.seconds(row.case, 1) / row.seconds["ours"])
+    (summary,) = rows.summarize(found)
+    ratios = [row.ratios["nn.LSTM"].median for row in found]
+    assert summary.mean == pytest.approx((ratios[0] * ratios[1]) ** 0.5)
+    assert summary.worst == min(ratios)
+
+    with report.CONSOLE.capture() as printed:
+        report.print_table(group.question, found, [summary])
+    assert "T=5 N=3 H=8 I=6" in printed.get()
+    assert f"geometric mean {summary.mean:.2f}x of 2 rows" in printed.get()
+    report.save(tmp_path / "a.json", group.question, found, [summary], machine={"cpu": "x"})
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["rows"][0]["ratios"]["nn.LSTM"]["median"] == ratios[0]
+    assert saved["machine"] == {"cpu": "x"}
+    report.draw_ratios(tmp_path / "a.png", group.question, "cpu", found, ["nn.LSTM"])
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_memory_counts_what_is_saved_for_backward():
+    """nn.Linear as the yardstick: it saves its input and weight, which are not counted."""
+    layer = torch.nn.Linear(4, 4)
+    x = torch.randn(8, 4, requires_grad=True)
+    assert memory.saved_for_backward(layer, x) == 0
+    # tanh saves its own output: 8 * 4 floats.
+    assert memory.saved_for_backward(torch.nn.Sequential(layer, torch.nn.Tanh()), x) == 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--group", "nothing"], "invalid choice: 'nothing'"),
+        (["--threads", "0"], "--threads 0: at least one"),
+        (["--threads", "many"], "invalid int value: 'many'"),
+        (["--seconds", "0"], "--seconds 0.0: must be more than 0"),
+        (["--group", "cell", "--peer", "nn.LSTM"], "--peer 'nn.LSTM': choose from 'nn.LSTMCell'"),
+        (["--isa", "sse9"], "invalid choice: 'sse9'"),
+    ],
+)
+def test_bad_options_end_before_anything_is_measured(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        cpu.main(arguments)
+    assert message in capsys.readouterr().err
