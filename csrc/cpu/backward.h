@@ -80,7 +80,7 @@ struct Backward {
       auto pack = [&](int64_t K, int64_t columns) {
         const int64_t vectors = ceil_div(columns, L);
         const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
-        Panels<T> p{nullptr, weight_format(), K, vectors, width};
+        Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
         p.data = arena.take<char>(p.bytes());
         return p;
       };
@@ -97,12 +97,6 @@ struct Backward {
     work(measure);
     work_bytes = int64_t(measure.used());
     work_base = arena.take<char>(team * work_bytes);
-  }
-
-  Format weight_format() const {  // as in the forward pass
-    if constexpr (is_same<S, T>) return Format::kCompute;
-    if (a.size.N > 4) return Format::kCompute;
-    return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
   }
 
   Work work(Arena& arena) const {

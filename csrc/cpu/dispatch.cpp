@@ -32,40 +32,34 @@ struct Choice {
   const Kernels* table;
   bool supported;
 };
-const Choice* choices(size_t& count) {
-  static const Choice all[] = {
-      {&baseline::table, true},
+// From the lowest to the highest. Supported: what -march=x86-64-v3 and -v4 let the compiler use, by
+// the instructions that our loops need.
+const Choice kChoices[] = {
+    {&baseline::table, true},
 #if defined(__x86_64__)
-      // What -march=x86-64-v3 and -v4 let the compiler use, by the instructions our loops need.
-      {&avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")},
-      {&avx512::table, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                           __builtin_cpu_supports("avx512cd") &&
-                           __builtin_cpu_supports("avx512dq") &&
-                           __builtin_cpu_supports("avx512vl")},
+    {&avx2::table, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                       __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c")},
+    {&avx512::table, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                         __builtin_cpu_supports("avx512vl")},
 #endif
-  };
-  count = sizeof all / sizeof *all;
-  return all;
-}
+};
 
 const Kernels& choose() {
-  size_t count;
-  const Choice* all = choices(count);
   const char* forced = std::getenv("LSTM_KERNELS_CPU_ISA");
-  if (!forced || !*forced) {
-    for (size_t i = count; i-- > 1;)
-      if (all[i].supported) return *all[i].table;
-    return *all[0].table;
+  const Kernels* best = nullptr;
+  for (const Choice& choice : kChoices) {
+    const bool named = forced && *forced && !std::strcmp(forced, choice.table->isa);
+    if (named && choice.supported) return *choice.table;
+    if (named)
+      throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
+                               " asks for instructions that this CPU does not have");
+    if (choice.supported) best = choice.table;
   }
-  for (size_t i = 0; i < count; ++i) {
-    if (std::strcmp(forced, all[i].table->isa)) continue;
-    if (all[i].supported) return *all[i].table;
+  if (forced && *forced)
     throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
-                             " asks for instructions that this CPU does not have");
-  }
-  throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
-                           " is unknown: this build has " LSTM_ALL_ISAS);
+                             " is unknown: this build has " LSTM_ALL_ISAS);
+  return *best;
 }
 
 }  // namespace
@@ -73,6 +67,12 @@ const Kernels& choose() {
 const Kernels& kernels() {
   static const Kernels& chosen = choose();
   return chosen;
+}
+
+const Kernels* supported_kernels(const char* isa) {
+  for (const Choice& choice : kChoices)
+    if (choice.supported && !std::strcmp(isa, choice.table->isa)) return choice.table;
+  return nullptr;
 }
 
 const char* isa_description() {

@@ -64,7 +64,7 @@ struct Forward {
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
       auto pack = [&](int64_t K, int64_t vectors, int width) {
-        Panels<T> p{nullptr, weight_format(), K, vectors, width};
+        Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
         p.data = arena.take<char>(p.bytes());
         return p;
       };
@@ -85,14 +85,6 @@ struct Forward {
     work(measure);
     work_bytes = int64_t(measure.used());
     work_base = arena.take<char>(team * work_bytes);
-  }
-
-  // 16-bit weights are widened while packing when they are used often enough to be compute-bound;
-  // with few rows per step reading them narrow saves more time than widening them costs.
-  Format weight_format() const {
-    if constexpr (is_same<S, T>) return Format::kCompute;
-    if (a.size.N > 4) return Format::kCompute;
-    return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
   }
 
   Work work(Arena& arena) const {

@@ -100,6 +100,8 @@ struct Kernels {
 // The table of the instruction set in use: the best this CPU has, or what LSTM_KERNELS_CPU_ISA
 // names. Throws std::runtime_error when that is unknown or not supported by this CPU.
 const Kernels& kernels();
+// The table of that instruction set, or null where it is unknown or not supported by this CPU.
+const Kernels* supported_kernels(const char* isa);
 // "avx2 of baseline,avx2,avx512": the instruction set in use and those compiled in.
 const char* isa_description();
 

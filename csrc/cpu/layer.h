@@ -86,6 +86,17 @@ struct Member {
   LSTM_INLINE int64_t end(int64_t n) const { return n * (id + 1) / size; }
 };
 
+// 16-bit weights are widened while packing when they are used often enough to be compute-bound;
+// with few rows per step reading them narrow saves more time than widening them costs. SSE2 has no
+// instructions for it, and always widens.
+constexpr int64_t kNarrowRows = 4;
+template <class S>
+LSTM_INLINE Format weight_format(int64_t N) {
+  if constexpr (is_same<S, compute<S>>) return Format::kCompute;
+  if (N > kNarrowRows || (kVectorBytes == 16 && kVectorRegisters == 16)) return Format::kCompute;
+  return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
+}
+
 // Hands out parts of the caller's scratch memory. Without a base it only measures.
 class Arena {
  public:

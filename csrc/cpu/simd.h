@@ -27,8 +27,10 @@ namespace lstm_kernels::LSTM_ISA {
 #if defined(LSTM_VECTOR_BYTES)
 constexpr int kVectorBytes = LSTM_VECTOR_BYTES, kVectorRegisters = 32;
 #elif defined(__AVX512F__)
+#define LSTM_AVX512
 constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 #elif defined(__AVX2__)
+#define LSTM_AVX2
 constexpr int kVectorBytes = 32, kVectorRegisters = 16;
 #elif defined(__aarch64__)
 constexpr int kVectorBytes = 16, kVectorRegisters = 32;
@@ -89,12 +91,13 @@ LSTM_INLINE void store(double* p, vec<double> v) { __builtin_memcpy(p, &v, sizeo
 
 LSTM_INLINE vec_u32 widen(const void* p) {
 // GCC 12 splits a u16 -> u32 convertvector into halves; the instruction does it at once.
-#if defined(__AVX512F__)
-  if constexpr (kVectorBytes == 64) return (vec_u32)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
-#elif defined(__AVX2__)
-  if constexpr (kVectorBytes == 32) return (vec_u32)_mm256_cvtepu16_epi32(load_as<__m128i>(p));
-#endif
+#if defined(LSTM_AVX512)
+  return (vec_u32)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
+#elif defined(LSTM_AVX2)
+  return (vec_u32)_mm256_cvtepu16_epi32(load_as<__m128i>(p));
+#else
   return __builtin_convertvector(load_as<vec_u16>(p), vec_u32);
+#endif
 }
 LSTM_INLINE vec<float> load(const bf16* p) { return (vec<float>)(widen(p) << 16); }
 LSTM_INLINE void store(bf16* p, vec<float> v) {  // to nearest even; NaN stays NaN
@@ -103,35 +106,29 @@ LSTM_INLINE void store(bf16* p, vec<float> v) {  // to nearest even; NaN stays N
   __builtin_memcpy(p, &h, sizeof h);
 }
 LSTM_INLINE vec<float> load(const fp16* p) {
-#if defined(__AVX512F__)
-  if constexpr (kVectorBytes == 64) return (vec<float>)_mm512_cvtph_ps(load_as<__m256i>(p));
-#elif defined(__F16C__)
-  if constexpr (kVectorBytes == 32) return (vec<float>)_mm256_cvtph_ps(load_as<__m128i>(p));
-#endif
+#if defined(LSTM_AVX512)
+  return (vec<float>)_mm512_cvtph_ps(load_as<__m256i>(p));
+#elif defined(LSTM_AVX2)
+  return (vec<float>)_mm256_cvtph_ps(load_as<__m128i>(p));
+#else
   const vec_u32 u = widen(p);  // exact, subnormal numbers included
   const vec<float> f = (vec<float>)((u & 0x7fff) << 13) * 0x1p112f;
   const vec_u32 infinite = (vec_u32)(f >= 65536.f) & 0x7f800000;
   return (vec<float>)((vec_u32)f | infinite | (u & 0x8000) << 16);
+#endif
 }
 LSTM_INLINE void store(fp16* p, vec<float> v) {  // to nearest even; NaN stays NaN
-#if defined(__AVX512F__)
-  if constexpr (kVectorBytes == 64) {
-    const __m256i h = _mm512_cvtps_ph((__m512)v, 0);
-    __builtin_memcpy(p, &h, sizeof h);
-    return;
-  }
-#elif defined(__F16C__)
-  if constexpr (kVectorBytes == 32) {
-    const __m128i h = _mm256_cvtps_ph((__m256)v, 0);
-    __builtin_memcpy(p, &h, sizeof h);
-    return;
-  }
-#endif
+#if defined(LSTM_AVX512)
+  const __m256i h = _mm512_cvtps_ph((__m512)v, 0);
+#elif defined(LSTM_AVX2)
+  const __m128i h = _mm256_cvtps_ph((__m256)v, 0);
+#else
   const vec_u32 u = (vec_u32)v, a = u & 0x7fffffff;
   vec_u32 r = (a + 0xfff + ((a >> 13) & 1) - (112u << 23)) >> 13;
   r = a < 0x38800000 ? (vec_u32)((vec<float>)a + .5f) - 0x3f000000 : r;  // subnormal
   r = a >= 0x477ff000 ? (a > 0x7f800000 ? vec_u32{} + 0x7e00 : vec_u32{} + 0x7c00) : r;
   const vec_u16 h = __builtin_convertvector(r | (u >> 16 & 0x8000), vec_u16);
+#endif
   __builtin_memcpy(p, &h, sizeof h);
 }
 
@@ -169,7 +166,7 @@ struct exp_constants<float> {
   static constexpr bits one = 0x3f800000;
   static constexpr float round = 0x1.8p23f, log2_e = 0x1.715476p0f;
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
-  static constexpr float max_exp = 89, max_tanh = 20;
+  static constexpr float min_exp = -87, max_exp = 89, max_tanh = 20;
   // Minimax for (e^r - 1 - r) / r^2, highest power first.
   static constexpr float c[degree] = {0x1.6bebcep-10f, 0x1.1228e6p-7f, 0x1.555676p-5f,
                                       0x1.5554aep-3f, 0x1.fffffep-2f};
@@ -181,19 +178,20 @@ struct exp_constants<double> {
   static constexpr bits one = 0x3ff0000000000000;
   static constexpr double round = 0x1.8p52, log2_e = 0x1.71547652b82fep0;
   static constexpr double ln2_high = 0x1.62e42fefap-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
-  static constexpr double max_exp = 710, max_tanh = 40;
+  static constexpr double min_exp = -708, max_exp = 710, max_tanh = 40;
   // Taylor.
   static constexpr double c[degree] = {1. / 6227020800, 1. / 479001600, 1. / 39916800, 1. / 3628800,
                                        1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
                                        1. / 120,        1. / 24,        1. / 6,        1. / 2};
 };
 template <class T>
-LSTM_INLINE vec<T> clamp(vec<T> x, T m) {  // NaN passes
-  x = x < -m ? vec<T>{} - m : x;
-  return x > m ? vec<T>{} + m : x;
+LSTM_INLINE vec<T> clamp(vec<T> x, T low, T high) {  // NaN passes
+  x = x < low ? vec<T>{} + low : x;
+  return x > high ? vec<T>{} + high : x;
 }
 // e^x = s * (1 + p): s = 2^n with n the integer nearest to x / ln 2, and p = e^r - 1 to full
-// relative precision, |r| <= ln(2) / 2. At x = max_exp, s is infinite.
+// relative precision, |r| <= ln(2) / 2. From min_exp, where s is the smallest normal number, to
+// max_exp, where it is infinite.
 template <class T>
 LSTM_INLINE void exp_parts(vec<T> x, vec<T>& s, vec<T>& p) {
   using C = exp_constants<T>;
@@ -209,13 +207,14 @@ LSTM_INLINE void exp_parts(vec<T> x, vec<T>& s, vec<T>& p) {
 template <class T>
 LSTM_INLINE vec<T> sigmoid(vec<T> x) {  // 1 / (1 + e^-x)
   vec<T> s, p;
-  exp_parts<T>(clamp<T>(-x, exp_constants<T>::max_exp), s, p);
+  exp_parts<T>(clamp<T>(-x, exp_constants<T>::min_exp, exp_constants<T>::max_exp), s, p);
   return T(1) / (T(1) + s * (p + T(1)));
 }
 template <class T>
 LSTM_INLINE vec<T> tanh(vec<T> x) {  // e / (e + 2) with e = e^2x - 1, exact near 0
   vec<T> s, p;
-  exp_parts<T>(clamp<T>(x + x, 2 * exp_constants<T>::max_tanh), s, p);
+  constexpr T limit = 2 * exp_constants<T>::max_tanh;
+  exp_parts<T>(clamp<T>(x + x, -limit, limit), s, p);
   const vec<T> e = s * p + (s - T(1));
   return e / (e + T(2));
 }

@@ -1,0 +1,182 @@
+// Binds the CPU kernels of every instruction set to NumPy arrays. bfloat16 comes as uint16.
+//
+// Scratch and results are filled with 0xff bytes, a NaN in every type, before a call: whatever the
+// kernel fails to write, or reads unwritten, shows. All of them are exactly as long as needed, for
+// address sanitizer.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "isas.h"
+
+namespace py = pybind11;
+using namespace lstm_kernels;
+using Optional = std::optional<py::array>;
+
+namespace {
+
+const cpu::Kernels& find(const std::string& isa) {
+  for (const cpu::Kernels* table : testable_kernels())
+    if (isa == table->isa) return *table;
+  throw py::value_error("no such instruction set here: " + isa);
+}
+
+cpu::DType dtype_of(const std::string& name) {
+  static const std::map<std::string, cpu::DType> names = {{"float32", cpu::DType::kFloat},
+                                                          {"float64", cpu::DType::kDouble},
+                                                          {"bfloat16", cpu::DType::kBFloat16},
+                                                          {"float16", cpu::DType::kHalf}};
+  return names.at(name);
+}
+
+// Exact-size memory of 64-byte alignment, full of NaN.
+std::unique_ptr<void, void (*)(void*)> poisoned(size_t bytes) {
+  const size_t size = (bytes + 63) / 64 * 64;
+  void* p = std::aligned_alloc(64, size ? size : 64);
+  std::memset(p, 0xff, size);
+  return {p, std::free};
+}
+
+const void* data(const py::dict& from, const char* name) {
+  if (!from.contains(name) || from[name].is_none()) return nullptr;
+  const py::array a = from[name].cast<py::array>();
+  if (!(a.flags() & py::array::c_style))
+    throw py::value_error(std::string(name) + " not contiguous");
+  return a.data();
+}
+
+// A result, full of NaN, stored in `to` under its name.
+void* result(py::dict& to, const char* name, std::vector<py::ssize_t> shape,
+             const py::dtype& dtype) {
+  py::array a(dtype, shape);
+  std::memset(a.mutable_data(), 0xff, size_t(a.nbytes()));
+  to[name] = a;
+  return a.mutable_data();
+}
+
+Sizes sizes(const py::dict& a) {
+  auto n = [&](const char* name) { return a[name].cast<int64_t>(); };
+  return {n("T"), n("N"), n("I"), n("H"), n("P"), int(n("D"))};
+}
+
+cpu::Rows rows(const py::dict& a) {
+  return {(const int64_t*)data(a, "counts"), (const int64_t*)data(a, "lengths"),
+          (const int64_t*)data(a, "offsets"), (const int64_t*)data(a, "order"),
+          (const bool*)data(a, "reset")};
+}
+
+void weights(const py::dict& a, cpu::Weights (&out)[2]) {
+  const py::list directions = a["weights"];
+  for (size_t d = 0; d < directions.size(); ++d) {
+    const py::dict w = directions[d];
+    out[d] = {data(w, "w_ih"), data(w, "w_hh"), data(w, "b_ih"), data(w, "b_hh"), data(w, "w_hr")};
+  }
+}
+
+// Shape of an array with `features` numbers per row: (T, N, ...), or (R, ...) where packed.
+std::vector<py::ssize_t> per_row(const Sizes& s, bool packed, int64_t R,
+                                 std::vector<py::ssize_t> more) {
+  std::vector<py::ssize_t> shape =
+      packed ? std::vector<py::ssize_t>{R} : std::vector<py::ssize_t>{s.T, s.N};
+  shape.insert(shape.end(), more.begin(), more.end());
+  return shape;
+}
+
+py::dict sequence_forward(const std::string& isa, const std::string& dtype, int threads,
+                          py::dict in) {
+  const py::array x = in["x"];
+  const bool packed = x.ndim() == 2;
+  cpu::SequenceForward a{};
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.x = x.data();
+  a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
+  a.x_row = x.strides(packed ? 0 : 1) / x.itemsize();
+  a.h0 = data(in, "h0"), a.c0 = data(in, "c0");
+  weights(in, a.weights);
+  const Sizes& s = a.size;
+  const int64_t R = x.shape(0);
+  py::dict out;
+  auto make = [&](const char* name, std::vector<py::ssize_t> shape) {
+    return result(out, name, shape, x.dtype());
+  };
+  a.output = make("output", per_row(s, packed, R, {s.D * s.P}));
+  a.h_n = make("h_n", {s.D, s.N, s.P}), a.c_n = make("c_n", {s.D, s.N, s.H});
+  if (in["save"].cast<bool>()) {
+    a.cell = make("cell", per_row(s, packed, R, {s.D * s.H}));
+    a.gates = make("gates", per_row(s, packed, R, {s.D, kGates, s.H}));
+  }
+  const cpu::Kernels& kernels = find(isa);
+  const auto scratch = poisoned(kernels.sequence_forward_scratch(a));
+  py::gil_scoped_release release;
+  kernels.sequence_forward(a, scratch.get());
+  return out;
+}
+
+py::dict sequence_backward(const std::string& isa, const std::string& dtype, int threads,
+                           py::dict in) {
+  const py::array cell = in["cell"];
+  const bool packed = cell.ndim() == 2;
+  cpu::SequenceBackward a{};
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.grad_output = data(in, "grad_output");
+  a.grad_h_n = data(in, "grad_h_n"), a.grad_c_n = data(in, "grad_c_n");
+  a.grad_cell = data(in, "grad_cell"), a.grad_gates = data(in, "grad_gates");
+  a.c0 = data(in, "c0"), a.cell = data(in, "cell"), a.gates = data(in, "gates");
+  weights(in, a.weights);
+  const Sizes& s = a.size;
+  const int64_t R = cell.shape(0);
+  py::dict out;
+  auto make = [&](const char* name, std::vector<py::ssize_t> shape) {
+    return result(out, name, shape, cell.dtype());
+  };
+  a.grad_preactivations = make("grad_preactivations", per_row(s, packed, R, {s.D, kGates, s.H}));
+  a.grad_h0 = make("grad_h0", {s.D, s.N, s.P}), a.grad_c0 = make("grad_c0", {s.D, s.N, s.H});
+  if (a.weights[0].w_hr) a.grad_hidden = make("grad_hidden", per_row(s, packed, R, {s.D * s.P}));
+  const cpu::Kernels& kernels = find(isa);
+  const auto scratch = poisoned(kernels.sequence_backward_scratch(a));
+  py::gil_scoped_release release;
+  kernels.sequence_backward(a, scratch.get());
+  return out;
+}
+
+py::dict cell_backward(const std::string& isa, const std::string& dtype, py::dict in) {
+  const py::array c = in["c"];
+  cpu::CellBackward a{};
+  a.N = c.shape(0), a.H = c.shape(1), a.dtype = dtype_of(dtype);
+  a.grad_h = data(in, "grad_h"), a.grad_c = data(in, "grad_c"),
+  a.grad_gates = data(in, "grad_gates");
+  a.c0 = data(in, "c0"), a.c = data(in, "c"), a.gates = data(in, "gates");
+  py::dict out;
+  a.grad_preactivations = result(out, "grad_preactivations", {a.N, kGates, a.H}, c.dtype());
+  a.grad_c0 = result(out, "grad_c0", {a.N, a.H}, c.dtype());
+  find(isa).cell_backward(a);
+  return out;
+}
+
+py::tuple activations(const std::string& isa, const py::array& x) {
+  const bool wide = x.itemsize() == 8;
+  py::array sigmoid(x.dtype(), x.size()), tanh(x.dtype(), x.size());
+  find(isa).activations(wide ? cpu::DType::kDouble : cpu::DType::kFloat, x.data(),
+                        sigmoid.mutable_data(), tanh.mutable_data(), x.size());
+  return py::make_tuple(sigmoid, tanh);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(kernel_tests, m) {
+  m.def("isas", [] {
+    py::list names;
+    for (const cpu::Kernels* table : testable_kernels()) names.append(table->isa);
+    return names;
+  });
+  m.def("limit_team", &limit_team);
+  m.def("sequence_forward", &sequence_forward);
+  m.def("sequence_backward", &sequence_backward);
+  m.def("cell_backward", &cell_backward);
+  m.def("activations", &activations);
+}

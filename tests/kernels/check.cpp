@@ -1,0 +1,153 @@
+// Compares the kernels with a plain double-precision loop, without Python: for other architectures
+// (under an emulator) and for thread sanitizer. Prints what failed; exits with 1 if anything did.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "isas.h"
+
+using namespace lstm_kernels;
+
+namespace {
+
+struct Case {
+  int64_t T, N, I, H;
+  int threads;
+};
+constexpr Case kCases[] = {{1, 1, 1, 1, 1},    {3, 2, 5, 7, 1},    {5, 7, 3, 16, 2},
+                           {4, 1, 33, 100, 2}, {3, 64, 9, 64, 2},  {6, 3, 8, 40, 4},
+                           {2, 130, 4, 24, 3}, {40, 16, 20, 48, 2}};
+
+std::vector<double> random_numbers(int64_t n) {
+  static uint64_t state = 1;
+  std::vector<double> numbers(static_cast<size_t>(n));
+  for (double& x : numbers) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    x = double(state >> 40) / double(1 << 23) - 1;
+  }
+  return numbers;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+template <class T>
+std::vector<T> as(const std::vector<double>& from) {
+  return std::vector<T>(from.begin(), from.end());
+}
+
+// The largest difference, infinite where a number is missing.
+template <class T>
+double distance(const std::vector<T>& got, const std::vector<double>& expected) {
+  double most = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double d = std::fabs(double(got[i]) - expected[i]);
+    most = d <= most ? most : std::isnan(d) ? INFINITY : d;
+  }
+  return most;
+}
+
+struct Aligned {
+  void* data;
+  explicit Aligned(size_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64)) {}
+  ~Aligned() { std::free(data); }
+};
+
+template <class T>
+double forward_and_backward(const cpu::Kernels& kernels, cpu::DType dtype, const Case& k) {
+  const int64_t T_ = k.T, N = k.N, I = k.I, H = k.H, R = T_ * N;
+  const auto x = random_numbers(R * I), w_ih = random_numbers(4 * H * I),
+             w_hh = random_numbers(4 * H * H), b = random_numbers(4 * H),
+             h0 = random_numbers(N * H), c0 = random_numbers(N * H), dy = random_numbers(R * H);
+  std::vector<double> y(size_t(R * H)), cell(y), gates(size_t(R * 4 * H)), dg(gates),
+      dh0(size_t(N * H)), dc0(dh0);
+  for (int64_t t = 0; t < T_; ++t)
+    for (int64_t n = 0; n < N; ++n) {
+      const double* h = t ? &y[size_t(((t - 1) * N + n) * H)] : &h0[size_t(n * H)];
+      const double* c = t ? &cell[size_t(((t - 1) * N + n) * H)] : &c0[size_t(n * H)];
+      const size_t row = size_t(t * N + n);
+      for (int64_t u = 0; u < H; ++u) {
+        double a[4];
+        for (int64_t g = 0; g < 4; ++g) {
+          a[g] = b[size_t(g * H + u)];
+          for (int64_t j = 0; j < I; ++j)
+            a[g] += x[row * size_t(I) + size_t(j)] * w_ih[size_t((g * H + u) * I + j)];
+          for (int64_t j = 0; j < H; ++j) a[g] += h[j] * w_hh[size_t((g * H + u) * H + j)];
+          a[g] = g == kCandidate ? std::tanh(a[g]) : sigmoid(a[g]);
+          gates[(row * 4 + size_t(g)) * size_t(H) + size_t(u)] = a[g];
+        }
+        const double next = a[1] * c[u] + a[0] * a[2];
+        cell[row * size_t(H) + size_t(u)] = next;
+        y[row * size_t(H) + size_t(u)] = a[3] * std::tanh(next);
+      }
+    }
+  for (int64_t t = T_ - 1; t >= -1; --t)
+    for (int64_t n = 0; n < N; ++n)
+      for (int64_t u = 0; u < H; ++u) {
+        double dh = t < 0 ? 0 : dy[size_t((t * N + n) * H + u)];
+        if (t + 1 < T_)
+          for (int64_t j = 0; j < 4 * H; ++j)
+            dh += dg[size_t(((t + 1) * N + n) * 4 * H + j)] * w_hh[size_t(j * H + u)];
+        double& dc = dc0[size_t(n * H + u)];  // carried from step to step
+        if (t < 0) {
+          dh0[size_t(n * H + u)] = dh;
+          continue;
+        }
+        const size_t row = size_t(t * N + n);
+        const double* g = &gates[row * 4 * size_t(H) + size_t(u)];
+        const double c = cell[row * size_t(H) + size_t(u)];
+        const double before =
+            t ? cell[(row - size_t(N)) * size_t(H) + size_t(u)] : c0[size_t(n * H + u)];
+        const double i = g[0], f = g[H], z = g[2 * H], o = g[3 * H], squashed = std::tanh(c);
+        dc += dh * o * (1 - squashed * squashed);
+        double* to = &dg[row * 4 * size_t(H) + size_t(u)];
+        to[0] = dc * z * i * (1 - i), to[H] = dc * before * f * (1 - f);
+        to[2 * H] = dc * i * (1 - z * z), to[3 * H] = dh * squashed * o * (1 - o);
+        dc *= f;
+      }
+
+  const auto X = as<T>(x), W = as<T>(w_ih), U = as<T>(w_hh), B = as<T>(b), H0 = as<T>(h0),
+             C0 = as<T>(c0), DY = as<T>(dy);
+  std::vector<T> Y(y.size()), C(cell.size()), G(gates.size()), HN(h0.size()), CN(h0.size());
+  cpu::SequenceForward a{};
+  a.size = {T_, N, I, H, H, 1}, a.dtype = dtype, a.threads = k.threads;
+  a.x = X.data(), a.x_step = N * I, a.x_row = I, a.h0 = H0.data(), a.c0 = C0.data();
+  a.weights[0] = {W.data(), U.data(), B.data(), nullptr, nullptr};
+  a.output = Y.data(), a.h_n = HN.data(), a.c_n = CN.data(), a.cell = C.data(), a.gates = G.data();
+  const Aligned scratch(kernels.sequence_forward_scratch(a));
+  kernels.sequence_forward(a, scratch.data);
+
+  std::vector<T> DG(dg.size()), DH0(h0.size()), DC0(h0.size());
+  cpu::SequenceBackward d{};
+  d.size = a.size, d.dtype = dtype, d.threads = k.threads, d.grad_output = DY.data(),
+  d.c0 = C0.data();
+  d.weights[0] = a.weights[0], d.cell = C.data(), d.gates = G.data();
+  d.grad_preactivations = DG.data(), d.grad_h0 = DH0.data(), d.grad_c0 = DC0.data();
+  const Aligned more(kernels.sequence_backward_scratch(d));
+  kernels.sequence_backward(d, more.data);
+
+  double most = 0;
+  for (double e : {distance(Y, y), distance(C, cell), distance(G, gates), distance(DG, dg),
+                   distance(DH0, dh0), distance(DC0, dc0)})
+    most = e > most ? e : most;
+  return most;
+}
+
+}  // namespace
+
+int main() {
+  int failures = 0;
+  for (const cpu::Kernels* kernels : testable_kernels())
+    for (const Case& k : kCases) {
+      // Sums of up to 4 * H products of numbers below 1, through at most 40 steps.
+      const double e32 = forward_and_backward<float>(*kernels, cpu::DType::kFloat, k);
+      const double e64 = forward_and_backward<double>(*kernels, cpu::DType::kDouble, k);
+      const bool failed = !(e32 < 1e-3 && e64 < 1e-11);
+      failures += failed;
+      std::printf("%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e%s\n",
+                  kernels->isa, long(k.T), long(k.N), long(k.I), long(k.H), k.threads, e32, e64,
+                  failed ? "  FAILED" : "");
+    }
+  return failures > 0;
+}

@@ -1,0 +1,25 @@
+#include "isas.h"
+
+#include <cstring>
+
+// LSTM_TEST_ISAS is X(baseline) X(avx2) ...
+#define X(isa)                     \
+  namespace lstm_kernels::isa {    \
+  extern const cpu::Kernels table; \
+  }
+LSTM_TEST_ISAS
+#undef X
+
+std::vector<const lstm_kernels::cpu::Kernels*> testable_kernels() {
+  using namespace lstm_kernels;
+  std::vector<const cpu::Kernels*> all, testable;
+#define X(isa) all.push_back(&isa::table);
+  LSTM_TEST_ISAS
+#undef X
+  for (const cpu::Kernels* table : all) {
+    // "wide" is AVX2 code with longer vectors, and unknown to the package.
+    const char* needs = std::strcmp(table->isa, "wide") ? table->isa : "avx2";
+    if (cpu::supported_kernels(needs)) testable.push_back(table);
+  }
+  return testable;
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Runs the kernel tests with sanitizers. For CI; each takes a few minutes on two cores.
+#
+#   sanitize.sh address   AddressSanitizer and UBSan: the pytest suite of this folder
+#   sanitize.sh thread    ThreadSanitizer: kernel_check, whose threads it understands
+#   sanitize.sh aarch64   no sanitizer: kernel_check, cross-compiled and run under qemu-aarch64
+#
+# PYTHON names a Python with numpy, pytest, pybind11 and cmake (default: python3).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-python3}
+kind=${1:?address, thread or aarch64}
+build=$here/../../build/kernel_tests_$kind
+
+configure() {
+  cmake -S "$here" -B "$build" -DPython_EXECUTABLE="$(command -v "$python")" "$@" >/dev/null
+}
+
+case $kind in
+  address)
+    configure -DSANITIZE=address,undefined
+    cmake --build "$build" --target kernel_tests --parallel 2
+    # Python itself is not instrumented: the runtime is preloaded, and its leaks are not ours.
+    LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)" \
+      ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 KERNEL_TESTS_MODULE=$build \
+      "$python" -m pytest "$here" -p no:cacheprovider -q
+    ;;
+  thread)
+    configure -DSANITIZE=thread -DPYTHON_MODULE=OFF
+    cmake --build "$build" --target kernel_check --parallel 2
+    # Older runtimes cannot place their shadow memory where addresses are fully randomised.
+    setarch -R "$build/kernel_check"
+    ;;
+  aarch64)
+    configure -DPYTHON_MODULE=OFF -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+      -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+    cmake --build "$build" --target kernel_check --parallel 2
+    qemu-aarch64 -L /usr/aarch64-linux-gnu "$build/kernel_check"
+    ;;
+esac
