@@ -22,7 +22,10 @@ def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor 
         raise TypeError(f"{name}: hx must be a tuple (h_0, c_0) of two tensors, not a Tensor")
     if len(hx) > 2 or (len(hx) < 2 and name == "lstm_cell"):
         raise RuntimeError(f"{name} expects two hidden states")
-    return hx[0], hx[1]
+    h0, c0 = hx[0], hx[1]
+    if h0 is None or c0 is None:
+        raise AttributeError(f"{name}: hx must hold two tensors; None has no attribute 'dim'")
+    return h0, c0
 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
@@ -210,6 +213,11 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> Tensor:
     return lengths.to(torch.int64)
 
 
+def is_tensor(value: object, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+
+
 def reset_fits(reset: Tensor, x: Tensor) -> None:
     """Check reset, already (T, N), against x (T, N, I)."""
     if reset.dtype is not torch.bool:
@@ -259,7 +267,7 @@ def cell_fits(
             )
         if state.dim() != 2 or state.shape[1] != hidden_size:
             raise RuntimeError(
-                f"hidden{k} has inconsistent hidden_size: got {state.shape[-1]}, "
+                f"hidden{k} has inconsistent hidden_size: got {state.shape[1]}, "
                 f"expected {hidden_size}"
             )
         same_device(input, state, "hidden")

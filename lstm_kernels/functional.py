@@ -66,6 +66,10 @@ def lstm(
     count = _checks.weights_per_direction(weights, num_layers, directions)
     if packed is not None and (lengths is not None or reset is not None):
         raise ValueError("lengths and reset describe padded input, not a PackedSequence")
+    if lengths is not None:
+        _checks.is_tensor(lengths, "lengths")
+    if reset is not None:
+        _checks.is_tensor(reset, "reset")
     batched = packed is not None or x.dim() == 3
     h0, c0 = _checks.pair(hx, "lstm")
     if h0 is not None and c0 is not None:
@@ -78,7 +82,7 @@ def lstm(
         )
     elif batch_first and packed is None:
         x = x.transpose(0, 1)
-        reset = None if reset is None else reset.mT
+        reset = reset.mT if reset is not None and reset.dim() == 2 else reset
 
     autocast = _checks.autocast_dtype(x)
     _checks.input_is_usable(x, weights[0], 3 if packed is None else 2, autocast)

@@ -1,0 +1,155 @@
+"""What the tests of the modules share: options drawn by hypothesis, inputs, tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import lstm_kernels
+
+FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+KINDS = ["batched", "unbatched", "packed", "packed sorted"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """An LSTM and the kind of input it gets."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    bidirectional: bool
+    proj_size: int
+    kind: str
+    lengths: tuple[int, ...]  # one per sequence
+    with_hx: bool
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def steps(self) -> int:
+        return max(self.lengths)
+
+    @property
+    def h_size(self) -> int:
+        return self.proj_size or self.hidden_size
+
+
+@st.composite
+def options(draw: st.DrawFn, kinds: Iterable[str] = KINDS) -> Options:
+    """Any combination of options; sizes small, 1 and odd ones included."""
+    hidden_size = draw(st.integers(1, 9))
+    return Options(
+        input_size=draw(st.integers(1, 7)),
+        hidden_size=hidden_size,
+        num_layers=draw(st.integers(1, 3)),
+        bias=draw(st.booleans()),
+        batch_first=draw(st.booleans()),
+        bidirectional=draw(st.booleans()),
+        proj_size=draw(st.integers(0, hidden_size - 1)),
+        kind=draw(st.sampled_from(list(kinds))),
+        lengths=tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))),
+        with_hx=draw(st.booleans()),
+    )
+
+
+def native(o: Options, dtype: torch.dtype = torch.float64) -> nn.LSTM:
+    return nn.LSTM(
+        o.input_size,
+        o.hidden_size,
+        o.num_layers,
+        o.bias,
+        o.batch_first,
+        0.0,
+        o.bidirectional,
+        o.proj_size,
+        dtype=dtype,
+    )
+
+
+def arguments(o: Options, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """Random input, h_0 and c_0 of the kind the options ask for."""
+    batch = () if o.kind == "unbatched" else (len(o.lengths),)
+    shape = (o.steps, *batch, o.input_size)
+    if o.batch_first and batch:
+        shape = (*batch, o.steps, o.input_size)
+    rows = (o.num_layers * o.directions, *batch)
+    sizes = (shape, (*rows, o.h_size), (*rows, o.hidden_size))
+    return tuple(torch.randn(size, dtype=dtype) for size in sizes)
+
+
+def call(module: Any, o: Options, x: Tensor, h: Tensor, c: Tensor, **kwargs: Any) -> Any:
+    """Call an LSTM on the kind of input the options ask for."""
+    given: Any = x
+    if o.kind.startswith("packed"):
+        lengths = torch.tensor(o.lengths)
+        if o.kind == "packed sorted":
+            lengths = lengths.sort(descending=True).values
+        given = pack_padded_sequence(x, lengths, o.batch_first, o.kind == "packed sorted")
+    return module(given, (h, c) if o.with_hx else None, **kwargs)
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """All tensors of a nested result, in order."""
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, PackedSequence):
+        return [result.data]
+    if result is None:
+        return []
+    return [tensor for part in result for tensor in tensors(part)]
+
+
+def weighted_sum(results: Iterable[Tensor], seed: int = 0) -> Tensor:
+    """A loss that every element of every result moves differently."""
+    generator = torch.Generator().manual_seed(seed)
+    terms = [
+        (value * torch.randn(value.shape, generator=generator, dtype=torch.float64)).sum()
+        for value in results
+    ]
+    return torch.stack(terms).sum()
+
+
+def with_gradients(
+    run: Callable[..., Any], inputs: Iterable[Tensor], parameters: Iterable[Tensor]
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Results of `run(*inputs)`, and gradients of their weighted sum for inputs and parameters."""
+    leaves = [value.detach().clone().requires_grad_() for value in inputs]
+    results = tensors(run(*leaves))
+    gradients = torch.autograd.grad(
+        weighted_sum(results), [*leaves, *parameters], allow_unused=True
+    )
+    return results, list(gradients)
+
+
+def assert_same(actual: Any, expected: Any, **tolerance: float) -> None:
+    """Equal tensors (or None) one by one, within the tolerance."""
+    for one, other in zip(actual, expected, strict=True):
+        if one is None or other is None:
+            assert one is other
+        else:
+            torch.testing.assert_close(one, other, **tolerance)
+
+
+def rounding(dtype: torch.dtype, steps: int, width: int = 16) -> dict[str, float]:
+    """A tolerance from the precision of the dtype.
+
+    Each step adds a sum of `width` rounded products, and its error passes on to the later steps:
+    a few units in the last place for each step, of values that are at most about one.
+    """
+    unit = torch.finfo(dtype).eps
+    return {"rtol": 4 * unit * steps, "atol": unit * steps * width**0.5}
+
+
+def ours(module: nn.LSTM) -> lstm_kernels.LSTM:
+    return lstm_kernels.LSTM.from_native(module)
