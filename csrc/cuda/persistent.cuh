@@ -70,9 +70,10 @@ DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 low, uint4 high, uint4 b
 // A block's slice of the stationary factor.
 template <class E, class S>
 class Weights {
-  static constexpr int kBatch = 4;  // loads of the moving factor that are in flight together
-  static_assert(S::kRegisterPairs % kBatch == 0 || S::kRegisterPairs < kBatch);
-  static constexpr int kLoads = S::kRegisterPairs < kBatch ? S::kRegisterPairs : kBatch;
+  // Loads of the moving factor go in batches, one ahead of the products: as many as registers
+  // allow.
+  static constexpr int kLoads = S::kRegisterPairs < 4 || S::kRowTiles >= 4 ? 2 : 4;
+  static_assert(S::kRegisterPairs % kLoads == 0);
   static constexpr int kRegisterBatches = S::kRegisterPairs / kLoads;
   // An instruction waits for its accumulator: at least four chains keep the tensor cores fed.
   static constexpr int kChains = S::kRowTiles < 4 ? 4 / S::kRowTiles : 1;
@@ -106,17 +107,18 @@ class Weights {
   // partials (row groups, warps, 8, kPartialStride), of which the rows of the slice are written.
   // moving: (row groups, pairs, 32 lanes), as Exchange lays it out.
   DEV void multiply(const uint4* moving, int row_groups, float* partials) const {
+    const uint4* first = moving + warp_ * 32 + lane_;  // this lane's part of the first pair
+    const int group_size = pairs_ * 32;
     uint4 next[kLoads];
-    fetch(next, moving, 0);
-    for (int group = 0; group < row_groups; group++) {
+    fetch(next, first, 0);
+    for (int group = 0; group < row_groups; group++, first += group_size) {
       float d[S::kRowTiles * kChains][4] = {};
-      const uint4* here = moving + group * pairs_ * 32;
-      const uint4* following = group + 1 < row_groups ? here + pairs_ * 32 : nullptr;
+      const int following = group + 1 < row_groups ? group_size : 0;
 #pragma unroll
       for (int batch = 0; batch < kRegisterBatches; batch++) {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
-        advance(b, next, here, following, batch + 1);
+        advance(b, next, first, batch + 1, following);
 #pragma unroll
         for (int l = 0; l < kLoads; l++) {
           const int j = batch * kLoads + l;
@@ -130,7 +132,7 @@ class Weights {
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
-        advance(b, next, here, following, batch + 1);
+        advance(b, next, first, batch + 1, following);
 #pragma unroll
         for (int l = 0; l < kLoads; l++) {
           const int j = batch * kLoads + l;
@@ -162,22 +164,23 @@ class Weights {
   DEV int spilled_offset(int j, int m, int half) const {
     return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + half) * 32;
   }
-  DEV void fetch(uint4 (&v)[kLoads], const uint4* group, int batch) const {
+  DEV void fetch(uint4 (&v)[kLoads], const uint4* first, int batch) const {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) {
-      const int p = pair(batch * kLoads + l);
-      v[l] = p < pairs_ ? __ldcg(group + p * 32 + lane_) : make_uint4(0, 0, 0, 0);
+      const int j = batch * kLoads + l;
+      v[l] = pair(j) < pairs_ ? __ldcg(first + j * S::kWarps * 32) : make_uint4(0, 0, 0, 0);
     }
   }
-  // Takes the fetched batch and fetches the next one, of this group or the first of the following.
-  DEV void advance(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* here,
-                   const uint4* following, int batch) const {
+  // Takes the fetched batch and fetches the next: of this group, or the first of the group that
+  // lies `following` further on, if any.
+  DEV void advance(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* first, int batch,
+                   int following) const {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) b[l] = next[l];
     if (pair(batch * kLoads) < pairs_)
-      fetch(next, here, batch);
+      fetch(next, first, batch);
     else if (following)
-      fetch(next, following, 0);
+      fetch(next, first + following, 0);
   }
 
   int pairs_, lane_, warp_;
@@ -192,22 +195,22 @@ template <class E>
 class Exchange {
  public:
   DEV Exchange(void* workspace, const Plan& plan, int directions, int direction)
-      : counters_(static_cast<unsigned char*>(workspace) +
-                  int64_t(direction) * plan.tiles * kCounterBytes),
-        pairs_(plan.pairs),
-        tile_size_(int64_t(plan.tile_rows / 8) * plan.pairs * 32),
-        slot_size_(int64_t(directions) * plan.tiles * tile_size_) {
-    unsigned char* slots =
-        static_cast<unsigned char*>(workspace) + int64_t(directions) * plan.tiles * kCounterBytes;
-    slots_ = reinterpret_cast<uint4*>(slots) + int64_t(direction) * plan.tiles * tile_size_;
+      : workspace_(static_cast<unsigned char*>(workspace)),
+        plan_(plan),
+        directions_(directions),
+        direction_(direction) {}
+
+  DEV uint4* tile(int slot, int tile) const {
+    const int64_t index = (int64_t(slot & 1) * directions_ + direction_) * plan_.tiles + tile;
+    const int64_t counters = int64_t(directions_) * plan_.tiles * kCounterBytes;
+    return reinterpret_cast<uint4*>(workspace_ + counters) +
+           index * (plan_.tile_rows / 8 * plan_.pairs * 32);
   }
 
-  DEV const uint4* tile(unsigned slot, int tile) const { return at(slot, tile); }
-
-  DEV void store(unsigned slot, int tile, int row, int column, E value) const {
+  DEV void store(int slot, int tile, int row, int column, E value) const {
     const int lane = row % 8 * 4 + column % kPairColumns<E> / kVector<E>;
-    const int fragment = (row / 8 * pairs_ + column / kPairColumns<E>)*32 + lane;
-    E* elements = reinterpret_cast<E*>(at(slot, tile) + fragment);
+    const int fragment = (row / 8 * plan_.pairs + column / kPairColumns<E>)*32 + lane;
+    E* elements = reinterpret_cast<E*>(this->tile(slot, tile) + fragment);
     __stcg(elements + column % kVector<E>, operand<E>(value));
   }
 
@@ -221,16 +224,13 @@ class Exchange {
 
  private:
   DEV unsigned* counter(int tile) const {
-    return reinterpret_cast<unsigned*>(counters_ + tile * kCounterBytes);
-  }
-  DEV uint4* at(unsigned slot, int tile) const {
-    return slots_ + (slot & 1) * slot_size_ + tile * tile_size_;
+    return reinterpret_cast<unsigned*>(workspace_ +
+                                       (int64_t(direction_) * plan_.tiles + tile) * kCounterBytes);
   }
 
-  unsigned char* counters_;
-  uint4* slots_;
-  int pairs_;
-  int64_t tile_size_, slot_size_;
+  unsigned char* workspace_;
+  const Plan& plan_;
+  int directions_, direction_;
 };
 
 // Whether sequence n takes part in step t, and its row in arrays over (R).

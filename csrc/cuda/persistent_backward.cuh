@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const int D = call.size.D, direction = int(blockIdx.z);
-  const int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
-  const int unit = int(blockIdx.x) * kUnits + local_unit;
+  int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
+  int unit = int(blockIdx.x) * kUnits + local_unit;
   const int gate_columns = plan.pairs / kGates * kPairColumns<E>;  // k: four times H, padded
   const bool one_thread = threadIdx.x == 0;
   const auto cell_exists = [&](int tile, int row) {
@@ -69,21 +69,26 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int step = T - 1 - round, t = direction ? round : step;
     const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      bool active[kCells], reset[kCells], cut[kCells];  // cut: the step after reset h and c
-      float gate[kCells][kGates], grad_gate[kCells][kGates];
+      unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+      unsigned active = 0, reset = 0, cut = 0;  // a bit per cell; cut: the step after reset h and c
+      float gate[kCells][kGates];
       float c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
         const bool exists = cell_exists(tile, row);
-        active[i] = exists && step >= 0 && takes_part(call.steps, t, n);
-        reset[i] = active[i] && call.steps.reset && call.steps.reset[int64_t(t) * N + n];
-        cut[i] = exists && round > 0 && call.steps.reset && takes_part(call.steps, t_after, n) &&
-                 call.steps.reset[int64_t(t_after) * N + n];
+        const unsigned bit = 1u << i;
+        if (exists && step >= 0 && takes_part(call.steps, t, n)) active |= bit;
+        if (exists && call.steps.reset) {
+          if (active & bit && call.steps.reset[int64_t(t) * N + n]) reset |= bit;
+          if (round > 0 && takes_part(call.steps, t_after, n) &&
+              call.steps.reset[int64_t(t_after) * N + n])
+            cut |= bit;
+        }
         c[i] = c_prev[i] = grad_h[i] = grad_c[i] = 0.f;
 #pragma unroll
-        for (int q = 0; q < kGates; q++) gate[i][q] = grad_gate[i][q] = 0.f;
-        if (!active[i]) continue;
+        for (int q = 0; q < kGates; q++) gate[i][q] = 0.f;
+        if (!(active & bit)) continue;
         const int64_t at = row_of(call.steps, N, t, n) * D + direction;
         c[i] = load_or_zero<E>(call.cell, at * H + unit);
         if (step > 0 && takes_part(call.steps, t_before, n))
@@ -94,16 +99,14 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         grad_h[i] = load_or_zero<E>(call.grad_output, at * H + unit);
         grad_c[i] = load_or_zero<E>(call.grad_cell, at * H + unit);
 #pragma unroll
-        for (int q = 0; q < kGates; q++) {
+        for (int q = 0; q < kGates; q++)
           gate[i][q] = load_or_zero<E>(call.gates, (at * kGates + q) * H + unit);
-          grad_gate[i][q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
-        }
       }
 
       if (round > 0) {
         if (one_thread) exchange.wait(tile, unsigned(plan.slices) * unsigned(round));
         __syncthreads();  // [gradients of the step after are there]
-        weights.multiply(exchange.tile(unsigned(round - 1), tile), plan.tile_rows / 8, partials);
+        weights.multiply(exchange.tile(round - 1, tile), plan.tile_rows / 8, partials);
         __syncthreads();  // [partial sums are there]
       }
 
@@ -111,9 +114,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
         if (!cell_exists(tile, row)) continue;
+        const bool is_active = active >> i & 1, is_reset = reset >> i & 1;
         float2& state = state_of(tile, row);
         float dh = state.y;
-        if (round > 0 && !cut[i]) {
+        if (round > 0 && !(cut >> i & 1)) {
           const float* sums =
               partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit;
           float recurrent = 0.f;
@@ -122,24 +126,31 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             recurrent += sums[warp * 8 * S::kPartialStride];
           dh += recurrent;
         }
+        if (step < 0) {
+          state.y = dh;
+          continue;
+        }
+        const bool has_row = is_active || !call.steps.offsets;
+        const int64_t at = has_row ? row_of(call.steps, N, t, n) * D + direction : 0;
         CellGradient<float> grad{};
-        if (active[i]) {
-          grad = cell_backward(gate[i], c[i], reset[i] ? 0.f : c_prev[i], dh + grad_h[i],
-                               state.x + grad_c[i], grad_gate[i]);
-          state = make_float2(reset[i] ? 0.f : grad.c_prev, 0.f);
+        if (is_active) {
+          float grad_gate[kGates];  // not worth registers during the product: few ask for it
+#pragma unroll
+          for (int q = 0; q < kGates; q++)
+            grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
+          grad = cell_backward(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
+                               state.x + grad_c[i], grad_gate);
+          state = make_float2(is_reset ? 0.f : grad.c_prev, 0.f);
         } else {
           state.y = dh;
         }
-        if (step < 0) continue;
-        if (active[i] || !call.steps.offsets) {
-          const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+        if (has_row)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
             store<E>(call.grad_preactivations, (at * kGates + q) * H + unit, grad.preactivation[q]);
-        }
 #pragma unroll
         for (int q = 0; q < kGates; q++)
-          exchange.store(unsigned(round), tile, row, q * gate_columns + unit,
+          exchange.store(round, tile, row, q * gate_columns + unit,
                          narrow<E>(grad.preactivation[q]));
       }
       __syncthreads();  // [gradients stored, partial sums used up]

@@ -2,11 +2,12 @@
 //
 // Grid (slices, groups, directions), see Plan. A block owns some hidden units and, one after the
 // other, the batch tiles of its group: it multiplies its rows of W_hh, kept on chip, with h_{t-1}
-// of all units, adds the input's gates (loaded before it waits for the other blocks), updates its
-// cells, and publishes its part of h_t. Rows of the slice are gate-interleaved, so the four gates
-// of a cell are neighbours and the update needs no second pass. c stays in fp32 from step to step;
-// h is fed back as it is stored. Bound: the exchange (about a microsecond per step) for small
-// batches; for larger ones the read of h from L2, N * H elements per block and step.
+// of all units, adds the input's gates and the biases (loaded before it waits for the other
+// blocks), updates its cells, and publishes its part of h_t. Rows of the slice are
+// gate-interleaved, so the four gates of a cell are neighbours and the update needs no second pass.
+// c stays in fp32 from step to step; h is fed back as it is stored. Bound: the exchange (about a
+// microsecond per step) for small batches; for larger ones the read of h from L2, N * H elements
+// per block and step.
 #pragma once
 #include "cell.cuh"
 #include "launch.cuh"
@@ -25,8 +26,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const int D = call.size.D, direction = int(blockIdx.z);
-  const int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
-  const int unit = int(blockIdx.x) * kUnits + local_unit;
+  int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
+  int unit = int(blockIdx.x) * kUnits + local_unit;
   const bool one_thread = threadIdx.x == 0;
   const auto cell_exists = [&](int tile, int row) {
     return row < plan.tile_rows && tile * plan.tile_rows + row < N && unit < H;
@@ -55,16 +56,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         }
         return gather<E>([&](int e) { return column + e < H ? __ldg(w + e) : narrow<E>(0); });
       });
-  float bias[kGates];
-#pragma unroll
-  for (int q = 0; q < kGates; q++)
-    bias[q] = unit < H ? load_or_zero<E>(call.b_ih[direction], q * H + unit) +
-                             load_or_zero<E>(call.b_hh[direction], q * H + unit)
-                       : 0.f;
-
   const Exchange<E> exchange(call.workspace, plan, D, direction);
   const auto publish = [&](int step, int tile, int row, float h) {
-    exchange.store(unsigned(step), tile, row, unit, narrow<E>(h));
+    exchange.store(step, tile, row, unit, narrow<E>(h));
   };
 
   for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
@@ -82,23 +76,28 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   for (int step = 0; step < T; step++) {
     const int t = direction ? T - 1 - step : step;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      bool active[kCells], reset[kCells];
+      unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+      unsigned active = 0, reset = 0;  // a bit per cell
       float x[kCells][kGates];
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride;
         const int n = tile * plan.tile_rows + row;
-        active[i] = cell_exists(tile, row) && takes_part(call.steps, t, n);
-        reset[i] = active[i] && call.steps.reset && call.steps.reset[int64_t(t) * N + n];
-        const int64_t at = active[i] ? row_of(call.steps, N, t, n) * kGates * H + unit : 0;
+        if (cell_exists(tile, row) && takes_part(call.steps, t, n)) active |= 1u << i;
+        if (active >> i & 1 && call.steps.reset && call.steps.reset[int64_t(t) * N + n])
+          reset |= 1u << i;
+        const int64_t at = active >> i & 1 ? row_of(call.steps, N, t, n) * kGates * H + unit : 0;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
-          x[i][q] = active[i] ? load_or_zero<E>(call.x_gates[direction], at + q * H) : 0.f;
+          x[i][q] = active >> i & 1 ? load_or_zero<E>(call.x_gates[direction], at + q * H) +
+                                          load_or_zero<E>(call.b_ih[direction], q * H + unit) +
+                                          load_or_zero<E>(call.b_hh[direction], q * H + unit)
+                                    : 0.f;
       }
 
       if (one_thread) exchange.wait(tile, unsigned(plan.slices) * unsigned(step + 1));
       __syncthreads();  // [h of the step before is there]
-      weights.multiply(exchange.tile(unsigned(step), tile), plan.tile_rows / 8, partials);
+      weights.multiply(exchange.tile(step, tile), plan.tile_rows / 8, partials);
       __syncthreads();  // [partial sums are there]
 
 #pragma unroll
@@ -106,10 +105,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int row = first_row + i * kRowStride;
         if (!cell_exists(tile, row)) continue;
         const int n = tile * plan.tile_rows + row;
+        const bool is_active = active >> i & 1, is_reset = reset >> i & 1;
         float2& state = state_of(tile, row);
-        if (active[i] || !call.steps.offsets) {
+        if (is_active || !call.steps.offsets) {
           Cell<float> cell{};
-          if (active[i]) {
+          if (is_active) {
             float4 recurrent = make_float4(0, 0, 0, 0);
             const float* sums =
                 partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit * 4;
@@ -119,11 +119,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                   *reinterpret_cast<const float4*>(sums + warp * 8 * S::kPartialStride);
               recurrent.x += v.x, recurrent.y += v.y, recurrent.z += v.z, recurrent.w += v.w;
             }
-            if (reset[i]) recurrent = make_float4(0, 0, 0, 0);
-            const float a[kGates] = {
-                x[i][0] + bias[0] + recurrent.x, x[i][1] + bias[1] + recurrent.y,
-                x[i][2] + bias[2] + recurrent.z, x[i][3] + bias[3] + recurrent.w};
-            cell = cell_forward(a, reset[i] ? 0.f : state.x);
+            if (is_reset) recurrent = make_float4(0, 0, 0, 0);
+            const float a[kGates] = {x[i][0] + recurrent.x, x[i][1] + recurrent.y,
+                                     x[i][2] + recurrent.z, x[i][3] + recurrent.w};
+            cell = cell_forward(a, is_reset ? 0.f : state.x);
             state = make_float2(cell.c, cell.h);
           }
           const int64_t at = (row_of(call.steps, N, t, n) * D + direction);

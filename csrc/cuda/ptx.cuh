@@ -52,6 +52,13 @@ DEV unsigned ld_acquire(const unsigned* p) {
   return v;
 }
 
+// The same value, of which the compiler knows nothing: what is computed from it is computed here
+// and not, ahead of a loop, into registers that the loop cannot spare.
+DEV int opaque(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // The dynamic shared memory of the block: all the shared memory there is.
 template <class T>
 DEV T* shared_memory() {

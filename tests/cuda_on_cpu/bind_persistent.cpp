@@ -1,17 +1,10 @@
 // The persistent kernels and the rule that chooses them.
 #include "binding.h"
-#include "persistent_backward.cuh"
-#include "persistent_forward.cuh"
+#include "small_geometry.h"
 
 namespace {
 using namespace lstm_kernels;
 using namespace lstm_kernels::cuda;
-
-// A block small enough that little work takes every turn of the kernels: weights beyond the
-// registers, several batches of loads, warps without work.
-using SmallForward = Shape<2, 1, 2>;
-using SmallBackward = Shape<2, 1, 8>;
-constexpr Geometry kSmall[] = {{2, 1, 2}, {2, 1, 8}};
 
 DataType type_of(const std::string& name) {
   if (name == "float16") return DataType::float16;
@@ -31,7 +24,7 @@ Sizes sizes(int64_t T, int64_t N, int64_t H, int D) { return {T, N, H, H, H, D};
 Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, int multiprocessors,
           const std::string& type, int64_t T, int64_t N, int64_t H, int D) {
   const bool forward = pass_of(pass) == Pass::forward;
-  const Geometry g = geometry == "small"  ? kSmall[forward ? 0 : 1]
+  const Geometry g = geometry == "small"  ? forward ? kSmallForward : kSmallBackward
                      : geometry == "wide" ? (forward ? kForwardGeometries : kBackwardGeometries)[0]
                                           : kForwardGeometries[1];
   return make_plan(pass_of(pass), g, tile_rows, {multiprocessors, 227 * 1024, true}, type_of(type),
@@ -41,18 +34,6 @@ Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, i
 Steps steps(const py::kwargs& a) {
   return {data<int64_t>(a["offsets"]), data<int64_t>(a["lengths"]), data<bool>(a["reset"])};
 }
-template <class Call, class Small, class Kernel>
-void run(const Call& call, const Plan& p, bool small, Small small_kernel, Kernel kernel) {
-  if (!small)
-    check(kernel(call, p, nullptr));
-  else if (call.type == DataType::float16)
-    check(small_kernel(__half(), call, p));
-  else if (call.type == DataType::bfloat16)
-    check(small_kernel(__nv_bfloat16(), call, p));
-  else
-    check(small_kernel(float(), call, p));
-}
-
 void forward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
              int D, const py::kwargs& a) {
   PersistentForward call{};
@@ -69,12 +50,7 @@ void forward(const Plan& p, bool small, const std::string& type, int64_t T, int6
   call.output = data(a["output"]), call.h_n = data(a["h_n"]), call.c_n = data(a["c_n"]);
   call.cell = data(a["cell"]), call.gates = data(a["gates"]);
   call.workspace = data(a["workspace"]);
-  run(
-      call, p, small,
-      []<class E>(E, const PersistentForward& c, const Plan& q) {
-        return launch_persistent_forward<E, SmallForward>(c, q, nullptr);
-      },
-      persistent_forward);
+  check((small ? small_persistent_forward : persistent_forward)(call, p, nullptr));
 }
 
 void backward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
@@ -91,12 +67,7 @@ void backward(const Plan& p, bool small, const std::string& type, int64_t T, int
   call.grad_preactivations = data(a["grad_preactivations"]);
   call.grad_h0 = data(a["grad_h0"]), call.grad_c0 = data(a["grad_c0"]);
   call.workspace = data(a["workspace"]);
-  run(
-      call, p, small,
-      []<class E>(E, const PersistentBackward& c, const Plan& q) {
-        return launch_persistent_backward<E, SmallBackward>(c, q, nullptr);
-      },
-      persistent_backward);
+  check((small ? small_persistent_backward : persistent_backward)(call, p, nullptr));
 }
 }  // namespace
 

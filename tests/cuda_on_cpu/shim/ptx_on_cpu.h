@@ -32,6 +32,8 @@ inline unsigned ld_acquire(const unsigned* p) {
   return v;
 }
 
+inline int opaque(int v) { return v; }
+
 template <class T>
 T* shared_memory() {
   return static_cast<T*>(machine::shared_memory());

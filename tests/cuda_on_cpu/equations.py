@@ -75,7 +75,7 @@ def forward(steps, x_gates, w_hh, bias, h0, c0, store, operand):
 
 def backward(steps, w_hh, c0, cell, gates, grads, store, operand):
     """From saved cell (R, D, H) and gates (R, D, 4, H); grads maps names to arrays, all present."""
-    _, D, H = cell.shape
+    D = cell.shape[1]
     out = {
         "grad_preactivations": np.zeros(gates.shape),
         "grad_h0": grads["grad_h_n"].copy(),

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+import equations
 import numpy as np
-import reference
 import torch
 
 
 def module():
-    """The module built by build.py, which the caller has put on sys.path."""
+    """The module built by build_module.py, which the caller has put on sys.path."""
     import cuda_on_cpu
 
     return cuda_on_cpu
@@ -57,7 +57,7 @@ def tolerance(dtype, expected):
 
 @dataclass
 class Case:
-    """One layer. `ragged` is None, "packed", "lengths" or "reset"; `given` names optional inputs."""
+    """One layer. `ragged`: None, "packed", "lengths" or "reset"; `given` names optional inputs."""
 
     dtype: str
     T: int
@@ -76,14 +76,14 @@ class Case:
         T, N = self.T, self.N
         lengths = np.sort(rng.integers(1, T + 1, N))[::-1].copy()
         lengths[0] = T
-        self.steps = reference.Steps(T, N)
+        self.steps = equations.Steps(T, N)
         if self.ragged == "packed":
             sizes = np.array([(lengths > t).sum() for t in range(T)])
-            self.steps = reference.Steps(T, N, batch_sizes=sizes)
+            self.steps = equations.Steps(T, N, batch_sizes=sizes)
         elif self.ragged == "lengths":  # in any order, and none at all
-            self.steps = reference.Steps(T, N, lengths=rng.permutation(lengths - (lengths == 1)))
+            self.steps = equations.Steps(T, N, lengths=rng.permutation(lengths - (lengths == 1)))
         elif self.ragged == "reset":
-            self.steps = reference.Steps(T, N, reset=rng.random((T, N)) < 0.3)
+            self.steps = equations.Steps(T, N, reset=rng.random((T, N)) < 0.3)
 
     def random(self, shape, scale):
         return rounded(scale * self.rng.uniform(-1, 1, shape), self.dtype)
@@ -109,7 +109,8 @@ class Case:
         workspace = np.full(plan.workspace_bytes, 0xFF, np.uint8)
         kernel(
             plan, self.geometry == "small", self.dtype, self.T, self.N, self.H, self.D,
-            offsets=offsets, lengths=steps.lengths, reset=steps.reset, workspace=workspace, **arrays,
+            offsets=offsets, lengths=steps.lengths, reset=steps.reset, workspace=workspace,
+            **arrays,
         )  # fmt: skip
         for name, array in before.items():
             if name not in outputs:
@@ -147,7 +148,7 @@ def run_forward(case):
         "c0": case.random((D, N, H), 2),
     }
     values = {k: v if k in case.given else 0 * v for k, v in values.items()}
-    expected = reference.forward(
+    expected = equations.forward(
         case.steps, x_gates, w_hh, values["b_ih"] + values["b_hh"], values["h0"], values["c0"],
         lambda v: rounded(v, dtype), operand(dtype),
     )  # fmt: skip
@@ -188,7 +189,7 @@ def run_backward(case, signals=SIGNALS):
         "grad_cell": (R, D, H), "grad_gates": (R, D, 4, H),
     }  # fmt: skip
     grads = {k: case.random(shape, 0.5) * (k in signals) for k, shape in shapes.items()}
-    expected = reference.backward(
+    expected = equations.backward(
         case.steps, w_hh, c0, cell, gates, grads, lambda v: rounded(v, dtype), operand(dtype)
     )
     arrays = {

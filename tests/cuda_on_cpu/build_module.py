@@ -1,0 +1,62 @@
+"""Compiles the CUDA sources as plain C++ into the module `cuda_on_cpu`.
+
+python tests/cuda_on_cpu/build_module.py [thread|address]    # prints where the module lies
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent.resolve()
+KERNELS = HERE.parents[1] / "csrc" / "cuda"
+FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+
+
+def build(sanitizer=None, kernels=KERNELS, shim=HERE / "shim", cache=HERE / "build"):
+    """Returns the folder of the module; compiles only what is not in the cache.
+
+    `sanitizer` is None, "thread" or "address". It sees the kernels, not the machine under them nor
+    the binding above.
+    """
+    import pybind11
+
+    cache.mkdir(parents=True, exist_ok=True)
+    include = [f"-I{d}" for d in (kernels, shim, HERE)]
+    include += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
+    sanitize = [f"-fsanitize={sanitizer}"] if sanitizer else []
+
+    def compile_unit(source):
+        flags = [*FLAGS, *(sanitize if source.suffix == ".cu" else [])]
+        command = ["g++", *flags, *include, "-x", "c++", source]
+        # Every file that goes in, named by its content: a copy of the sources shares the objects.
+        listed = subprocess.run([*command, "-MM", "-MT", ""], check=True, capture_output=True)
+        files = listed.stdout.decode().lstrip(" :").replace("\\\n", " ").split()
+        digest = hashlib.sha256(repr((flags, pybind11.__version__, sys.version)).encode())
+        for file in files:
+            digest.update(Path(file).read_bytes())
+        out = cache / f"{source.name}.{digest.hexdigest()[:16]}.o"
+        if not out.exists():
+            partial = out.with_suffix(f".{os.getpid()}")
+            subprocess.run([*command, "-c", "-o", partial], check=True)
+            partial.rename(out)
+        return out
+
+    units = [*sorted(HERE.glob("*.cpp")), *sorted(HERE.glob("*.cu")), *sorted(kernels.glob("*.cu"))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_unit, [*units, shim / "machine.cpp"]))
+    digest = hashlib.sha256(repr((objects, sanitize)).encode()).hexdigest()[:16]
+    module = cache / digest / f"cuda_on_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not module.exists():
+        module.parent.mkdir(exist_ok=True)
+        partial = module.with_suffix(f".{os.getpid()}")
+        subprocess.run(["g++", "-shared", *sanitize, *objects, "-o", partial], check=True)
+        partial.rename(module)
+    return module.parent
+
+
+if __name__ == "__main__":
+    print(build(*sys.argv[1:]))

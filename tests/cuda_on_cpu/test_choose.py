@@ -1,0 +1,90 @@
+"""The rule that picks a CUDA path, on figures of real devices."""
+
+import pytest
+
+H200 = {"multiprocessors": 132, "shared_bytes": 227 * 1024, "cooperative": True}
+RTX_5090 = {"multiprocessors": 170, "shared_bytes": 99 * 1024, "cooperative": True}
+
+
+@pytest.fixture(autouse=True)
+def no_path_forced(monkeypatch):
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH", raising=False)
+
+
+@pytest.fixture
+def choose(machine):
+    def choose(pass_="forward", dtype="bfloat16", T=512, N=16, H=512, P=None, D=1, tf32=True,
+               device=H200):  # fmt: skip
+        return machine.choose(
+            pass_, device["multiprocessors"], device["shared_bytes"], device["cooperative"],
+            dtype, tf32, T, N, H, H if P is None else P, D,
+        )  # fmt: skip
+
+    return choose
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("H", [40, 129, 256, 512, 1000])
+def test_small_batches_run_persistent(choose, pass_, dtype, H):
+    for N in (1, 4, 8, 16):
+        assert choose(pass_, dtype, N=N, H=H).persistent
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"dtype": "float64"},
+        {"dtype": "float32", "tf32": False},
+        {"P": 100},
+        {"T": 3},
+        {"T": 0},
+        {"N": 0},
+        {"H": 2500},
+        {"N": 256, "H": 1024},
+        {"device": {**H200, "cooperative": False}},
+        {"T": 2**31},
+    ],
+    ids=str,
+)
+def test_the_rest_runs_step_by_step(choose, case):
+    assert not choose(**case).persistent
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+@pytest.mark.parametrize("device", [H200, RTX_5090], ids=["H200", "RTX 5090"])
+@pytest.mark.parametrize("forced", [None, "persistent"])
+def test_a_plan_fits_the_device_and_covers_the_layer(choose, pass_, device, forced, monkeypatch):
+    if forced:
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", forced)
+    plans = 0
+    for dtype in ("bfloat16", "float32"):
+        for N in (1, 8, 9, 63, 64, 256, 1000):
+            for H in (1, 40, 129, 512, 777, 1024, 1500, 2048):
+                for D in (1, 2):
+                    plan = choose(pass_, dtype, N=N, H=H, D=D, device=device)
+                    if not plan.persistent:
+                        continue
+                    plans += 1
+                    blocks = plan.slices * plan.groups * D
+                    assert blocks <= device["multiprocessors"]
+                    assert plan.shared_bytes <= device["shared_bytes"]
+                    assert plan.slices * plan.units >= H > (plan.slices - 1) * plan.units
+                    assert plan.tiles * plan.tile_rows >= N > (plan.tiles - 1) * plan.tile_rows
+                    assert plan.groups <= plan.tiles
+                    assert plan.tile_rows % 8 == 0
+                    assert 8 <= plan.tile_rows <= 32
+                    assert plan.workspace_bytes % 16 == 0
+    assert plans > 50
+
+
+def test_the_environment_forces_a_path(choose, monkeypatch):
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
+    assert not choose().persistent
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    assert choose(T=1).persistent
+    assert choose(N=256, H=1024).persistent
+    assert not choose(dtype="float64").persistent  # what cannot run persistent never does
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "fast")
+    with pytest.raises(ValueError, match="must be 'persistent' or 'step'"):
+        choose()
