@@ -1,6 +1,5 @@
 """What the build says where something is missing: one message, and the command that mends it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
