@@ -22,6 +22,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 BASE := $(VENV)/torch-$(TORCH)
 CPP := csrc tests benchmarks
+# cmake and ninja come from there too.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test bench memory gpu lint format wheel-check test-clients build clean
 .NOTPARALLEL:

@@ -4,7 +4,7 @@ The tiles of csrc/cpu/panels.h run at the FMA peak only while their sums, weight
 stay in registers. One spilled register costs 10 to 30% and no test of values notices, so this looks
 at the innermost loops of every `tile` and `tile_pair` in the given object files.
 
-    python tools/check_codegen.py build/**/kernels_*.dir/**/kernels.cpp.o
+    python .ci/check_codegen.py build/**/kernels_*.dir/**/kernels.cpp.o
 
 Exits with 1 and names each offending loop; needs binutils' objdump.
 """
