@@ -13,7 +13,8 @@ from ._version import __version__
 def show_config() -> None:
     """Print versions, the CPU's instruction set, threads and CUDA kernels, one fact per line."""
     chosen, _, compiled = torch.ops.lstm_kernels._cpu_isa().partition(" of ")
-    cuda = _load.cuda_problem
+    problem = _load.cuda_problem
+    cuda = f"none: {problem}" if problem else torch.ops.lstm_kernels._cuda_architectures()
     facts = {
         "lstm_kernels": __version__,
         "torch": torch.__version__,
@@ -21,7 +22,7 @@ def show_config() -> None:
         "platform": platform.platform(),
         "CPU kernels": f"{chosen} (compiled: {compiled})",
         "threads": str(torch.get_num_threads()),
-        "CUDA kernels": f"none: {cuda}" if cuda else "yes",
+        "CUDA kernels": cuda,
     }
     for name, value in facts.items():
         print(f"{name}: {value}")

@@ -1,5 +1,6 @@
-"""The CUDA ops from their arguments to their results: unpacking, choice of path, the order of kernels
-and products, and the kernels of a single step, run on the CPU against the equations in float64.
+"""The CUDA ops from arguments to results, run on the CPU against the equations in float64.
+
+That is unpacking, the choice of path, the order of kernels and products, and the kernels of a step.
 
 Only the matrix products, the device and the stream are stand-ins (ops/device_on_cpu.cpp). The
 persistent kernels have tests of their own; here they show that the ops hand them what they need.
@@ -40,7 +41,7 @@ def poison():
 class Case:
     """A random layer and input; every third one without biases, every fourth without states."""
 
-    def __init__(self, dtype, T, N, I, H, P=None, D=1, ragged=None, seed=0):
+    def __init__(self, dtype, T, N, inputs, H, P=None, D=1, ragged=None, seed=0):
         draw = torch.Generator().manual_seed(seed)
 
         def uniform(*size):
@@ -50,16 +51,16 @@ class Case:
         has_biases, h_size = seed % 3 > 0, P or H
         weights = []
         for _ in range(D):
-            weights += [uniform(4 * H, I), uniform(4 * H, h_size)]
+            weights += [uniform(4 * H, inputs), uniform(4 * H, h_size)]
             weights += [uniform(4 * H), uniform(4 * H)] if has_biases else []
             weights += [uniform(P, H)] if P else []
         batch_sizes = lengths = reset = None
-        self.x = uniform(T, N, I)
+        self.x = uniform(T, N, inputs)
         if ragged == "packed":
             last = torch.randint(1, T + 1, (N,), generator=draw).sort(descending=True).values
             last[0] = T
             batch_sizes = (torch.arange(T)[:, None] < last).sum(1)
-            self.x = uniform(int(batch_sizes.sum()), I)
+            self.x = uniform(int(batch_sizes.sum()), inputs)
         elif ragged == "lengths":
             lengths = torch.randint(0, T + 1, (N,), generator=draw)
         elif ragged == "reset":
@@ -111,7 +112,8 @@ def check(ops, case, absent=(), allow_tf32=False):
     assert_agree(got, expected, GRAD_NAMES, case.dtype)
 
 
-SIZES = (  # N, I, H, P: one sequence, few, more than the fused kernel takes, with projection
+# N, input size, H, P: one sequence, few, more than the fused kernel takes, with projection
+SIZES = (
     (1, 3, 5, None),
     (3, 8, 8, None),
     (9, 2, 4, None),
@@ -175,17 +177,17 @@ def test_the_layout_of_the_input_does_not_matter(ops, monkeypatch, size):
     for T in (1, 6):
         case = Case(torch.float32, T, *size, seed=1)
         contiguous = case.x
-        N, I = size[:2]
+        N, inputs = size[:2]
         layouts = (
             contiguous.transpose(0, 1).contiguous().transpose(0, 1),
-            torch.cat([contiguous, contiguous], -1)[..., :I],
+            torch.cat([contiguous, contiguous], -1)[..., :inputs],
             torch.stack([contiguous, contiguous], 1)[:, 0],
         )
         expected = case.forward(ops)
         for case.x in layouts:
             for got, wanted in zip(case.forward(ops), expected, strict=True):
                 assert torch.equal(got, wanted)
-        case.x = contiguous[:, :1].expand(T, N, I)
+        case.x = contiguous[:, :1].expand(T, N, inputs)
         got = case.forward(ops)
         case.x = case.x.contiguous()
         assert all(map(torch.equal, got, case.forward(ops)))
@@ -245,10 +247,10 @@ def test_no_sequences(ops):
 @pytest.mark.parametrize("N", [1, 2, 9, 17])
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_a_step_on_its_own(ops, dtype, N):
-    for seed, (I, H) in enumerate([(3, 5), (8, 16), (24, 8)]):
-        draw = Case(dtype, 1, N, I, H, seed=seed + 1).uniform
-        x, h0, c0 = draw(N, I), draw(N, H), draw(N, H)
-        weights = draw(4 * H, I), draw(4 * H, H)
+    for seed, (inputs, H) in enumerate([(3, 5), (8, 16), (24, 8)]):
+        draw = Case(dtype, 1, N, inputs, H, seed=seed + 1).uniform
+        x, h0, c0 = draw(N, inputs), draw(N, H), draw(N, H)
+        weights = draw(4 * H, inputs), draw(4 * H, H)
         biases = (draw(4 * H), draw(4 * H)) if seed else (None, None)
         results = ops._cell_forward(x, h0, c0, *weights, *biases, True)
         expected = reference.cell_forward(*exact((x, h0, c0, *weights, *biases)))
@@ -292,5 +294,5 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
     for sizes in ([rows], [1, 2, rows - 3], [2, 0, rows - 2], [2, 1]):
         arguments = [packed.x, packed.h0, packed.c0, *packed.layer, True, True]
         arguments[6] = torch.tensor(sizes)
-        with pytest.raises(RuntimeError, match="batch_sizes|h0"):
+        with pytest.raises(RuntimeError, match=r"batch_sizes|h0"):
             ops._sequence_forward(*arguments)
