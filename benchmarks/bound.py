@@ -1,11 +1,13 @@
 """The bound of this machine, measured beside the results, and what it means for a case."""
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
 import tempfile
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from .cases import Case
@@ -32,15 +34,19 @@ class Bound:
 
     def seconds(self, case: Case, threads: int) -> float:
         """The least time that `case` can take: arithmetic at the peak, or, where that takes longer,
-        reading the recurrent weights once a step from the cache level that holds a thread's share.
+        reading the recurrent weights once a step.
 
-        16-bit weights are multiplied in float32, so their peak is that of float32.
+        Each thread reads its share of them, as much of it as fits from the first cache, what more
+        fits the second from there, and so on. 16-bit weights are multiplied in float32, so their
+        peak is that of float32.
         """
         peak = (self.float64 if case.dtype == "float64" else self.float32)[threads]
         share = case.recurrent_bytes / threads
-        level = sum(share > size for size in self.caches)
-        reading = case.recurrent_reads * case.recurrent_bytes / self.read[threads][level]
-        return max(case.flops / peak, reading)
+        reading, held = 0.0, 0.0
+        for size, rate in zip([*self.caches, math.inf], self.read[threads], strict=True):
+            reading += max(0.0, min(share, size) - held) / (rate / threads)
+            held = size
+        return max(case.flops / peak, case.recurrent_reads * reading)
 
     def to_json(self) -> dict[str, object]:
         """The peaks as JSON can hold them."""
@@ -66,14 +72,17 @@ def measure(threads: list[int], isa: str) -> Bound | None:
     def best(function, *arguments):
         return max(function(*arguments, ctypes.c_double(SECONDS)) for _ in range(TRIES))
 
-    # Half of a cache, so that it surely stays there; for memory, several times the last cache.
-    buffers = [size // 2 for size in bound.caches] + [4 * bound.caches[-1]]
+    # A buffer is far larger than the cache before and fits well into its own, which on a virtual
+    # machine others may share; for memory, it is several times the last cache.
+    buffers = [bound.caches[0] // 2]
+    buffers += [min(size // 2, 4 * before) for before, size in pairwise(bound.caches)]
+    buffers += [4 * bound.caches[-1]]
     for count in threads:
         bound.float32[count] = best(probe.fma_rate_f32, ctypes.c_int(count))
         bound.float64[count] = best(probe.fma_rate_f64, ctypes.c_int(count))
-        sizes = [size // count if size >= bound.caches[-1] // 2 else size for size in buffers]
+        shared = [*buffers[:-2], *(size // count for size in buffers[-2:])]
         bound.read[count] = [
-            best(probe.read_rate, ctypes.c_int(count), ctypes.c_size_t(size)) for size in sizes
+            best(probe.read_rate, ctypes.c_int(count), ctypes.c_size_t(size)) for size in shared
         ]
     return bound
 

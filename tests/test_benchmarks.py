@@ -114,9 +114,10 @@ def test_operations_and_bytes_are_counted_by_hand():
 
 def test_the_bound_is_the_larger_of_arithmetic_and_reading():
     rates = bound.Bound([1000, 100_000], {1: 1e9}, {1: 1e8}, {1: [1e9, 1e8, 1e7]})
-    many, one = Case(10, 1000, 32), Case(10, 1, 32)  # W_hh: 16,384 bytes, in the second cache
+    many, one = Case(10, 1000, 32), Case(10, 1, 32)  # W_hh: 16,384 bytes
     assert rates.seconds(many, 1) == pytest.approx(many.flops / 1e9)
-    assert rates.seconds(one, 1) == pytest.approx(10 * 16384 / 1e8)
+    # Of them 1000 from the first cache, the rest from the second.
+    assert rates.seconds(one, 1) == pytest.approx(10 * (1000 / 1e9 + 15384 / 1e8))
     wide = Case(10, 1000, 32, dtype="float64")
     assert rates.seconds(wide, 1) == pytest.approx(wide.flops / 1e8)
 

@@ -142,15 +142,14 @@ def run(options: argparse.Namespace, corpus: Corpus, sentence: str, world: World
 
     model = models["lstm_kernels.LSTM"]
     torch.manual_seed(options.seed)
-    prompt = validation[:20]
-    sample = corpus.decode(model.sample(prompt, options.sample))
-    print(f"\nText sampled after {corpus.decode(prompt)!r}:\n\n{sample}\n")
+    tokens = corpus.encode(sentence).to(world.device)
+    sample = corpus.decode(model.sample(tokens, options.sample))
+    print(f"\nText sampled after {sentence!r}:\n\n{sample}\n")
 
     picture = options.output / "states.png"
-    tokens = corpus.encode(sentence).to(world.device)
     stretch = validation[: len(validation) // 8 * 8].view(8, -1).t()
     draw(model, sentence, tokens, stretch, picture)
-    print(f"Cell state, hidden state and forget gate over {sentence!r}: {picture}")
+    print(f"Cell state, hidden state and forget gate along that sentence: {picture}")
 
     measured = {
         "bits_per_character": bits,

@@ -68,7 +68,7 @@ def draw(model: CharacterModel, sentence: str, tokens: Tensor, corpus: Tensor, p
     figure.legend(
         [Line2D([], [], color=colour, linewidth=2.5) for colour in COLOURS],
         [f"unit {unit}: {steps(half_lives[unit])}" for unit in units],
-        title="A unit keeps half of what its cell stores for so many characters",
+        title="Half-life of what the cell stores, in characters",
         loc="outside upper center",
         ncols=len(units),
         frameon=False,

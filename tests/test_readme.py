@@ -1,0 +1,45 @@
+"""What README.md says is true: its examples run, its numbers are those of committed results."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.summary import lines
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_run_in_their_order():
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(examples) >= 3
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    assert names["output"].shape == (100, 8, 128)
+    assert names["i"].shape == names["o"].shape == (100, 8, 2, 64)
+    assert names["lstm"].weight_hh_l0.grad.abs().sum() > 0
+
+
+def test_every_line_of_the_table_is_a_committed_result():
+    links = re.findall(r"\((benchmarks/results/[^)/]+)/[a-z]+\.json\)", README)
+    assert links
+    for folder in dict.fromkeys(links):
+        for line in lines(ROOT / folder):
+            assert line in README, f"run python -m benchmarks.summary {folder} into the README"
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        if not link.startswith("http"):
+            assert (ROOT / link).exists(), link
+
+
+def test_a_folder_without_results_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no results in"):
+        list(lines(tmp_path))
