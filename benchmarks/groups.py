@@ -71,11 +71,10 @@ def groups(full: bool) -> dict[str, Group]:
     """All groups by name, with thinned grids or the full ones."""
     some = dict.fromkeys(LOOPS, loops_take_part)
     peers = NATIVE | ONNX | LOOPS
-    # Few steps, because without instructions for them nn.LSTM takes seconds in 16-bit dtypes.
     narrow = [
-        Case(32, n, 256, dtype=dtype)
+        Case(128, n, h, dtype=dtype)
         for dtype in ("bfloat16", "float16", "float64")
-        for n in (1, 16)
+        for n, h in ((1, 256), (16, 256), (64, 512))
     ]
     plain = [Case(128, 1, 256), Case(128, 16, 256)]
     ragged = [

@@ -20,7 +20,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _batching, ops, reference
-from ._products import input_weight_gradient, projection_gradient, recurrent_gradient
+from ._products import (
+    input_gradient,
+    input_weight_gradient,
+    projection_gradient,
+    recurrent_gradient,
+    rows_within,
+)
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -59,9 +65,16 @@ def sequence(
         return reference.sequence_forward(
             input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset
         )
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _Sequence.apply(  # type: ignore[no-untyped-call]
-        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights
-    )
+    arguments = (input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights)
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _Sequence.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
+    return result
+
+
+def recomputed_sequence(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
+    if _forward_mode():
+        return sequence(*arguments)[:3]
+    result: tuple[Tensor, Tensor, Tensor] = _RecomputedSequence.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -77,8 +90,20 @@ def cell(
     """Differentiable step: h, c and gates."""
     if _forward_mode():
         return reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    result: tuple[Tensor, Tensor, Tensor] = _Cell.apply(input, h0, c0, w_ih, w_hh, b_ih, b_hh)  # type: ignore[no-untyped-call]
+    arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    result: tuple[Tensor, Tensor, Tensor] = _Cell.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
     return result
+
+
+def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Views in place of tensors given twice, say as h0 and c0, which torch.compile refuses."""
+    if not torch.compiler.is_compiling():
+        return arguments
+    distinct: list[Any] = []
+    for value in arguments:
+        again = isinstance(value, Tensor) and any(value is other for other in distinct)
+        distinct.append(value.view_as(value) if again else value)
+    return tuple(distinct)
 
 
 def _sequence_backward(
@@ -173,93 +198,156 @@ class _Sequence(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(
-        ctx: Any,
-        grad_output: Tensor | None,
-        grad_h_n: Tensor | None,
-        grad_c_n: Tensor | None,
-        grad_cell: Tensor | None,
-        grad_gates: Tensor | None,
-    ) -> Any:
-        input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights = (
-            ctx.saved_tensors
-        )
-        needs_input, needs_h0, needs_c0, _, _, _, _, _, *needs_weights = ctx.needs_input_grad
-        with _full_precision(cell):
-            grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
-                grad_output,
-                grad_h_n,
-                grad_c_n,
-                grad_cell,
-                grad_gates,
-                c0,
-                batch_sizes,
-                lengths,
-                reset,
-                cell,
-                gates,
-                ctx.has_biases,
-                ctx.bidirectional,
-                *weights,
-            )
-            directions = reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
-            wanted = reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
-            z = grad_z.flatten(-2)  # (T, N, D, 4*H), or packed (R, D, 4*H)
-            h = output.unflatten(-1, (len(directions), -1))
-            grads: list[Tensor | None] = []
-            for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
-                z_d = z.select(-2, d)
-                grads.append(input_weight_gradient(z_d, input) if want.w_ih else None)
-                grads.append(
-                    recurrent_gradient(
-                        z_d,
-                        h.select(-2, d),
-                        None if h0 is None else h0[d],
-                        d == 1,
-                        batch_sizes,
-                        lengths,
-                        reset,
-                    )
-                    if want.w_hh
-                    else None
-                )
-                if ctx.has_biases:
-                    bias = z_d.flatten(0, -2).sum(0) if want.b_ih or want.b_hh else None
-                    grads += [bias if want.b_ih else None, bias if want.b_hh else None]
-                if w.w_hr is not None:
-                    grads.append(
-                        projection_gradient(
-                            grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
-                            gates.select(-3, d),
-                            cell.unflatten(-1, (len(directions), -1)).select(-2, d),
-                        )
-                        if want.w_hr
-                        else None
-                    )
-            grad_input = None
-            if needs_input:
-                w_ih = torch.cat([w.w_ih for w in directions]) if ctx.bidirectional else weights[0]
-                grad_input = z.flatten(-2) @ w_ih
-        return (
-            grad_input,
-            grad_h0 if needs_h0 else None,
-            grad_c0 if needs_c0 else None,
-            *(None,) * 5,
-            *grads,
-        )
+    @_batching.of_batched_gradients
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        return _sequence_gradients(ctx, grads, ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        size = info.batch_size
-        _refuse_mapped_batch_sizes(in_dims[3])
-        if any(dim is not None for dim in in_dims[8:]):
-            return _batching.one_by_one(sequence, arguments, in_dims, size)
-        rows = 1 if arguments[3] is None else 0  # where the batch is: (T, N, ...) or (R, ...)
-        axes = (rows, 1, 1, None, 0, 1, None, None, *(None,) * len(arguments[8:]))
-        folded = _batching.fold_arguments(arguments, in_dims, axes, size)
-        if folded[3] is not None:
-            folded[3] = folded[3] * size
-        return _batching.unfold(sequence(*folded), (rows, 1, 1, rows, rows), size)
+        return _mapped_sequence(sequence, info.batch_size, in_dims, arguments)
+
+
+class _RecomputedSequence(torch.autograd.Function):
+    """One layer over a sequence that saves its arguments alone: the forward pass runs again.
+
+    The same call on the same arguments gives the same bits, so gradients are those of _Sequence.
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | None,
+        reset: Tensor | None,
+        has_biases: bool,
+        bidirectional: bool,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return ops.sequence_forward(
+            input,
+            h0,
+            c0,
+            weights,
+            has_biases,
+            bidirectional,
+            batch_sizes,
+            lengths,
+            reset,
+            False,
+            False,
+        )[:3]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        ctx.has_biases, ctx.bidirectional = inputs[6:8]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[:6], *inputs[8:])
+
+    @staticmethod
+    @_batching.of_batched_gradients
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        data, weights = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        with _full_precision(data[0]):
+            if wanted(*data[:3], *weights):
+                again = sequence(*data, ctx.has_biases, ctx.bidirectional, *weights)
+            else:
+                again = _Sequence.forward(*data, ctx.has_biases, ctx.bidirectional, *weights)
+        output, _, _, cell, gates = again
+        saved = (*data, output, cell, gates, *weights)
+        return _sequence_gradients(ctx, (*grads, None, None), saved)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
+        return _mapped_sequence(recomputed_sequence, info.batch_size, in_dims, arguments)
+
+
+def _mapped_sequence(
+    function: Callable[..., Sequence[Tensor]],
+    size: int,
+    in_dims: Sequence[int | None],
+    arguments: Sequence[Any],
+) -> _batching.Outputs:
+    """`sequence` or `recomputed_sequence` of arguments with a mapped axis."""
+    _refuse_mapped_batch_sizes(in_dims[3])
+    if any(dim is not None for dim in in_dims[8:]):
+        return _batching.one_by_one(function, arguments, in_dims, size)
+    rows = 1 if arguments[3] is None else 0  # where the batch is: (T, N, ...) or (R, ...)
+    axes = (rows, 1, 1, None, 0, 1, None, None, *(None,) * len(arguments[8:]))
+    folded = _batching.fold_arguments(arguments, in_dims, axes, size)
+    if folded[3] is not None:
+        folded[3] = folded[3] * size
+    results = function(*folded)
+    return _batching.unfold(results, (rows, 1, 1, rows, rows)[: len(results)], size)
+
+
+def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> Any:
+    """Gradients of the arguments of _Sequence from those of its results and from what it saves."""
+    input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights = saved
+    needs_input, needs_h0, needs_c0, _, _, _, _, _, *needs_weights = ctx.needs_input_grad
+    with _full_precision(cell):
+        grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
+            *grads,
+            c0,
+            batch_sizes,
+            lengths,
+            reset,
+            cell,
+            gates,
+            ctx.has_biases,
+            ctx.bidirectional,
+            *weights,
+        )
+        directions = reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
+        wanted = reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
+        z = grad_z.flatten(-2)  # (T, N, D, 4*H), or packed (R, D, 4*H)
+        h = output.unflatten(-1, (len(directions), -1))
+        within = rows_within(lengths, input.shape[0])
+        of_weights: list[Tensor | None] = []
+        for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
+            z_d = z.select(-2, d)
+            of_weights.append(
+                input_weight_gradient(z_d, input, lengths, within) if want.w_ih else None
+            )
+            of_weights.append(
+                recurrent_gradient(
+                    z_d,
+                    h.select(-2, d),
+                    None if h0 is None else h0[d],
+                    d == 1,
+                    batch_sizes,
+                    lengths,
+                    within,
+                    reset,
+                )
+                if want.w_hh
+                else None
+            )
+            if ctx.has_biases:
+                bias = z_d.flatten(0, -2).sum(0) if want.b_ih or want.b_hh else None
+                of_weights += [bias if want.b_ih else None, bias if want.b_hh else None]
+            if w.w_hr is not None:
+                of_weights.append(
+                    projection_gradient(
+                        grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
+                        gates.select(-3, d),
+                        cell.unflatten(-1, (len(directions), -1)).select(-2, d),
+                    )
+                    if want.w_hr
+                    else None
+                )
+        grad_input = None
+        if needs_input:
+            w_ih = torch.cat([w.w_ih for w in directions]) if ctx.bidirectional else weights[0]
+            grad_input = input_gradient(z.flatten(-2), w_ih, within)
+    return (
+        grad_input,
+        grad_h0 if needs_h0 else None,
+        grad_c0 if needs_c0 else None,
+        *(None,) * 5,
+        *of_weights,
+    )
 
 
 class _SequenceBackward(torch.autograd.Function):
@@ -306,6 +394,7 @@ class _SequenceBackward(torch.autograd.Function):
         ctx.save_for_backward(*tensors, *inputs[13:])
 
     @staticmethod
+    @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         *tensors, cell, gates = ctx.saved_tensors[:11]
         weights = ctx.saved_tensors[11:]
@@ -355,6 +444,7 @@ class _Cell(torch.autograd.Function):
         ctx.save_for_backward(input, h0, c0, w_ih, w_hh, c, gates)
 
     @staticmethod
+    @_batching.of_batched_gradients
     def backward(
         ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, grad_gates: Tensor | None
     ) -> Any:
@@ -394,6 +484,7 @@ class _CellBackward(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
+    @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         return tuple(_pullback(reference.cell_backward, ctx.saved_tensors, grads))
 

@@ -7,6 +7,7 @@ they are computed one after the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,3 +71,41 @@ def one_by_one(
     ]
     stacked = tuple(torch.stack(values) for values in zip(*results, strict=True))
     return stacked, (0,) * len(stacked)
+
+
+def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A Function's backward, also for gradients that autograd itself has mapped.
+
+    is_grads_batched and torch.autograd.functional with vectorize=True map them by a vmap that is
+    older than torch.func and knows few operations; here torch.func.vmap takes its place.
+    """
+
+    @functools.wraps(backward)
+    def with_batched(ctx: Any, *grads: Tensor | None) -> Any:
+        if torch.compiler.is_compiling():
+            return backward(ctx, *grads)
+        legacy = torch._C._functorch.is_legacy_batchedtensor
+        batched = [k for k, grad in enumerate(grads) if grad is not None and legacy(grad)]
+        if not batched:
+            return backward(ctx, *grads)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        present: list[int] = []
+        results: list[Tensor | None] = []
+
+        def of_one(*values: Tensor) -> list[Tensor]:
+            one = list(grads)
+            for k, value in zip(batched, values, strict=True):
+                one[k] = value
+            results[:] = backward(ctx, *one)
+            present[:] = [k for k, value in enumerate(results) if value is not None]
+            return [value for value in results if value is not None]
+
+        mapped = torch.func.vmap(of_one)(
+            *(torch._remove_batch_dim(grads[k], level, 1, 0) for k in batched)
+        )
+        for k, value in zip(present, mapped, strict=True):
+            results[k] = torch._add_batch_dim(value, 0, level)
+        return tuple(results)
+
+    return with_batched

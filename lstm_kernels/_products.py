@@ -10,9 +10,42 @@ import torch
 from torch import Tensor
 
 
-def input_weight_gradient(z: Tensor, x: Tensor) -> Tensor:
+def rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
+    """Rows t * N + n of the steps before each end, so that products need no others.
+
+    None without lengths, and where their number cannot be known: on a device, without waiting for
+    it, in a traced graph, under vmap.
+    """
+    if (
+        lengths is None
+        or lengths.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(lengths)
+    ):
+        return None
+    return (torch.arange(steps)[:, None] < lengths).flatten().nonzero().squeeze(1)
+
+
+def input_gradient(z: Tensor, w_ih: Tensor, within: Tensor | None) -> Tensor:
+    """Gradient of the input, (T, N, I) or (R, I), from z and w_ih of all directions."""
+    if within is None:
+        return z @ w_ih
+    rows = z.flatten(0, 1).index_select(0, within) @ w_ih
+    padded = rows.new_zeros(z.shape[0] * z.shape[1], rows.shape[1])
+    return padded.index_copy(0, within, rows).unflatten(0, z.shape[:2])
+
+
+def input_weight_gradient(
+    z: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None
+) -> Tensor:
     """Gradient of w_ih, (4*H, I), from the input, (T, N, I) or (R, I)."""
-    return z.flatten(0, -2).mT @ x.reshape(-1, x.shape[-1])
+    z, rows = z.flatten(0, -2), x.reshape(-1, x.shape[-1])
+    if within is not None:
+        z, rows = z.index_select(0, within), rows.index_select(0, within)
+    elif lengths is not None:  # z is zero past the ends; the input may be anything, NaN included
+        past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
+        rows = rows.masked_fill(past.flatten().unsqueeze(-1), 0)
+    return z.mT @ rows
 
 
 def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
@@ -28,6 +61,7 @@ def recurrent_gradient(
     reverse: bool,
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
+    within: Tensor | None,
     reset: Tensor | None,
 ) -> Tensor:
     """Gradient of w_hh, (4*H, P): every row of z meets the hidden state that came before it.
@@ -36,15 +70,22 @@ def recurrent_gradient(
         h: the hidden state after each step, (T, N, P) or (R, P).
         h0: (N, P), or None for zeros.
         reverse: whether the direction runs from the last step to the first.
+        within: what rows_within says of the lengths.
     """
     if batch_sizes is not None:
         first, later, before = _split_packed(z, h, reverse, batch_sizes)
-    elif reverse:
-        first, later, before = _first_of_reverse(z, lengths), z[:-1], h[1:]
     else:
-        first, later, before = z[0], z[1:], h[:-1]
-        if reset is not None:
-            before = before.masked_fill(reset[1:].unsqueeze(-1), 0)
+        first = _first_of_reverse(z, lengths) if reverse else z[0]
+        later, before = (z[:-1], h[1:]) if reverse else (z[1:], h[:-1])
+        resets = None if reset is None else reset[1:]
+        if within is not None:
+            chosen = (
+                within[within >= z.shape[1]] - z.shape[1]
+            )  # (step, next step) both in a sequence
+            later, before = (rows.flatten(0, 1).index_select(0, chosen) for rows in (later, before))
+            resets = None if resets is None else resets.flatten().index_select(0, chosen)
+        if reset is not None and resets is not None:
+            before = before.masked_fill(resets.unsqueeze(-1), 0)
             h0 = None if h0 is None else h0.masked_fill(reset[0].unsqueeze(-1), 0)
     product = later.flatten(0, -2).mT @ before.flatten(0, -2)
     return product if h0 is None else torch.addmm(product, first.mT, h0)

@@ -28,6 +28,7 @@ def lstm(
     reset: Tensor | None = None,
     return_states: bool = False,
     return_gates: bool = False,
+    recompute: bool = False,
 ) -> Any:
     """A stack of LSTM layers over a sequence (equations: see lstm_kernels.LSTM).
 
@@ -46,6 +47,9 @@ def lstm(
         reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
         return_states: also return the states of every step.
         return_gates: also return the gates of every step; implies return_states.
+        recompute: keep nothing for the backward pass but the arguments of each layer, and run its
+            forward pass again there. Same gradients, bit for bit. Without effect where the states
+            are returned, which then are there anyway.
 
     Returns:
         `(output, (h_n, c_n))`, or `(output, (h_n, c_n), states)` with `states` an LSTMStates.
@@ -120,7 +124,11 @@ def lstm(
             if h0 is not None and c0 is not None:
                 h = h0[layer * directions : (layer + 1) * directions]
                 c = c0[layer * directions : (layer + 1) * directions]
-        if keep_graph:
+        if keep_graph and recompute and not return_states:
+            x, h_n, c_n = _autograd.recomputed_sequence(
+                x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
+            )
+        elif keep_graph:
             x, h_n, c_n, cell, gates = _autograd.sequence(
                 x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
             )
@@ -215,6 +223,8 @@ def lstm_cell(
     autocast = _checks.autocast_dtype(input)
     _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, autocast)
     if autocast is not None:
+        if input.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
+            autocast = input.dtype if c0 is None else c0.dtype
         input, h0, c0, w_ih, w_hh, b_ih, b_hh = _autocast(
             (input, h0, c0, w_ih, w_hh, b_ih, b_hh), autocast
         )

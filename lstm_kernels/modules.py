@@ -39,12 +39,16 @@ class LSTM(nn.RNNBase):
         forget_bias: start with b_if + b_hf equal to this number in every layer and direction
             (1 keeps memories longer at the start of training: Jozefowicz, Zaremba & Sutskever
             2015); None starts as torch.nn.LSTM does.
+        recompute: keep nothing for the backward pass but the inputs of each layer and compute each
+            layer's steps again there, with the same gradients to the bit. Saves most of the memory
+            of training for about a third more time. Without effect on a call that returns states.
 
     Raises:
         TypeError, ValueError: as torch.nn.LSTM; ValueError for a forget_bias without biases.
     """
 
     forget_bias: float | None = None
+    recompute: bool = False
 
     def __init__(
         self,
@@ -60,9 +64,11 @@ class LSTM(nn.RNNBase):
         dtype: torch.dtype | None = None,
         *,
         forget_bias: float | None = None,
+        recompute: bool = False,
     ) -> None:
         _check_forget_bias(forget_bias, bias)
         self.forget_bias = forget_bias  # reset_parameters reads it
+        self.recompute = recompute
         super().__init__(
             "LSTM",
             input_size,
@@ -91,7 +97,7 @@ class LSTM(nn.RNNBase):
 
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
-        return super().extra_repr() + forget_bias
+        return super().extra_repr() + forget_bias + (", recompute=True" if self.recompute else "")
 
     def forward(
         self,
@@ -137,6 +143,7 @@ class LSTM(nn.RNNBase):
             reset=reset,
             return_states=return_states,
             return_gates=return_gates,
+            recompute=self.recompute,
         )
 
     def _weights(self) -> list[Tensor]:
@@ -161,7 +168,8 @@ class LSTM(nn.RNNBase):
     def to_native(self) -> nn.LSTM:
         """A copy as torch.nn.LSTM that shares no memory with this one."""
         native = _converted(self, LSTM, nn.LSTM)
-        native.__dict__.pop("forget_bias", None)
+        for ours in ("forget_bias", "recompute"):
+            native.__dict__.pop(ours, None)
         native.flatten_parameters()
         return native
 

@@ -1,0 +1,190 @@
+"""reset=: both memories are zeroed before chosen steps, as at the start of an episode."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+from torch.testing import assert_close
+
+from .parity import H, I, assert_all_close, gradients, twins, weigh
+
+T, N = 7, 4
+
+each_option = pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_layers": 2},
+        {"num_layers": 2, "proj_size": 2, "batch_first": True},
+        {"bias": False},
+    ],
+    ids=str,
+)
+
+
+def _case(dtype=torch.float64, **options):
+    lstm, native = twins(dtype=dtype, **options)
+    x = torch.randn(T, N, I, dtype=dtype)
+    reset = torch.rand(T, N) < 0.3
+    reset[0] = torch.tensor([True, False, True, False])
+    reset[:, 3] = False
+    h0 = torch.randn(lstm.num_layers, N, lstm.proj_size or H, dtype=dtype)
+    c0 = torch.randn(lstm.num_layers, N, H, dtype=dtype)
+    if lstm.batch_first:
+        x, reset = x.transpose(0, 1).contiguous(), reset.mT
+    return lstm, native, [tensor.requires_grad_() for tensor in (x, h0, c0)], reset
+
+
+def _loop(module, x, states, reset, **options):
+    """What RL libraries do: one call per step, with the states multiplied by 1 - start."""
+    axis = 1 if module.batch_first else 0
+    outputs, every = [], []
+    for x_t, reset_t in zip(x.split(1, axis), reset.unbind(axis), strict=True):
+        states = tuple(s.masked_fill(reset_t[:, None], 0) for s in states)
+        output, states, *rest = module(x_t, states, **options)
+        outputs.append(output)
+        every += rest
+    joined = [
+        [torch.cat(steps, axis) for steps in zip(*part, strict=True)]
+        for part in zip(*every, strict=True)
+    ]
+    return torch.cat(outputs, axis), states, joined
+
+
+@each_option
+def test_equals_a_loop_over_nn_lstm(options):
+    lstm, native, (x, h0, c0), reset = _case(**options)
+    actual = lstm(x, (h0, c0), reset=reset)
+    expected = _loop(native, x, (h0, c0), reset)
+    assert_all_close(actual, expected)
+    assert_all_close(
+        torch.autograd.grad(weigh(actual), [x, h0, c0, *lstm.parameters()]),
+        torch.autograd.grad(weigh(expected), [x, h0, c0, *native.parameters()]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [
+        (torch.float32, {"rtol": 1e-5, "atol": 1e-6}),
+        (torch.float64, {}),
+        (torch.bfloat16, {"rtol": 2**-5, "atol": 2**-4}),  # the loop rounds c_t after each step
+        (torch.float16, {"rtol": 2**-8, "atol": 2**-7}),
+    ],
+    ids=str,
+)
+@each_option
+def test_states_and_gates_equal_the_loop(options, dtype, tolerance):
+    lstm, _, (x, h0, c0), reset = _case(dtype, **options)
+    actual = lstm(x, (h0, c0), reset=reset, return_gates=True)
+    expected = _loop(lstm, x, (h0, c0), reset, return_gates=True)
+    assert_all_close(actual, expected, **tolerance)
+    inputs = [x, h0, c0, *lstm.parameters()]
+    assert_all_close(gradients(actual, inputs), gradients(expected, inputs), **tolerance)
+
+
+def test_no_gradient_crosses_a_reset():
+    lstm, _, (x, h0, c0), _ = _case(num_layers=2)
+    reset = torch.zeros(T, N, dtype=torch.bool)
+    reset[3, 1] = True
+    output, _ = lstm(x, (h0, c0), reset=reset)
+    grads = torch.autograd.grad(output[3:].sum(), [x, h0, c0])
+    assert not grads[0][:3, 1].any()
+    assert grads[0][:3, [0, 2, 3]].all()
+    for grad in grads[1:]:
+        assert not grad[:, 1].any()
+        assert grad[:, [0, 2, 3]].all()
+
+
+def test_an_infinite_state_does_not_cross_a_reset():
+    """Zeroed, not multiplied by zero: 0 * inf would be NaN, in the results and the gradients."""
+    lstm, _, (x, h0, _), _ = _case()
+    reset = torch.zeros(T, N, dtype=torch.bool)
+    reset[0, 2] = True
+    c0 = torch.zeros(1, N, H, dtype=torch.float64)
+    c0[:, 2] = float("inf")
+    output, _ = lstm(x, (h0, c0.requires_grad_()), reset=reset)
+    assert output.isfinite().all()
+    assert all(grad.isfinite().all() for grad in gradients(output, [x, h0, c0]))
+
+
+def test_no_reset_changes_nothing():
+    lstm, _, (x, h0, c0), _ = _case(num_layers=2)
+    reset = torch.zeros(T, N, dtype=torch.bool)
+    assert_all_close(lstm(x, (h0, c0), reset=reset), lstm(x, (h0, c0)), rtol=0, atol=0)
+
+
+def test_resets_and_lengths_together():
+    lstm, _, (x, h0, c0), reset = _case()
+    lengths = torch.tensor([7, 4, 0, 3])
+    output, (h_n, c_n) = lstm(x, (h0, c0), reset=reset, lengths=lengths)
+    for n, length in enumerate(lengths):
+        alone = slice(n, n + 1)
+        if length == 0:
+            assert torch.equal(h_n[:, alone], h0[:, alone])
+            assert torch.equal(c_n[:, alone], c0[:, alone])
+            continue
+        expected, states = lstm(
+            x[:length, alone], (h0[:, alone], c0[:, alone]), reset=reset[:length, alone]
+        )
+        assert_close(output[:length, alone], expected)
+        assert not output[length:, alone].any()
+        assert_all_close((h_n[:, alone], c_n[:, alone]), states)
+
+
+def test_unbatched_takes_one_flag_per_step():
+    lstm, _, (x, _, _), reset = _case()
+    output, _ = lstm(x[:, 0], reset=reset[:, 0])
+    assert_close(output, lstm(x[:, :1], reset=reset[:, :1])[0][:, 0])
+
+
+def test_second_derivatives():
+    lstm, native, (x, h0, c0), reset = _case()
+    found = []
+    for module, results in (
+        (lstm, lstm(x, (h0, c0), reset=reset)),
+        (native, _loop(native, x, (h0, c0), reset)),
+    ):
+        inputs = [x, h0, c0, *module.parameters()]
+        slopes = torch.autograd.grad(weigh(results), inputs, create_graph=True)
+        found.append(gradients([slope.sin() for slope in slopes], inputs))
+    assert_all_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("reset", "error", "message"),
+    [
+        (torch.zeros(T, N), TypeError, "reset must be a bool tensor, got torch.float32"),
+        (torch.zeros(T, N, dtype=torch.int64), TypeError, "reset must be a bool tensor"),
+        (torch.zeros(N, T, dtype=torch.bool), RuntimeError, r"got \[4, 7\]"),
+        (torch.zeros(T, dtype=torch.bool), RuntimeError, r"got \[7\]"),
+        (
+            torch.zeros(T, N, dtype=torch.bool, device="meta"),
+            RuntimeError,
+            "not at the same device",
+        ),
+        ([[False] * N] * T, TypeError, "reset must be a Tensor, got list"),
+    ],
+)
+def test_bad_resets_raise_before_any_work(reset, error, message):
+    lstm, _, (x, _, _), _ = _case()
+    with pytest.raises(error, match=message):
+        lstm(x, reset=reset)
+
+
+def test_batch_first_wants_batch_first_resets():
+    lstm, _, (x, _, _), reset = _case(batch_first=True)
+    lstm(x, reset=reset)
+    with pytest.raises(RuntimeError, match="Expected reset"):
+        lstm(x, reset=reset.mT)
+
+
+def test_reset_has_no_meaning_for_both_directions():
+    lstm, _ = twins(bidirectional=True)
+    with pytest.raises(ValueError, match="bidirectional"):
+        lstm(torch.randn(T, N, I), reset=torch.zeros(T, N, dtype=torch.bool))
+
+
+def test_reset_beside_a_packed_sequence_raises():
+    lstm, _ = twins()
+    with pytest.raises(ValueError, match="not a PackedSequence"):
+        lstm(pack_sequence([torch.randn(T, I)]), reset=torch.zeros(T, 1, dtype=torch.bool))
