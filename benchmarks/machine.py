@@ -47,9 +47,9 @@ def cpu_name() -> str:
     return name
 
 
-def folder_name() -> str:
-    """A folder's name for the results of this machine."""
-    name = f"{cpu_name()} {len(os.sched_getaffinity(0))} cores"
+def folder_name(isa: str | None) -> str:
+    """A folder's name for the results of this machine, held to an instruction set or not."""
+    name = f"{cpu_name()} {len(os.sched_getaffinity(0))} cores {isa or ''}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -1,8 +1,10 @@
 """What a run leaves: a table on the terminal, and JSON and a picture in a folder."""
 
 import json
+import math
 import sys
 from pathlib import Path
+from statistics import linear_regression
 
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -102,11 +104,27 @@ def draw_ratios(path: Path, question: str, cpu: str, rows: list[Row], peers: lis
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("time of the other over ours: right of the line, ours is faster", color=DARK)
-    axes.set_title(question, loc="left", fontsize=12, color=DARK)
-    axes.legend(
-        title=f"{cpu}\nfilled: 1 thread, hollow: more", fontsize=9, title_fontsize=8, frameon=False
+    figure.suptitle(
+        f"{question}\n{cpu}; filled: 1 thread, hollow: more",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+        color=DARK,
     )
+    figure.legend(loc="outside lower center", ncols=len(peers), fontsize=9, frameon=False)
     figure.savefig(path)
+
+
+def growth(rows: list[Row]) -> dict[str, float]:
+    """The power of each varied size that the time of ours grows with, a least-squares fit."""
+    powers = {}
+    for sweep in dict.fromkeys(row.case.sweep for row in rows):
+        for threads in dict.fromkeys(row.threads for row in rows):
+            chosen = [row for row in rows if (row.case.sweep, row.threads) == (sweep, threads)]
+            sizes = [math.log(getattr(row.case, sweep)) for row in chosen]
+            times = [math.log(row.seconds[OURS]) for row in chosen]
+            powers[f"{sweep}, threads {threads}"] = linear_regression(sizes, times).slope
+    return powers
 
 
 def draw_scaling(path: Path, question: str, cpu: str, rows: list[Row]) -> None:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace, command: list[str]) -> None:
     threads = options.threads or sorted({1, len(os.sched_getaffinity(0))})
     check(options, threads, chosen)
     isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
-    folder = options.output or RESULTS / folder_name()
+    folder = options.output or RESULTS / folder_name(options.isa)
     about = {"command": " ".join(["python -m benchmarks.cpu", *command]), "machine": describe()}
 
     bound = measure_bound(threads, isa)
@@ -46,12 +46,17 @@ def run(options: argparse.Namespace, command: list[str]) -> None:
             rows.append(row)
         summaries = summarize(rows)
         report.print_table(group.question, rows, summaries)
-        report.save(folder / f"{name}.json", group.question, rows, summaries, **about)
+        found: dict[str, object] = {}
         if name == "scaling":
+            powers = report.growth(rows)
+            for what, power in powers.items():
+                report.CONSOLE.print(f"time grows with the power {power:.2f} of {what}")
             report.draw_scaling(folder / f"{name}.png", group.question, cpu_name(), rows)
+            found["growth"] = powers
         elif summaries:
             peers = [summary.peer for summary in summaries]
             report.draw_ratios(folder / f"{name}.png", group.question, cpu_name(), rows, peers)
+        report.save(folder / f"{name}.json", group.question, rows, summaries, **about, **found)
     if "memory" in options.group:
         memory.run(folder / "memory.json", about)
 

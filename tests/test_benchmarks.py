@@ -174,6 +174,16 @@ def test_rows_are_measured_summed_up_printed_drawn_and_saved(tmp_path, monkeypat
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+def test_growth_is_the_power_of_the_size(tmp_path):
+    cases = [Case(t, 2, 4, sweep="T") for t in (10, 20, 80)]
+    found = [
+        rows.Row(case, 1, {"ours": 3.0 * case.T**1.5}, {}, {}, fraction=None) for case in cases
+    ]
+    assert report.growth(found) == pytest.approx({"T, threads 1": 1.5})
+    report.draw_scaling(tmp_path / "a.png", "How?", "cpu", found)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_memory_counts_what_is_saved_for_backward():
     """nn.Linear as the yardstick: it saves its input and weight, which are not counted."""
     layer = torch.nn.Linear(4, 4)
