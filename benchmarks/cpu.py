@@ -48,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.isa:
         hold_to(options.isa)
-    from . import suite  # only now: it loads torch
-
+    try:
+        from . import suite  # only now: it loads torch
+    except ImportError as error:  # a package that is not there, or an instruction set
+        parser.error(str(error))
     try:
         suite.run(options, sys.argv[1:] if arguments is None else list(arguments))
     except suite.BadOption as error:

@@ -164,6 +164,7 @@ def test_two_processes_learn_what_one_does(text_file, tmp_path):
         (["--sentence", "a" * 201], r"--sentence has 201 characters"),
         (["--output", "{folder}/short.txt/out"], r"cannot make .*short\.txt/out: Not a directory"),
         (["--hidden-size", "0"], r"--hidden-size: invalid positive_integer value: '0'"),
+        (["--hidden-size", "3"], r"--hidden-size 3: the picture shows 4 units"),
         (["--layers", "two"], r"--layers: invalid positive_integer value: 'two'"),
         (["--steps", "-1"], r"--steps: invalid positive_integer value: '-1'"),
         (["--learning-rate", "fast"], r"--learning-rate: invalid float value: 'fast'"),

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .. import LSTM
 from .distributed import World, join, world_size
 from .model import CharacterModel
-from .picture import draw
 from .text import Corpus, chunks, find_sentence, make_corpus, read_text
 from .train import Contender, evaluate, speedup
+
+try:
+    from tqdm import tqdm
+
+    from .picture import COLOURS, draw
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: the demo needs it, pip install 'lstm_kernels[demo]'") from None
 
 LONGEST_SENTENCE = 200
 
@@ -97,6 +102,10 @@ def prepare(options: argparse.Namespace) -> tuple[Corpus, str]:
         ValueError: an option or the text will not do.
     """
     corpus = make_corpus(read_text(options.text), options.batch_size, options.length)
+    if options.hidden_size < len(COLOURS):
+        raise ValueError(
+            f"--hidden-size {options.hidden_size}: the picture shows {len(COLOURS)} units"
+        )
     sentence = options.sentence
     if sentence is None:
         sentence = find_sentence(corpus.decode(corpus.validation))
