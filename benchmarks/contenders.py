@@ -24,11 +24,15 @@ class Unavailable(Exception):
 
 @dataclass
 class Workload:
-    """A case made real: modules with equal weights, and inputs."""
+    """A case made real: weights, and inputs that take gradients where the case is of training.
+
+    padded: (T, N, I). input: the same, or, in a packed case, packed without what is past the ends.
+    """
 
     case: Case
     threads: int
     native: nn.LSTM = field(init=False)
+    padded: Tensor = field(init=False)
     input: Tensor | PackedSequence = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +48,7 @@ class Workload:
         )
         data = torch.randn(case.T, case.N, case.input_size, dtype=getattr(torch, case.dtype))
         data.requires_grad_(case.training)
-        self.input = data
+        self.padded = self.input = data
         if case.packed:
             packed = pack_padded_sequence(data, torch.tensor(case.lengths))
             # Packing is not what is measured, so it is no part of the graph either.
@@ -52,11 +56,14 @@ class Workload:
             self.input = PackedSequence(rows, packed.batch_sizes)
 
 
-def run(workload: Workload, forward: Call, parameters: list[Tensor]) -> Call:
-    """The call that is timed: `forward`, or with it the gradients of the input and parameters."""
+def run(workload: Workload, forward: Call, parameters: list[Tensor], padded: bool = False) -> Call:
+    """The call that is timed: `forward`, or with it the gradients of the input and parameters.
+
+    `padded` says that `forward` starts from the padded input even in a packed case.
+    """
     if not workload.case.training:
         return torch.no_grad()(forward)
-    data = workload.input
+    data = workload.padded if padded else workload.input
     rows = data.data if isinstance(data, PackedSequence) else data
     leaves = [rows, *parameters]
 

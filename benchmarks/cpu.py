@@ -14,6 +14,9 @@ GROUPS = (
     "cell",
     "single",
     "states",
+    "lengths",
+    "reset",
+    "recompute",
     "scaling",
     "memory",
 )

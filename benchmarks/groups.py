@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from . import contenders
+from . import contenders, variable
 from .cases import Case
 from .contenders import Call, Workload
 
@@ -92,6 +92,8 @@ def groups(full: bool) -> dict[str, Group]:
     cells = [Case(1, n, h, cell=True) for n in (1, 16) for h in (64, 128, 256, 512)]
     single = [Case(1, n, h) for n in (1, 16) for h in (64, 128, 256, 512)]
     states = [Case(128, n, h) for n, h in ((1, 128), (1, 512), (16, 128), (16, 256), (64, 256))]
+    uneven = both([Case(128, n, 256, packed=True) for n in (16, 64)])
+    episodes = both([Case(128, n, 128) for n in (8, 32)])
     sweeps = [
         *(Case(t, 16, 256, sweep="T") for t in (16, 64, 256, 1024)),
         *(Case(128, n, 256, sweep="N") for n in (1, 2, 4, 8, 16, 32, 64, 128)),
@@ -124,6 +126,31 @@ def groups(full: bool) -> dict[str, Group]:
                 "ours, without states": contenders.ours,
             },
             ours=contenders.ours_with_states,
+        ),
+        "lengths": Group(
+            "What does padded input with lengths= cost?",
+            uneven,
+            {
+                "ours, packed beforehand": contenders.ours,
+                "nn.LSTM, packing and padding": variable.native_packing,
+            },
+            ours=variable.ours_with_lengths,
+        ),
+        "reset": Group(
+            "What do resets of the state inside a sequence cost?",
+            episodes,
+            {
+                "ours, without resets": contenders.ours,
+                "nn.LSTM, splitting and padding": variable.native_splitting,
+                "nn.LSTMCell loop": variable.cell_loop_with_resets,
+            },
+            ours=variable.ours_with_resets,
+        ),
+        "recompute": Group(
+            "What time does recompute=True cost? (The memory group says what it saves.)",
+            training(states),
+            {"ours, recompute=False": contenders.ours},
+            ours=variable.ours_recomputing,
         ),
         "scaling": Group("How does time grow with T, N, H and threads?", sweeps, NATIVE),
     }

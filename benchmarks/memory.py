@@ -4,7 +4,10 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import geometric_mean
 
 import torch
 from rich.table import Table
@@ -17,7 +20,11 @@ from .report import CONSOLE
 
 QUESTION = "How much memory does a training step take?"
 CASES = (Case(128, 16, 256), Case(512, 64, 256), Case(512, 16, 512), Case(256, 64, 128, layers=2))
-MODULES = {"ours": lstm_kernels.LSTM, "nn.LSTM": nn.LSTM}
+MODULES = {
+    "ours": lstm_kernels.LSTM,
+    "recompute=True": partial(lstm_kernels.LSTM, recompute=True),
+    "nn.LSTM": nn.LSTM,
+}
 MEBIBYTE = 2**20
 
 
@@ -36,22 +43,27 @@ def run(path: Path, about: dict[str, object]) -> None:
     for what in ("saved", "peak above"):
         for name in MODULES:
             table.add_column(f"{what}\n{name}", justify="right")
-        table.add_column("theirs\nover ours", justify="right")
     rows = []
     for case in CASES:
         usage = {name: in_new_process(name, case) for name in MODULES}
-        ours, theirs = usage.values()
-        table.add_row(
-            str(case),
-            *(f"{use.saved / MEBIBYTE:.1f}" for use in usage.values()),
-            f"{theirs.saved / ours.saved:.2f}x",
-            *(f"{use.peak / MEBIBYTE:.1f}" for use in usage.values()),
-            f"{theirs.peak / ours.peak:.2f}x",
-        )
+        sizes = [use.saved for use in usage.values()] + [use.peak for use in usage.values()]
+        table.add_row(str(case), *(f"{size / MEBIBYTE:.1f}" for size in sizes))
         rows.append(asdict(case) | {name: asdict(use) for name, use in usage.items()})
     CONSOLE.print(table)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"question": QUESTION, **about, "rows": rows}, indent=1) + "\n")
+    content = {"question": QUESTION, **about, "summary": summarize(rows), "rows": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Bytes of the others over ours: geometric mean and least over the cases."""
+    summaries = []
+    for what, name in product(("saved", "peak"), list(MODULES)[1:]):
+        ratios = [row[name][what] / row["ours"][what] for row in rows]
+        peer = f"{name}, {'saved for backward' if what == 'saved' else 'at its peak'}"
+        mean = geometric_mean(ratios)
+        summaries.append({"peer": peer, "rows": len(ratios), "mean": mean, "worst": min(ratios)})
+    return summaries
 
 
 def in_new_process(name: str, case: Case) -> Usage:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 from torch.testing import assert_close
 
-from benchmarks import bound, contenders, cpu, memory, report, rows, suite
+from benchmarks import bound, contenders, cpu, memory, report, rows, suite, variable
 from benchmarks.cases import Case
 from benchmarks.contenders import Unavailable, Workload
 from benchmarks.groups import groups
@@ -64,6 +64,29 @@ def test_every_contender_computes_the_same_gradients(contender):
 def test_the_ragged_cases_are_the_same_for_both(case):
     workload = Workload(case, threads=1)
     assert_close(contenders.ours(workload)(), expected(workload), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_contenders_for_unequal_lengths_compute_the_same(training):
+    workload = Workload(Case(9, 4, 8, packed=True, training=training), threads=1)
+    ours, native = variable.ours_with_lengths(workload)(), variable.native_packing(workload)()
+    assert_close(ours, native, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_contenders_for_episodes_compute_the_same(training, monkeypatch):
+    monkeypatch.setattr(variable, "RESET_SHARE", 0.3)
+    workload = Workload(Case(9, 4, 8, training=training), threads=1)
+    assert variable.resets(workload).any()
+    ours = variable.ours_with_resets(workload)()
+    assert_close(ours, variable.native_splitting(workload)(), rtol=1e-4, atol=1e-5)
+    assert_close(ours, variable.cell_loop_with_resets(workload)(), rtol=1e-4, atol=1e-5)
+
+
+def test_recomputing_computes_the_same():
+    workload = Workload(Case(5, 3, 8, training=True), threads=1)
+    recomputed, kept = variable.ours_recomputing(workload)(), contenders.ours(workload)()
+    assert_close(recomputed, kept, rtol=0, atol=0)
 
 
 def test_both_cells_compute_the_same_step():
@@ -191,6 +214,20 @@ def test_memory_counts_what_is_saved_for_backward():
     assert memory.saved_for_backward(layer, x) == 0
     # tanh saves its own output: 8 * 4 floats.
     assert memory.saved_for_backward(torch.nn.Sequential(layer, torch.nn.Tanh()), x) == 128
+
+
+def test_memory_is_summed_up_as_ratios():
+    sizes = [{"saved": 2, "peak": 10}, {"saved": 1, "peak": 8}, {"saved": 6, "peak": 20}]
+    row = dict(zip(memory.MODULES, sizes, strict=True))
+    summaries = {s["peer"]: s["mean"] for s in memory.summarize([row, row])}
+    assert summaries == pytest.approx(
+        {
+            "recompute=True, saved for backward": 0.5,
+            "nn.LSTM, saved for backward": 3.0,
+            "recompute=True, at its peak": 0.8,
+            "nn.LSTM, at its peak": 2.0,
+        }
+    )
 
 
 @pytest.mark.parametrize(
