@@ -12,25 +12,35 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent.resolve()
+SHIM = HERE / "shim"
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
+SOURCES = ("limits.cu", "offsets.cu", "persistent_backward.cu", "persistent_forward.cu")
 FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
 
-def build(sanitizer=None, kernels=KERNELS, shim=HERE / "shim", cache=HERE / "build"):
+def build(sanitizer=None, mutant=None):
     """Returns the folder of the module; compiles only what is not in the cache.
 
     `sanitizer` is None, "thread" or "address". It sees the kernels, not the machine under them nor
-    the binding above.
+    the binding above. `mutant` is a folder with a copy of csrc/ and of the stand-in for CUDA, from
+    which small_geometry.cu takes the kernels.
     """
     import pybind11
 
-    cache.mkdir(parents=True, exist_ok=True)
-    include = [f"-I{d}" for d in (kernels, shim, HERE)]
-    include += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
+    cache = HERE / "build"
+    cache.mkdir(exist_ok=True)
+    system = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     sanitize = [f"-fsanitize={sanitizer}"] if sanitizer else []
 
     def compile_unit(source):
-        flags = [*FLAGS, *(sanitize if source.suffix == ".cu" else [])]
+        mutated = mutant and source.parent == HERE and source.suffix == ".cu"
+        folders = (mutant / "csrc" / "cuda", mutant / "shim") if mutated else (KERNELS, SHIM)
+        include = [*(f"-I{d}" for d in (*folders, HERE)), *system]
+        flags = [
+            *FLAGS,
+            *(sanitize if source.suffix == ".cu" else []),
+            *(["-w"] if mutated else []),
+        ]
         command = ["g++", *flags, *include, "-x", "c++", source]
         # Every file that goes in, named by its content: a copy of the sources shares the objects.
         listed = subprocess.run([*command, "-MM", "-MT", ""], check=True, capture_output=True)
@@ -38,18 +48,22 @@ def build(sanitizer=None, kernels=KERNELS, shim=HERE / "shim", cache=HERE / "bui
         digest = hashlib.sha256(repr((flags, pybind11.__version__, sys.version)).encode())
         for file in files:
             digest.update(Path(file).read_bytes())
-        out = cache / f"{source.name}.{digest.hexdigest()[:16]}.o"
+        out = (mutant if mutated else cache) / f"{source.name}.{digest.hexdigest()[:16]}.o"
         if not out.exists():
             partial = out.with_suffix(f".{os.getpid()}")
             subprocess.run([*command, "-c", "-o", partial], check=True)
             partial.rename(out)
         return out
 
-    units = [*sorted(HERE.glob("*.cpp")), *sorted(HERE.glob("*.cu")), *sorted(kernels.glob("*.cu"))]
+    units = [
+        *sorted(HERE.glob("*.cpp")),
+        *sorted(HERE.glob("*.cu")),
+        *(KERNELS / s for s in SOURCES),
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_unit, [*units, shim / "machine.cpp"]))
+        objects = list(pool.map(compile_unit, [*units, SHIM / "machine.cpp"]))
     digest = hashlib.sha256(repr((objects, sanitize)).encode()).hexdigest()[:16]
-    module = cache / digest / f"cuda_on_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
+    module = (mutant or cache) / digest / f"cuda_on_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
     if not module.exists():
         module.parent.mkdir(exist_ok=True)
         partial = module.with_suffix(f".{os.getpid()}")

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import equations
 import numpy as np
-import torch
 
 
 def module():
@@ -15,14 +14,19 @@ def module():
 
 
 def to_storage(values, dtype):
-    """float64 array -> the bits that a kernel of that type reads."""
-    stored = torch.from_numpy(np.array(values)).to(getattr(torch, dtype))
-    return stored.numpy() if dtype == "float32" else stored.view(torch.int16).numpy()
+    """float64 array -> the bits that a kernel of that type reads; bfloat16 as uint16."""
+    if dtype != "bfloat16":
+        return np.array(values, dtype)
+    values = np.array(values, np.float32)
+    bits = values.view(np.uint32)
+    nearest = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16  # ties to even
+    return np.where(np.isnan(values), 0x7FC0, nearest).astype(np.uint16)
 
 
 def from_storage(bits, dtype):
-    stored = torch.from_numpy(bits)
-    return (stored if dtype == "float32" else stored.view(getattr(torch, dtype))).double().numpy()
+    if dtype == "bfloat16":
+        bits = (bits.astype(np.uint32) << 16).view(np.float32)
+    return bits.astype(np.float64)
 
 
 def rounded(values, dtype):

@@ -200,9 +200,11 @@ def test_the_gradient_equations_are_the_slope_of_the_equations(ragged, D):
 
 
 def test_the_references_rounding_is_that_of_the_types():
+    values = np.concatenate([np.random.default_rng(1).normal(size=10000), [1 + 2.0**-8, 0, 6e4]])
+    for dtype in ("float16", "bfloat16", "float32"):
+        theirs = torch.from_numpy(values).float().to(getattr(torch, dtype)).double().numpy()
+        np.testing.assert_array_equal(rounded(values.astype(np.float32), dtype), theirs)
     values = np.array([1 + 2.0**-11, 1 + 3 * 2.0**-11, -1 - 2.0**-11, 0.0])
     np.testing.assert_array_equal(
         operand("float32")(values), [1 + 2.0**-10, 1 + 2.0**-9, -1 - 2.0**-10, 0]
     )
-    assert rounded(1 + 2.0**-8, "bfloat16") == 1
-    assert rounded(1 + 2.0**-10, "float16") == 1 + 2.0**-10

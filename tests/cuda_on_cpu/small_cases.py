@@ -1,0 +1,33 @@
+"""Runs a few small layers through a built module: what the sanitizers and the mutants are run on.
+
+    python small_cases.py FOLDER_OF_MODULE [seed ...]
+
+Needs no torch, so that a sanitizer loads with little else. Exits 0 where all values are right.
+"""
+
+import sys
+
+from cases import Case, module, run_backward, run_forward
+
+CASES = [
+    ("bfloat16", {"T": 4, "N": 13, "H": 37, "D": 2}),
+    ("float16", {"T": 5, "N": 11, "H": 20, "D": 2, "ragged": "packed"}),
+    ("bfloat16", {"T": 5, "N": 11, "H": 20, "D": 2, "ragged": "lengths"}),
+    ("float16", {"T": 5, "N": 11, "H": 20, "ragged": "reset"}),
+    ("float32", {"T": 3, "N": 9, "H": 70}),  # weights beyond the registers
+    ("bfloat16", {"T": 3, "N": 35, "H": 18, "tile_rows": 16, "multiprocessors": 10}),
+]
+
+
+def main(folder, *seeds):
+    sys.path.insert(0, folder)
+    for seed in map(int, seeds or ("1",)):
+        for dtype, shape in CASES:
+            module().set_seed(seed)
+            run_forward(Case(dtype, **shape, seed=seed))
+            run_backward(Case(dtype, **shape, seed=seed))
+    print("all values are right")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
