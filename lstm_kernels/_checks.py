@@ -70,15 +70,16 @@ def input_is_usable(x: Tensor, weight: Tensor, dims: int, autocast: torch.dtype 
             "input.size(-1) must be equal to input_size. "
             f"Expected {weight.shape[-1]}, got {x.shape[-1]}"
         )
-    same_device(x, weight, "parameter")
     device_has_kernels(x)
 
 
 def device_has_kernels(x: Tensor) -> None:
+    if x.is_cpu:
+        return
     if x.device.type == "cuda":
         if _load.cuda_problem is not None:
             raise NotImplementedError(f"lstm_kernels cannot use CUDA tensors: {_load.cuda_problem}")
-    elif x.device.type not in ("cpu", "meta"):
+    elif not x.is_meta:
         raise NotImplementedError(f"lstm_kernels has no kernel for device {x.device}")
 
 
@@ -122,6 +123,7 @@ def weights_fit(
     rest_shapes = [matrix, vector, vector] if count >= 4 else [matrix]
     if projects:
         rest_shapes.append((h_size, hidden_size))
+    dtype, device = x.dtype, x.device
     for start in range(0, len(weights), count):
         if start == directions * count:
             input_size = directions * h_size
@@ -132,10 +134,9 @@ def weights_fit(
                     f"Expected weight {k} of layer {start // count // directions} to have size "
                     f"{list(expected)}, got {list(weight.shape)}"
                 )
-            if weight.dtype is not x.dtype:
-                same_dtype(x, weight, "parameter", autocast)
-            if weight.device != x.device:
+            if weight.dtype is not dtype or weight.device != device:
                 same_device(x, weight, "parameter")
+                same_dtype(x, weight, "parameter", autocast)
 
 
 def state_dims(h0: Tensor, c0: Tensor, batched: bool) -> None:
@@ -273,19 +274,17 @@ def cell_fits(
                 f"hidden{k} has inconsistent hidden_size: got {state.shape[1]}, "
                 f"expected {hidden_size}"
             )
-        same_device(input, state, "hidden")
     if (b_ih is None) != (b_hh is None):
         raise RuntimeError("expected both b_ih and b_hh, or neither")
     for bias in (b_ih, b_hh):
         if bias is not None and bias.shape != (gates,):
             raise RuntimeError(f"Expected bias of size [{gates}], got {list(bias.shape)}")
-    for weight in (w_ih, w_hh, b_ih, b_hh):
-        if weight is not None:
-            same_device(input, weight, "parameter")
-            same_dtype(input, weight, "parameter", autocast)
-    for state in (h0, c0):
-        if state is not None:
-            same_dtype(input, state, "hidden", autocast)
+    dtype, device = input.dtype, input.device
+    for name, group in (("parameter", (w_ih, w_hh, b_ih, b_hh)), ("hidden", (h0, c0))):
+        for tensor in group:
+            if tensor is not None and (tensor.dtype is not dtype or tensor.device != device):
+                same_device(input, tensor, name)
+                same_dtype(input, tensor, name, autocast)
     if input.dtype not in _FLOATING:
         raise NotImplementedError(f"lstm_kernels has no kernel for {input.dtype}")
     device_has_kernels(input)

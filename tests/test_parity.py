@@ -133,7 +133,7 @@ def test_a_large_layer_equals_nn_lstm():
     assert_same(grads, expected_grads, rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("value", [float("nan")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_nan_and_inf_propagate_as_in_nn_lstm(value):
     theirs = nn.LSTM(4, 8, bidirectional=True)
     x = torch.randn(6, 3, 4)
