@@ -50,15 +50,16 @@ def native_splitting(workload: Workload) -> Call:
     starts[0] = True
 
     def forward() -> Tensor:
-        bounds = [
-            [*column.nonzero().flatten().tolist(), workload.case.T] for column in starts.unbind(1)
-        ]
-        episodes = [
-            (n, start, end) for n, column in enumerate(bounds) for start, end in pairwise(column)
-        ]
-        pieces = [workload.input[start:end, n] for n, start, end in episodes]
+        sizes = []
+        for column in starts.unbind(1):
+            begins = column.nonzero().flatten().tolist()
+            sizes.append([b - a for a, b in pairwise([*begins, workload.case.T])])
+        columns = zip(workload.input.unbind(1), sizes, strict=True)
+        pieces = [piece for column, size in columns for piece in column.split(size)]
         output, _ = workload.native(pad_sequence(pieces))
-        rows = [output[: end - start, i] for i, (_, start, end) in enumerate(episodes)]
+        rows = [
+            column[: len(piece)] for column, piece in zip(output.unbind(1), pieces, strict=True)
+        ]
         return torch.cat(rows).unflatten(0, (workload.case.N, workload.case.T)).transpose(0, 1)
 
     return run(workload, forward, list(workload.native.parameters()))
