@@ -110,11 +110,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         __syncthreads();  // [partial sums are there]
       }
 
+      CellGradient<float> grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
         if (!cell_exists(tile, row)) continue;
-        const bool is_active = active >> i & 1, is_reset = reset >> i & 1;
         float2& state = state_of(tile, row);
         float dh = state.y;
         if (round > 0 && !(cut >> i & 1)) {
@@ -126,35 +126,43 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             recurrent += sums[warp * 8 * S::kPartialStride];
           dh += recurrent;
         }
-        if (step < 0) {
-          state.y = dh;
-          continue;
-        }
-        const bool has_row = is_active || !call.steps.offsets;
-        const int64_t at = has_row ? row_of(call.steps, N, t, n) * D + direction : 0;
-        CellGradient<float> grad{};
-        if (is_active) {
-          float grad_gate[kGates];  // not worth registers during the product: few ask for it
+        if (active >> i & 1) {
+          const bool is_reset = reset >> i & 1;
+          float grad_gate[kGates] = {};
+          if (call.grad_gates) {  // not worth registers during the product: few ask for it
+            const int64_t at = row_of(call.steps, N, t, n) * D + direction;
 #pragma unroll
-          for (int q = 0; q < kGates; q++)
-            grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
-          grad = cell_backward(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
-                               state.x + grad_c[i], grad_gate);
-          state = make_float2(is_reset ? 0.f : grad.c_prev, 0.f);
+            for (int q = 0; q < kGates; q++)
+              grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
+          }
+          grad[i] = cell_backward(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
+                                  state.x + grad_c[i], grad_gate);
+          state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
         } else {
           state.y = dh;
         }
-        if (has_row)
+        if (step >= 0)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
-            store<E>(call.grad_preactivations, (at * kGates + q) * H + unit, grad.preactivation[q]);
-#pragma unroll
-        for (int q = 0; q < kGates; q++)
-          exchange.store(round, tile, row, q * gate_columns + unit,
-                         narrow<E>(grad.preactivation[q]));
+            exchange.store(round, tile, row, q * gate_columns + unit,
+                           narrow<E>(grad[i].preactivation[q]));
       }
       __syncthreads();  // [gradients stored, partial sums used up]
       if (one_thread) exchange.arrive(tile);
+
+      // What no other block waits for.
+#pragma unroll
+      for (int i = 0; i < kCells; i++) {
+        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
+        const bool has_row =
+            cell_exists(tile, row) && step >= 0 && (active >> i & 1 || !call.steps.offsets);
+        if (!has_row) continue;
+        const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+#pragma unroll
+        for (int q = 0; q < kGates; q++)
+          store<E>(call.grad_preactivations, (at * kGates + q) * H + unit,
+                   grad[i].preactivation[q]);
+      }
     }
   }
 

@@ -100,43 +100,46 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       weights.multiply(exchange.tile(step, tile), plan.tile_rows / 8, partials);
       __syncthreads();  // [partial sums are there]
 
+      Cell<float> cell[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride;
         if (!cell_exists(tile, row)) continue;
-        const int n = tile * plan.tile_rows + row;
-        const bool is_active = active >> i & 1, is_reset = reset >> i & 1;
         float2& state = state_of(tile, row);
-        if (is_active || !call.steps.offsets) {
-          Cell<float> cell{};
-          if (is_active) {
-            float4 recurrent = make_float4(0, 0, 0, 0);
-            const float* sums =
-                partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit * 4;
+        if (active >> i & 1) {
+          float4 recurrent = make_float4(0, 0, 0, 0);
+          const float* sums =
+              partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit * 4;
 #pragma unroll
-            for (int warp = 0; warp < S::kWarps; warp++) {
-              const float4 v =
-                  *reinterpret_cast<const float4*>(sums + warp * 8 * S::kPartialStride);
-              recurrent.x += v.x, recurrent.y += v.y, recurrent.z += v.z, recurrent.w += v.w;
-            }
-            if (is_reset) recurrent = make_float4(0, 0, 0, 0);
-            const float a[kGates] = {x[i][0] + recurrent.x, x[i][1] + recurrent.y,
-                                     x[i][2] + recurrent.z, x[i][3] + recurrent.w};
-            cell = cell_forward(a, is_reset ? 0.f : state.x);
-            state = make_float2(cell.c, cell.h);
+          for (int warp = 0; warp < S::kWarps; warp++) {
+            const float4 v = *reinterpret_cast<const float4*>(sums + warp * 8 * S::kPartialStride);
+            recurrent.x += v.x, recurrent.y += v.y, recurrent.z += v.z, recurrent.w += v.w;
           }
-          const int64_t at = (row_of(call.steps, N, t, n) * D + direction);
-          store<E>(call.output, at * H + unit, cell.h);
-          if (call.cell) store<E>(call.cell, at * H + unit, cell.c);
-          if (call.gates)
-#pragma unroll
-            for (int q = 0; q < kGates; q++)
-              store<E>(call.gates, (at * kGates + q) * H + unit, cell.gate[q]);
+          const bool is_reset = reset >> i & 1;
+          if (is_reset) recurrent = make_float4(0, 0, 0, 0);
+          const float a[kGates] = {x[i][0] + recurrent.x, x[i][1] + recurrent.y,
+                                   x[i][2] + recurrent.z, x[i][3] + recurrent.w};
+          cell[i] = cell_forward(a, is_reset ? 0.f : state.x);
+          state = make_float2(cell[i].c, cell[i].h);
         }
         publish(step + 1, tile, row, state.y);
       }
       __syncthreads();  // [h stored, partial sums used up]
       if (one_thread) exchange.arrive(tile);
+
+      // What no other block waits for.
+#pragma unroll
+      for (int i = 0; i < kCells; i++) {
+        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
+        if (!cell_exists(tile, row) || (call.steps.offsets && !(active >> i & 1))) continue;
+        const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+        store<E>(call.output, at * H + unit, cell[i].h);
+        if (call.cell) store<E>(call.cell, at * H + unit, cell[i].c);
+        if (call.gates)
+#pragma unroll
+          for (int q = 0; q < kGates; q++)
+            store<E>(call.gates, (at * kGates + q) * H + unit, cell[i].gate[q]);
+      }
     }
   }
 
