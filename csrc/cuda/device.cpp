@@ -36,6 +36,7 @@ OnDevice::OnDevice(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.is_cuda(), "expected a CUDA tensor");
   const int device = tensor.get_device_index();
   guard_.emplace(device);
+  check(cudaSetDevice(device));  // the runtime linked into this library has a current device too
   properties_ = &properties_of(device);
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));

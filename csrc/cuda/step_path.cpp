@@ -31,9 +31,10 @@ const void* data(const OptionalTensor& tensor) {
 Tensor transposed(const Tensor& matrix) {
   return view(matrix, {matrix.size(1), matrix.size(0)}, {1, matrix.size(1)});
 }
-// The first rows of a matrix, `columns` wide and contiguous.
-Tensor first_rows(const Tensor& matrix, int64_t rows, int64_t columns) {
-  return view(matrix, {rows, columns}, {columns, 1});
+// The first rows of a contiguous matrix. All of them is the usual case, and costs nothing.
+Tensor first_rows(const Tensor& matrix, int64_t rows) {
+  const int64_t columns = matrix.size(1);
+  return rows == matrix.size(0) ? matrix : view(matrix, {rows, columns}, {columns, 1});
 }
 
 // The steps of one direction in the order of its recurrence.
@@ -74,8 +75,7 @@ class InputProduct {
       const int64_t t1 = std::max(order_.time(step), order_.time(last)) + 1;
       first_row_ = layer.first_row(t0);
       const int64_t rows = layer.first_row(t1) - first_row_;
-      multiply(first_rows(product_, rows, kGates * layer.size.H), input_rows(layer, input_, t0, t1),
-               w_);
+      multiply(first_rows(product_, rows), input_rows(layer, input_, t0, t1), w_);
     }
     const int64_t row = layer.first_row(order_.time(step)) - first_row_;
     return const_past(product_, row * kGates * layer.size.H, wide(layer.type));
@@ -161,13 +161,13 @@ void forward_direction(const Layer& layer, const Forward& call, int d, const OnD
     rest.step = step;
     rest.input_product = input_product->of(s);
     if (h_before) {
-      multiply(first_rows(*recurrent, rows, kGates * H), first_rows(*h_before, rows, P), *w_hh);
+      multiply(first_rows(*recurrent, rows), first_rows(*h_before, rows), *w_hh);
       rest.recurrent_product = recurrent->const_data_ptr();
     }
     rest.unprojected = unprojected ? unprojected->mutable_data_ptr() : nullptr;
     check(gates_forward(rest, device.stream()));
     if (!layer.projects()) continue;
-    multiply(first_rows(*projected, rows, P), first_rows(*unprojected, rows, H), *w_hr);
+    multiply(first_rows(*projected, rows), first_rows(*unprojected, rows), *w_hr);
     ProjectionForward projection{};
     projection.type = type;
     projection.N = N;
@@ -229,12 +229,12 @@ void backward_direction(const Layer& layer, const Backward& call, int d, const O
       step.grad_unprojected = grad_unprojected->const_data_ptr();
       check(hidden_backward(step, device.stream()));
       if (s >= 0)
-        multiply(first_rows(*grad_unprojected, rows, H),
+        multiply(first_rows(*grad_unprojected, rows),
                  view(*call.grad_hidden, {rows, P}, {D * P, 1}, (row * D + d) * P), *weights.w_hr);
     }
     check(gates_backward(step, device.stream()));
     if (s >= 0)
-      multiply(first_rows(recurrent, rows, P),
+      multiply(first_rows(recurrent, rows),
                view(call.grad_preactivations, {rows, kGates * H}, {D * kGates * H, 1},
                     (row * D + d) * kGates * H),
                weights.w_hh);

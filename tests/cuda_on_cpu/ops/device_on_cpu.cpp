@@ -3,7 +3,29 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <cstring>
+
 #include "device.h"
+
+// library.py gives every call of this name to the function below.
+#undef aoti_torch_empty_strided
+extern "C" AOTITorchError aoti_torch_empty_strided(int64_t, const int64_t*, const int64_t*, int32_t,
+                                                   int32_t, int32_t, AtenTensorHandle*);
+// New memory full of NaNs: what no kernel writes is seen.
+extern "C" AOTITorchError poisoned_empty_strided(int64_t dims, const int64_t* sizes,
+                                                 const int64_t* strides, int32_t dtype,
+                                                 int32_t device_type, int32_t device_index,
+                                                 AtenTensorHandle* result) {
+  const AOTITorchError error =
+      aoti_torch_empty_strided(dims, sizes, strides, dtype, device_type, device_index, result);
+  if (error != TORCH_SUCCESS) return error;
+  size_t bytes = aoti_torch_dtype_element_size(dtype);
+  for (int64_t i = 0; i < dims; i++) bytes *= size_t(sizes[i]);
+  void* data = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*result, &data));
+  if (bytes > 0) std::memset(data, 0xff, bytes);
+  return TORCH_SUCCESS;
+}
 
 namespace lstm_kernels::cuda {
 namespace {

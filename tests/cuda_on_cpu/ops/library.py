@@ -16,38 +16,45 @@ HERE = Path(__file__).parent.resolve()
 SHIM = HERE.parent / "shim"
 KERNELS = HERE.parents[2] / "csrc" / "cuda"
 TORCH = Path(torch.__file__).parent
+INSTRUMENTED = ("fused_step.cu", "ops.cpp", "step.cu", "step_path.cpp")
 OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
 FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+FLAGS += ["-Daoti_torch_empty_strided=poisoned_empty_strided"]  # see device_on_cpu.cpp
 _libraries = []  # a torch.library.Library takes its schemas back when it is collected
 
 
 def build(sanitizer=None):
-    """Returns the shared library, built unless it is there already; the stand-in itself is never
-    instrumented. `sanitizer` is None or "address"."""
+    """Returns the shared library, built unless it is there already.
+
+    A sanitizer ("address") sees the units of INSTRUMENTED; the stand-in for CUDA must stay without.
+    """
+    flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
     units = [*sorted(KERNELS.glob("*.cu")), KERNELS / "ops.cpp", KERNELS / "step_path.cpp"]
     units += [*sorted(HERE.glob("*.cpp")), SHIM / "machine.cpp"]
     headers = [p for d in (KERNELS, KERNELS.parent, SHIM) for p in sorted(d.glob("*.*h"))]
-    digest = hashlib.sha256(repr((FLAGS, sanitizer, torch.__version__)).encode())
+    digest = hashlib.sha256(repr((FLAGS, torch.__version__)).encode())
     for path in units + headers:
         digest.update(path.name.encode() + path.read_bytes())
     folder = HERE.parent / "build" / f"ops_{digest.hexdigest()[:16]}"
-    library = folder / "ops_on_cpu.so"
+    library = folder / f"ops_on_cpu{sanitizer or ''}.so"
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
     include = [f"-I{KERNELS}", f"-I{SHIM}", "-isystem", TORCH / "include"]
 
     def compile_unit(source):
-        flags = [f"-fsanitize={sanitizer}"] if sanitizer and source.parent != SHIM else []
-        out = folder / f"{source.name}.o"
-        command = ["g++", *FLAGS, *flags, *include, "-x", "c++", "-c", source, "-o", out]
-        subprocess.run(command, check=True)
+        instrument = flags if source.name in INSTRUMENTED else []
+        out = folder / f"{source.name}{sanitizer if instrument else ''}.o"
+        if not out.exists():
+            partial = out.with_suffix(f".{os.getpid()}")
+            command = ["g++", *FLAGS, *instrument, *include, "-x", "c++", "-c", source]
+            subprocess.run([*command, "-o", partial], check=True)
+            partial.rename(out)
         return out
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_unit, units))
-    flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
     linked = library.with_suffix(f".{os.getpid()}")
     command = ["g++", "-shared", *flags, *objects, TORCH / "lib" / "libtorch_cpu.so", "-o", linked]
     subprocess.run(command, check=True)
