@@ -19,6 +19,8 @@ BRANCH_TARGET = re.compile(r"^([0-9a-f]+)")
 STACK = re.compile(r"\((%[er]?sp|%rbp)|\[sp|\[x29")
 FMA = re.compile("vfmadd|fmla")
 HOT = re.compile(r"\btile(_pair)?<")
+# SSE2 widens 16-bit weights by hand, with more constants than it has registers left.
+BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
 
 
 def functions(path):
@@ -53,7 +55,7 @@ def check(path):
     """Returns (number of hot loops, list of complaints) of one object file."""
     loops, complaints = 0, []
     for name, body in functions(path):
-        if not HOT.search(name):
+        if not HOT.search(name) or BASELINE_NARROW.search(name):
             continue
         for loop in innermost_loops(body):
             if not any(m.startswith(("vfmadd", "mulp", "fmla")) for _, m, _ in loop):

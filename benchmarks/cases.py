@@ -15,7 +15,7 @@ class Case:
     T: int
     N: int
     H: int
-    I: int | None = None  # noqa: E741
+    I: int | None = None
     dtype: str = "float32"
     training: bool = False
     layers: int = 1

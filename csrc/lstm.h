@@ -10,7 +10,7 @@ namespace lstm_kernels {
 // (Hochreiter & Schmidhuber 1997; forget gate of Gers, Schmidhuber & Cummins 2000.)
 enum Gate : int { kInputGate, kForgetGate, kCandidate, kOutputGate, kGates };
 
-// T time steps, N batch, I input size, H hidden size, P size of h_t (H, or proj_size), D directions.
+// T time steps, N batch, I input size, H hidden size, P size of h_t: H or proj_size, D directions.
 struct Sizes {
   int64_t T, N, I, H, P;
   int D;

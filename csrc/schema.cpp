@@ -17,8 +17,8 @@
 // lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
 //              whatever is returned for later steps is zero, and no state moves there
 // reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
-// allow_tf32   float32 on CUDA: the recurrent product may round its factors to TF32, as nn.LSTM does
-//              where torch.backends.cudnn allows it; meaningless elsewhere
+// allow_tf32   float32 on CUDA: the recurrent product may round its factors to TF32, as nn.LSTM
+//              does where torch.backends.cudnn allows it; meaningless elsewhere
 // output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
 // cell         (T, N, D*H) or (R, D*H): c_t; empty unless save_cell
 // gates        (T, N, D, 4, H) or (R, D, 4, H): activated i, f, g, o; empty unless save_gates

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import lstm_kernels
 from lstm_kernels import LSTM, LSTMCell
 
-T, N, I, H = 5, 2, 3, 4  # noqa: E741
+T, N, I, H = 5, 2, 3, 4
 
 
 def z(*shape, **kwargs):

@@ -12,7 +12,7 @@ from torch import Tensor
 from .recording import Recording, States, recordings
 from .sample import Sample
 
-I, F, G, O = range(4)  # noqa: E741  the order of the gates everywhere in torch
+I, F, G, O = range(4)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _SAMPLED_STEPS = 4096  # rows the quantiles are read from: 1% accurate in probability
 

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 import lstm_kernels
 
-T, N, I, H = 5, 3, 4, 6  # noqa: E741
+T, N, I, H = 5, 3, 4, 6
 
 
 def twins(*sizes, **options):

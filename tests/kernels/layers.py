@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-import equations
+import layer_equations
 import numpy as np
 
 # Half a unit in the last place of 1.
@@ -35,7 +35,7 @@ class Layer:
 
     T: int
     N: int
-    I: int  # noqa: E741 - the sizes' names everywhere
+    I: int
     H: int
     P: int = 0
     D: int = 1
@@ -50,7 +50,7 @@ class Layer:
 
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
-        T, N, I, H, D = self.T, self.N, self.I, self.H, self.D  # noqa: E741
+        T, N, I, H, D = self.T, self.N, self.I, self.H, self.D
         self.projects = self.P > 0
         self.P = P = self.P or H
         bound = 1 / np.sqrt(H)
@@ -153,10 +153,10 @@ class Layer:
                 h = self.h0[d, n] if self.states else np.zeros(P)
                 c = self.c0[d, n] if self.states else np.zeros(H)
                 reset = None if self.reset is None else self.reset[times, n]
-                steps = equations.run(w, self.x[times, n], h, c, reset)
+                steps = layer_equations.run(w, self.x[times, n], h, c, reset)
                 out["h_n"][d, n] = steps["h"][-1] if length else h
                 out["c_n"][d, n] = steps["c"][-1] if length else c
-                back = equations.gradients(
+                back = layer_equations.gradients(
                     w,
                     steps,
                     grads["output"][times, n, d],

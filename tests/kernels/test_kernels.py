@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from equations import gradients, run
+from layer_equations import gradients, run
 from layers import EPS, Layer, load, store
 
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
@@ -86,9 +86,9 @@ def test_absent_gradient_is_zero(kernels, isa, absent):
 
 
 def test_the_oracle_agrees_with_finite_differences():
-    """equations.gradients differentiates equations.run, resets and projection included."""
+    """layer_equations.gradients differentiates run, resets and projection included."""
     rng = np.random.default_rng(0)
-    T, I, H, P = 4, 3, 5, 2  # noqa: E741
+    T, I, H, P = 4, 3, 5, 2
     w = {"w_ih": rng.normal(size=(4 * H, I)), "w_hh": rng.normal(size=(4 * H, P))}
     w |= {"b_ih": rng.normal(size=4 * H), "b_hh": None, "w_hr": rng.normal(size=(P, H))}
     x, h0, c0 = rng.normal(size=(T, I)), rng.normal(size=P), rng.normal(size=H)
