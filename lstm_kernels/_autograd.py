@@ -66,7 +66,7 @@ def sequence(
             input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset
         )
     arguments = (input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _Sequence.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _apply(_Sequence, *_distinct(arguments))
     return result
 
 
@@ -74,7 +74,7 @@ def recomputed_sequence(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
     if _forward_mode():
         return sequence(*arguments)[:3]
-    result: tuple[Tensor, Tensor, Tensor] = _RecomputedSequence.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor, Tensor] = _apply(_RecomputedSequence, *_distinct(arguments))
     return result
 
 
@@ -91,8 +91,18 @@ def cell(
     if _forward_mode():
         return reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    result: tuple[Tensor, Tensor, Tensor] = _Cell.apply(*_distinct(arguments))  # type: ignore[no-untyped-call]
+    result: tuple[Tensor, Tensor, Tensor] = _apply(_Cell, *_distinct(arguments))
     return result
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """Apply a Function, in eager mode by what Function.apply itself calls in the end.
+
+    Before that it inspects forward's signature, which takes several times as long as a small step.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return super(torch.autograd.Function, function).apply(*arguments)
 
 
 def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -130,8 +140,8 @@ def _sequence_backward(
             *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
         )
     if torch.is_grad_enabled() or _transforms_active():
-        result: tuple[Tensor, Tensor, Tensor, Tensor] = _SequenceBackward.apply(  # type: ignore[no-untyped-call]
-            *grads, c0, *ragged, cell, gates, has_biases, bidirectional, *weights
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = _apply(
+            _SequenceBackward, *grads, c0, *ragged, cell, gates, has_biases, bidirectional, *weights
         )
         return result
     return ops.sequence_backward(
@@ -152,7 +162,7 @@ def _cell_backward(
     if _forward_mode():
         return reference.cell_backward(*arguments)
     if torch.is_grad_enabled() or _transforms_active():
-        result: tuple[Tensor, Tensor] = _CellBackward.apply(*arguments)  # type: ignore[no-untyped-call]
+        result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)
         return result
     return ops.cell_backward(*arguments)
 
