@@ -297,8 +297,13 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
     input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights = saved
     needs_input, needs_h0, needs_c0, _, _, _, _, _, *needs_weights = ctx.needs_input_grad
     with _full_precision(cell):
+        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates = grads
         grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
-            *grads,
+            grad_output,
+            grad_h_n,
+            grad_c_n,
+            grad_cell,
+            grad_gates,
             c0,
             batch_sizes,
             lengths,

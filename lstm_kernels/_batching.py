@@ -85,7 +85,7 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
         if torch.compiler.is_compiling():
             return backward(ctx, *grads)
         legacy = torch._C._functorch.is_legacy_batchedtensor
-        batched = [k for k, grad in enumerate(grads) if grad is not None and legacy(grad)]
+        batched = {k: grad for k, grad in enumerate(grads) if grad is not None and legacy(grad)}
         if not batched:
             return backward(ctx, *grads)
         level = torch._C._vmapmode_increment_nesting() - 1
@@ -102,7 +102,7 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
             return [value for value in results if value is not None]
 
         mapped = torch.func.vmap(of_one)(
-            *(torch._remove_batch_dim(grads[k], level, 1, 0) for k in batched)
+            *(torch._remove_batch_dim(grad, level, 1, 0) for grad in batched.values())
         )
         for k, value in zip(present, mapped, strict=True):
             results[k] = torch._add_batch_dim(value, 0, level)

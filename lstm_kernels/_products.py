@@ -23,7 +23,8 @@ def rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
         or torch._C._functorch.is_functorch_wrapped_tensor(lengths)
     ):
         return None
-    return (torch.arange(steps)[:, None] < lengths).flatten().nonzero().squeeze(1)
+    rows: Tensor = (torch.arange(steps)[:, None] < lengths).flatten().nonzero().squeeze(1)
+    return rows
 
 
 def input_gradient(z: Tensor, w_ih: Tensor, within: Tensor | None) -> Tensor:
@@ -32,7 +33,7 @@ def input_gradient(z: Tensor, w_ih: Tensor, within: Tensor | None) -> Tensor:
         return z @ w_ih
     rows = z.flatten(0, 1).index_select(0, within) @ w_ih
     padded = rows.new_zeros(z.shape[0] * z.shape[1], rows.shape[1])
-    return padded.index_copy(0, within, rows).unflatten(0, z.shape[:2])
+    return padded.index_copy(0, within, rows).view(*z.shape[:2], rows.shape[1])
 
 
 def input_weight_gradient(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree
 
 
 class LSTMStates(NamedTuple):
@@ -27,3 +28,7 @@ class LSTMStates(NamedTuple):
     hidden: tuple[Tensor | PackedSequence, ...]
     cell: tuple[Tensor | PackedSequence, ...]
     gates: tuple[Tensor | PackedSequence, ...] | None
+
+
+# So that torch.export.save can write a program that returns one.
+_pytree._register_namedtuple(LSTMStates, serialized_type_name="lstm_kernels.LSTMStates")
