@@ -16,6 +16,9 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
+constexpr int64_t kPrefetchRows =
+    64;  // of one panel's cells: what L2 has room for beside the weights
+
 // The gradient of one vector of cells.
 template <class T>
 struct CellGradient {
@@ -199,7 +202,9 @@ struct Backward {
         w.rows[j] =
             steps.reset(steps.time(s + 1), rank) ? f.zeros : dir.g[~s & 1] + rank * f.g_stride;
       }
-      for (int64_t p = first(dir.w_hh); p < last(dir.w_hh); ++p) {
+      const Order order{first(dir.w_hh), last(dir.w_hh), bool(s & 1)};
+      for (int64_t i = 0; i < order.count(); ++i) {
+        const int64_t p = order.panel(i);
         const int nv = dir.w_hh.width_of(p);
         T* sum = w.sum;
         for (int64_t j = 0; j < n; ++j)
@@ -212,7 +217,8 @@ struct Backward {
             if (j >= going_on) dh += last_hidden(share.rank(j), column);
             store(sum, dh);
           }
-        if (going_on) dir.w_hh.accumulate(p, w.rows, going_on, w.sum);
+        if (!f.projects()) prefetch_cells(p * dir.w_hh.width, nv, s, n);
+        if (going_on) dir.w_hh.accumulate(p, order.after(i), w.rows, going_on, w.sum);
         if (f.projects())
           keep_hidden(p, t, n);
         else
@@ -224,7 +230,7 @@ struct Backward {
         for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
           const int nv = dir.w_hr.width_of(p);
           __builtin_memset(w.sum, 0, size_t(n * nv * L) * sizeof(T));
-          dir.w_hr.accumulate(p, w.rows, n, w.sum);
+          dir.w_hr.accumulate(p, -1, w.rows, n, w.sum);
           cell(p * dir.w_hr.width, nv, s, n, going_on);
         }
       }
@@ -289,6 +295,20 @@ struct Backward {
       return (const S*)a.c0 + (d * size.N + steps.sequence(rank)) * size.H;
     }
 
+    // Fetches what `cell` will read of these rows, while the product before it runs: pieces of a
+    // few lines, far apart, which no hardware prefetcher foresees.
+    void prefetch_cells(int64_t first_vector, int nv, int64_t s, int64_t n) const {
+      const int64_t unit = first_vector * L, H = size.H;
+      const int64_t bytes = min_of(nv * L, H - unit) * int64_t(sizeof(S));
+      for (int64_t j = 0; j < min_of(n, kPrefetchRows); ++j) {
+        const int64_t rank = share.rank(j), row = at(steps.time(s), rank);
+        for (int g = 0; g < kGates; ++g)
+          prefetch((const char*)((const S*)a.gates + (row * kGates + g) * H + unit), bytes);
+        prefetch((const char*)((const S*)a.cell + row * H + unit), bytes);
+        if (const S* before = previous_cell(s, rank)) prefetch((const char*)(before + unit), bytes);
+      }
+    }
+
     // What reaches the states before a sequence's first step; an empty sequence passes its final
     // states' gradients through.
     void initial_states() {
@@ -308,7 +328,7 @@ struct Backward {
             store(at_vector(j, v), steps.length(share.rank(j)) == 0
                                        ? last_hidden(share.rank(j), column(v))
                                        : vec<T>{});
-        dir.w_hh.accumulate(p, w.rows, n, w.sum);
+        dir.w_hh.accumulate(p, -1, w.rows, n, w.sum);
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t row = d * size.N + steps.sequence(share.rank(j));

@@ -13,6 +13,7 @@
 // from about 8 rows on; with fewer, the bandwidth of the cache holding W_hh, which is why odd steps
 // take the panels in reverse: the last ones are still in the nearest cache.
 #pragma once
+#include "direct.h"
 #include "layer.h"
 #include "pack.h"
 
@@ -43,6 +44,7 @@ struct Forward {
 
   const cpu::SequenceForward& a;
   int team;
+  bool direct;  // nothing is packed
   int64_t panels, h_stride, c_stride, x_stride;
   Direction directions[2];
   T* zeros;
@@ -59,13 +61,14 @@ struct Forward {
   Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const Sizes& s = a.size;
+    direct = s.T * s.N <= kDirectRows;
     panels = ceil_div(s.H, L);
     h_stride = padded<T>(s.P), c_stride = padded<T>(s.H), x_stride = padded<T>(s.I);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
       auto pack = [&](int64_t K, int64_t vectors, int width) {
         Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
-        p.data = arena.take<char>(p.bytes());
+        if (!direct) p.data = arena.take<char>(p.bytes());
         return p;
       };
       to.w_ih = pack(s.I, kGates * panels, kGates);
@@ -163,17 +166,23 @@ struct Forward {
       write_states();
     }
 
+    vec<T> bias(int gate, int64_t unit) const {
+      const cpu::Weights& from = a.weights[d];
+      const int64_t at = gate * size.H + unit, n = size.H - unit;
+      vec<T> sum = {};
+      if (from.b_ih) sum += load_n((const S*)from.b_ih + at, n);
+      if (from.b_hh) sum += load_n((const S*)from.b_hh + at, n);
+      return sum;
+    }
+
     void pack() {
       const cpu::Weights& from = a.weights[d];
+      if (f.direct) return;
       for (int64_t p = m.begin(f.panels); p < m.end(f.panels); ++p) {
         pack_gates(dir.w_ih, p, (const S*)from.w_ih, size.H);
         pack_gates(dir.w_hh, p, (const S*)from.w_hh, size.H);
         for (int g = 0; g < kGates; ++g) {
-          const int64_t unit = p * L, at = g * size.H + unit, n = size.H - unit;
-          vec<T> bias = {};
-          if (from.b_ih) bias += load_n((const S*)from.b_ih + at, n);
-          if (from.b_hh) bias += load_n((const S*)from.b_hh + at, n);
-          store(dir.bias + p * kPanel + g * L, bias);
+          store(dir.bias + p * kPanel + g * L, bias(g, p * L));
         }
       }
       if (f.projects())
@@ -216,7 +225,8 @@ struct Forward {
     int64_t chunk(int64_t s) {
       int64_t end = s, rows = 0;
       do rows += share.active(steps.count(steps.time(end++)));
-      while (end < size.T && rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
+      while (!f.direct && end < size.T &&
+             rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
       const bool together = end == s + 1;
       int64_t r = 0;
       for (int64_t u = s; u < end; ++u)
@@ -224,7 +234,8 @@ struct Forward {
           w.x[r] = input_row(steps.time(u), share.rank(j), r);
       if (!together)
         for (int64_t p = first_panel; p < last_panel; ++p)
-          project_input(p, rows, w.pre + (p - first_panel) * rows * kPanel);
+          project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
+                        w.pre + (p - first_panel) * rows * kPanel);
       for (int64_t done = 0; s < end; ++s) {
         const int64_t t = steps.time(s), n = share.active(steps.count(t));
         if (s) sync();
@@ -250,13 +261,25 @@ struct Forward {
     }
 
     // pre = bias + x W_ih^T for the units of panel p
-    void project_input(int64_t p, int64_t rows, T* pre) {
+    void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
       const T* bias = dir.bias + p * kPanel;
       vec<T> b[kGates];
       for (int g = 0; g < kGates; ++g) b[g] = load(bias + g * L);
       for (int64_t r = 0; r < rows; ++r)
         for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, b[g]);
-      dir.w_ih.accumulate(p, w.x, rows, pre);
+      dir.w_ih.accumulate(p, next, w.x, rows, pre);
+    }
+
+    // pre = bias + x W_ih^T + h W_hh^T for the units of panel p, on unpacked weights
+    void direct_gates(int64_t p, int64_t n, T* pre) {
+      const int64_t unit = p * L, count = size.H - unit;
+      for (int g = 0; g < kGates; ++g) {
+        const S* w_ih = (const S*)a.weights[d].w_ih + (g * size.H + unit) * size.I;
+        const S* w_hh = (const S*)a.weights[d].w_hh + (g * size.H + unit) * size.P;
+        for (int64_t j = 0; j < n; ++j)
+          store(pre + j * kPanel + g * L,
+                bias(g, unit) + dots(w_ih, w_hh, count, w.x[j], size.I, w.h[j], size.P));
+      }
     }
 
     void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
@@ -267,20 +290,23 @@ struct Forward {
       auto result = [&](int64_t p) {
         return together ? pre : pre + (p - first_panel) * rows * kPanel;
       };
-      const int64_t many = last_panel - first_panel;
-      for (int64_t i = 0; i < many;) {
-        auto panel = [&](int64_t q) { return s & 1 ? last_panel - 1 - q : first_panel + q; };
-        const int64_t p = panel(i);
-        if (n == 1 && i + 1 < many) {
-          const int64_t p1 = panel(i + 1);
+      const Order order{first_panel, last_panel, bool(s & 1)};
+      for (int64_t i = 0; i < order.count();) {
+        const int64_t p = order.panel(i);
+        if (f.direct) {
+          direct_gates(p, n, pre);
+          cell(p, s, n, pre);
+          ++i;
+        } else if (n == 1 && i + 1 < order.count()) {
+          const int64_t p1 = order.panel(i + 1);
           T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
-          if (together) project_input(p, 1, pre0), project_input(p1, 1, pre1);
+          if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
           dir.w_hh.accumulate_pair(p, p1, w.h[0], pre0, pre1);
           cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
           i += 2;
         } else {
-          if (together) project_input(p, n, result(p));
-          dir.w_hh.accumulate(p, w.h, n, result(p));
+          if (together) project_input(p, order.after(i), n, result(p));
+          dir.w_hh.accumulate(p, order.after(i), w.h, n, result(p));
           cell(p, s, n, result(p));
           ++i;
         }
@@ -324,12 +350,16 @@ struct Forward {
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
         const int nv = dir.w_hr.width_of(p);
-        __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
-        dir.w_hr.accumulate(p, w.h, n, w.projected);
+        if (!f.direct) {
+          __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
+          dir.w_hr.accumulate(p, -1, w.h, n, w.projected);
+        }
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t column = (p * dir.w_hr.width + v) * L, rank = share.rank(j);
-            const vec<T> h = load(w.projected + (j * nv + v) * L);
+            const vec<T> h = f.direct ? dots((const S*)a.weights[d].w_hr + column * size.H,
+                                             size.P - column, w.h[j], size.H)
+                                      : load(w.projected + (j * nv + v) * L);
             store(dir.h[~s & 1] + rank * f.h_stride + column, rounded<S>(h));
             store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,
                     size.P - column);

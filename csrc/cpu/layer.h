@@ -97,6 +97,16 @@ LSTM_INLINE Format weight_format(int64_t N) {
   return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
 }
 
+// Panels first .. last - 1 in the order of a step: forth in even steps, back in odd ones, so that a
+// step begins with the weights that the nearest cache still has from the step before.
+struct Order {
+  int64_t first, last;
+  bool back;
+  LSTM_INLINE int64_t count() const { return last - first; }
+  LSTM_INLINE int64_t panel(int64_t i) const { return back ? last - 1 - i : first + i; }
+  LSTM_INLINE int64_t after(int64_t i) const { return i + 1 < count() ? panel(i + 1) : -1; }
+};
+
 // Hands out parts of the caller's scratch memory. Without a base it only measures.
 class Arena {
  public:

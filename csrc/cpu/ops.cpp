@@ -24,6 +24,15 @@ DType dtype_of(const Kind& kind) {
 
 int thread_count() { return int(torch::stable::get_num_threads()); }
 
+// A new tensor for results, for which huge pages are asked if it is large: touching fresh small
+// pages would cost more than computing what goes there.
+Tensor results(std::initializer_list<int64_t> sizes, const Kind& kind) {
+  Tensor t = empty(sizes, kind);
+  advise_huge_pages(t.mutable_data_ptr(),
+                    size_t(t.numel()) * aoti_torch_dtype_element_size(kind.dtype));
+  return t;
+}
+
 void check(bool condition, const char* message) {
   if (!condition) throw std::runtime_error(message);
 }
@@ -175,14 +184,15 @@ Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const 
   read_weights(weights, has_biases, size, shape.projects, kind, a.weights);
 
   const int64_t R = input.size(0);
-  Tensor output = packed ? empty({R, D * size.P}, kind) : empty({size.T, size.N, D * size.P}, kind);
+  Tensor output =
+      packed ? results({R, D * size.P}, kind) : results({size.T, size.N, D * size.P}, kind);
   Tensor h_n = empty({D, size.N, size.P}, kind), c_n = empty({D, size.N, size.H}, kind);
   Tensor cell = !save_cell ? empty({0}, kind)
-                : packed   ? empty({R, D * size.H}, kind)
-                           : empty({size.T, size.N, D * size.H}, kind);
+                : packed   ? results({R, D * size.H}, kind)
+                           : results({size.T, size.N, D * size.H}, kind);
   Tensor gates = !save_gates ? empty({0}, kind)
-                 : packed    ? empty({R, D, kGates, size.H}, kind)
-                             : empty({size.T, size.N, D, kGates, size.H}, kind);
+                 : packed    ? results({R, D, kGates, size.H}, kind)
+                             : results({size.T, size.N, D, kGates, size.H}, kind);
   a.output = output.mutable_data_ptr();
   a.h_n = h_n.mutable_data_ptr();
   a.c_n = c_n.mutable_data_ptr();
@@ -242,11 +252,11 @@ Backwarded sequence_backward(const OptionalTensor& grad_output, const OptionalTe
   a.gates = per_gate(gates, "gates");
 
   Tensor grad_preactivations =
-      packed ? empty({R, D, kGates, H}, kind) : empty({T, N, D, kGates, H}, kind);
+      packed ? results({R, D, kGates, H}, kind) : results({T, N, D, kGates, H}, kind);
   Tensor grad_h0 = empty({D, N, P}, kind), grad_c0 = empty({D, N, H}, kind);
   Tensor grad_hidden = !shape.projects ? empty({0}, kind)
-                       : packed        ? empty({R, D * P}, kind)
-                                       : empty({T, N, D * P}, kind);
+                       : packed        ? results({R, D * P}, kind)
+                                       : results({T, N, D * P}, kind);
   a.grad_preactivations = grad_preactivations.mutable_data_ptr();
   a.grad_h0 = grad_h0.mutable_data_ptr();
   a.grad_c0 = grad_c0.mutable_data_ptr();

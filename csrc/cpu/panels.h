@@ -80,18 +80,28 @@ LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, 
 
 constexpr int rows_or_one(int rows) { return rows <= kMaxRows ? rows : 1; }
 
+// Asks for the lines of [from, from + bytes) before they are needed: into L2, for L1 is in use.
+LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+// `next`: the panel that follows, or null. While the tiles of a k block run, they fetch the block
+// after it: where the weights are larger than L2, the first tile would else wait for each line.
 template <int NV, class T, class W>
 LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, const W* w,
-                                    T* pre) {
+                                    const W* next, T* pre) {
   constexpr int64_t kStep = NV * lanes<T>;
   const int64_t tiles = ceil_div(n, kMaxRows);
   const int64_t block = tiles > 1 ? kBlockBytes / (kStep * int64_t(sizeof(W))) : max_of(K, 1);
   for (int64_t k = 0; k < K; k += block) {
     const int64_t length = min_of(block, K - k);
+    const char* after = (const char*)(k + length < K ? w + (k + length) * kStep : next);
+    const int64_t share = round_up(length * kStep * int64_t(sizeof(W)), 64 * tiles) / tiles;
     for (int64_t i = 0, r = 0; i < tiles; ++i) {
       const int64_t height = ceil_div(n - r, tiles - i);  // 16 rows: 3 3 3 3 2 2, not 3 3 3 3 3 1
       const W* from = w + k * kStep;
       T* to = pre + r * kStep;
+      if (tiles > 1 && after) prefetch(after + i * share, share);
       switch (height) {
         case 1:
           tile<1, NV>(rows + r, k, length, from, to);
@@ -137,13 +147,13 @@ struct Panels {
     return data + p * width * lanes<T> * K * bytes_of(format, sizeof(T));
   }
 
-  // pre[r][v] += rows[r] . w[v] for the vectors v of panel p
-  LSTM_INLINE void accumulate(int64_t p, const T* const* rows, int64_t n, T* pre) const {
-    if (format == Format::kCompute) accumulate_as((const T*)panel(p), width_of(p), rows, n, pre);
+  // pre[r][v] += rows[r] . w[v] for the vectors v of panel p. next: the panel used after it, or -1.
+  LSTM_INLINE void accumulate(int64_t p, int64_t next, const T* const* rows, int64_t n,
+                              T* pre) const {
+    if (format == Format::kCompute) accumulate_as<T>(p, next, rows, n, pre);
     if constexpr (is_same<T, float>) {
-      if (format == Format::kBFloat16)
-        accumulate_as((const bf16*)panel(p), width_of(p), rows, n, pre);
-      if (format == Format::kHalf) accumulate_as((const fp16*)panel(p), width_of(p), rows, n, pre);
+      if (format == Format::kBFloat16) accumulate_as<bf16>(p, next, rows, n, pre);
+      if (format == Format::kHalf) accumulate_as<fp16>(p, next, rows, n, pre);
     }
   }
   // The same for one row and the full panels p0 and p1.
@@ -160,17 +170,19 @@ struct Panels {
 
  private:
   template <class W>
-  LSTM_INLINE void accumulate_as(const W* w, int nv, const T* const* rows, int64_t n,
+  LSTM_INLINE void accumulate_as(int64_t p, int64_t next, const T* const* rows, int64_t n,
                                  T* pre) const {
-    switch (nv) {
+    const W* w = (const W*)panel(p);
+    const W* then = next < 0 ? nullptr : (const W*)panel(next);
+    switch (width_of(p)) {
       case 1:
-        return accumulate_panel<1>(rows, n, K, w, pre);
+        return accumulate_panel<1>(rows, n, K, w, then, pre);
       case 2:
-        return accumulate_panel<2>(rows, n, K, w, pre);
+        return accumulate_panel<2>(rows, n, K, w, then, pre);
       case 3:
-        return accumulate_panel<3>(rows, n, K, w, pre);
+        return accumulate_panel<3>(rows, n, K, w, then, pre);
       default:
-        return accumulate_panel<4>(rows, n, K, w, pre);
+        return accumulate_panel<4>(rows, n, K, w, then, pre);
     }
   }
 };

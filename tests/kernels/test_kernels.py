@@ -30,6 +30,11 @@ LAYERS = [
     Layer(12, 6, 4, 20, resets=True, threads=2),
     Layer(7, 9, 4, 30, P=8, resets=True, ragged="lengths"),
     Layer(3, 0, 4, 5),
+    # The same again with enough rows for packed weights.
+    Layer(140, 1, 5, 36, D=2, threads=2),
+    Layer(130, 1, 7, 20, P=6),
+    Layer(20, 9, 5, 17, ragged="packed", D=2, threads=3),
+    Layer(40, 6, 4, 20, resets=True, threads=2),
 ]
 
 
@@ -136,8 +141,11 @@ def test_strided_input(kernels, isa, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("projection", [0, 9])
 def test_bits_do_not_depend_on_batch_or_threads(kernels, isa, dtype, projection):
-    """A row's results are the same alone, among others, and for any number of threads."""
-    layer = Layer(5, 70, 6, 40, P=projection, dtype=dtype)
+    """A row's results are the same alone, among others, and for any number of threads.
+
+    T is large enough for every one of these calls to pack its weights: see csrc/cpu/direct.h.
+    """
+    layer = Layer(130, 70, 6, 40, P=projection, dtype=dtype)
     together, back = layer.forward(kernels, isa), layer.backward(kernels, isa)
     for threads in (2, 3, 7):
         again = layer.forward(kernels, isa, threads=threads)

@@ -1,0 +1,63 @@
+// Matrix products on the weights as they are, for calls too short to pay for packing.
+//
+// Each of L rows of a row-major matrix is multiplied with the operand in its own vector of partial
+// sums along k, and the L vectors are then added across: a vector of L results, the same place that
+// a packed panel's vector has. Rows of a batch follow each other while the weights are in L1.
+// The additions are taken in another order than in panels.h: the one place where results depend, to
+// rounding, on T and N.
+// Bound: reading the weights once; with several rows, the loads, one per multiply-add.
+#pragma once
+#include "panels.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+// T * N up to which a call leaves the weights unpacked. Packing costs about as much as 30 rows'
+// products, and makes them about a fifth faster.
+constexpr int64_t kDirectRows = 128;
+
+// sum[l] += w[l][k] * x[k] along k, lane by lane
+template <class S, class T>
+LSTM_INLINE void add_products(vec<T> (&sum)[lanes<T>], const S* w, int64_t stride, int64_t last,
+                              const T* x, int64_t K) {
+  constexpr int L = lanes<T>;
+  const S* row[L];
+  LSTM_UNROLL for (int l = 0; l < L; ++l) row[l] = w + min_of(l, last) * stride;
+  int64_t k = 0;
+#pragma GCC unroll 1
+  for (; k + L <= K; k += L) {
+    const vec<T> xk = load(x + k);
+    LSTM_UNROLL for (int l = 0; l < L; ++l) sum[l] += load(row[l] + k) * xk;
+  }
+  if (k < K) {
+    const vec<T> xk = load_n(x + k, K - k);
+    LSTM_UNROLL for (int l = 0; l < L; ++l) sum[l] += load_n(row[l] + k, K - k) * xk;
+  }
+}
+
+template <class T>
+LSTM_INLINE vec<T> add_across(vec<T> (&sum)[lanes<T>]) {
+  transpose<T>(sum);
+  LSTM_UNROLL for (int n = lanes<T> / 2; n > 0; n /= 2) LSTM_UNROLL for (int l = 0; l < n; ++l)
+      sum[l] += sum[l + n];
+  return sum[0];
+}
+
+// Rows 0 .. count - 1 of w (count, K) times x (K): lane l holds row l; lanes from count on repeat
+// the last row. count may exceed the lanes.
+template <class S, class T>
+LSTM_NOINLINE vec<T> dots(const S* w, int64_t count, const T* x, int64_t K) {
+  vec<T> sum[lanes<T>] = {};
+  add_products(sum, w, K, count - 1, x, K);
+  return add_across<T>(sum);
+}
+// The same for two matrices of as many rows: the sum of both products.
+template <class S, class T>
+LSTM_NOINLINE vec<T> dots(const S* w0, const S* w1, int64_t count, const T* x0, int64_t K0,
+                          const T* x1, int64_t K1) {
+  vec<T> sum[lanes<T>] = {};
+  add_products(sum, w0, K0, count - 1, x0, K0);
+  add_products(sum, w1, K1, count - 1, x1, K1);
+  return add_across<T>(sum);
+}
+
+}  // namespace lstm_kernels::LSTM_ISA
