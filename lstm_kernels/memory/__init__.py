@@ -13,6 +13,7 @@ from .gradients import GradientFlow, gradient_flow
 from .probes import Horizon, horizon
 from .recording import Recording, record, stream
 from .search import Match, match
+from .summary import report
 from .tracking import Tracking, label
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "match",
     "plot",
     "record",
+    "report",
     "retention",
     "saturation",
     "save",

@@ -16,7 +16,7 @@ from .gates import F, G, I, O
 from .recording import Layout, Recording
 
 if TYPE_CHECKING:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
 _KINDS = ("hidden", "cell", "gates")
 

@@ -52,6 +52,18 @@ class GradientFlow:
     through_hidden: tuple[Tensor, ...] | None
     loss: float
 
+    def reach(self, kind: str, fraction: float = 0.01) -> tuple[int, ...]:
+        """Per layer, how many steps before the last one the gradient first falls below a fraction.
+
+        Of the gradient at the last step, in the forward direction; T where it never does. For a
+        loss that looks at the last step only. `kind` is the name of one of the norms.
+        """
+        layers: tuple[Tensor, ...] | None = getattr(self, kind)
+        if layers is None:
+            raise ValueError(f"an nn.RNN has no {kind}")
+        back = [norm[0].flip(0) for norm in layers]
+        return tuple(int((v >= fraction * v[0]).long().cumprod(0).sum()) for v in back)
+
 
 def gradient_flow(
     model: nn.Module,

@@ -59,7 +59,7 @@ def horizon(
     /,
     *,
     max_lag: int = 20,
-    max_steps: int = 20_000,
+    max_steps: int = 10_000,
     lstm: str | None = None,
     progress: bool = True,
 ) -> Horizon: ...
@@ -70,7 +70,7 @@ def horizon(
     /,
     *,
     max_lag: int = 20,
-    max_steps: int = 20_000,
+    max_steps: int = 10_000,
 ) -> Horizon: ...
 def horizon(
     model: Any,
@@ -79,7 +79,7 @@ def horizon(
     /,
     *,
     max_lag: int = 20,
-    max_steps: int = 20_000,
+    max_steps: int = 10_000,
     lstm: str | None = None,
     progress: bool = True,
 ) -> Horizon:

@@ -264,7 +264,7 @@ def _with_progress(data: Iterable[Any], progress: bool) -> Iterable[Any]:
     if not progress:
         return data
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
     except ImportError:
         return data
     # disable=None: silent where no terminal listens

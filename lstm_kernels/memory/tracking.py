@@ -43,7 +43,7 @@ class Tracking:
     best: list[Unit]
 
 
-def label(states: States, labels: Any, *, max_steps: int = 20_000) -> Tracking:
+def label(states: States, labels: Any, *, max_steps: int = 10_000) -> Tracking:
     """The units that follow a labelling of the steps best.
 
     Args:

@@ -1,0 +1,205 @@
+"""report: one page that says what a model's hidden and cell state carry, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from lstm_kernels import LSTM
+
+from . import plot
+from .gates import Retention, Saturation, retention, saturation
+from .gradients import GradientFlow, gradient_flow
+from .page import Page
+from .probes import Horizon, horizon
+from .recording import Recording, batches, find, record, stream
+
+
+def report(
+    model: nn.Module,
+    data: Any,
+    path: str | Path,
+    *,
+    loss: Callable[..., Tensor] | None = None,
+    target_fn: Callable[[Any], Tensor | PackedSequence] | None = None,
+    tokens: Sequence[str] | None = None,
+    max_lag: int = 20,
+    lstm: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Writes one self-contained HTML page about what the LSTM in a model remembers.
+
+    Args:
+        model: any module with one `lstm_kernels.LSTM` inside.
+        data: an input, or a data loader of inputs or of tuples that begin with the input. It is
+            gone through once for each analysis.
+        path: of the page.
+        loss: what `gradient_flow` differentiates; default, the squared norm of what the model
+            returns for the last step.
+        target_fn: what `horizon` looks for in the past; default, the input.
+        tokens: labels of the steps of the first sequence, written along it.
+        max_lag: how far back `horizon` looks, less where the sequences are shorter.
+        lstm, progress: as for `stream`.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: `data` can be gone through only once.
+        ValueError: what the analyses refuse.
+    """
+    module = find(model, lstm, (LSTM,))
+    if iter(data) is data:
+        raise TypeError("data can be gone through only once: give a tensor, a list or a DataLoader")
+    x, _ = next(iter(batches(data, progress=False)))
+    first = record(model, x, lstm=lstm)
+    kept = retention(stream(model, data, lstm=lstm, progress=progress))
+    gates = saturation(stream(model, data, lstm=lstm, progress=progress))
+    reach = max(0, min(max_lag, first.steps - 6))
+    known = horizon(model, data, target_fn, max_lag=reach, lstm=lstm, progress=progress)
+    seen = loss or _last_step(module)
+    flow = gradient_flow(model, data, seen, lstm=lstm, progress=progress)
+
+    page = Page("What this LSTM remembers")
+    for sentence in answer(kept, known, flow):
+        page.lead(sentence)
+    page.table(*_table(kept, gates, known, flow))
+    page.heading("The two memories, step by step")
+    page.paragraph(
+        "The hidden state h is what the rest of the model sees; it is made anew at every step. The "
+        "cell state c is kept: each step multiplies it by the forget gate and adds what the input "
+        "gate lets in."
+    )
+    _draw_states(page, first, tokens)
+    page.heading("For how long the cell keeps what it stores")
+    page.picture(
+        plot.retention(kept),
+        "Half-life of each unit's cell, from its forget gates; band: 10% to 90% of the steps "
+        "(first layer).",
+    )
+    page.picture(
+        plot.saturation(gates),
+        "Each dot is a gate of one unit of the last layer. Bottom right: always shut; top left: "
+        "always open; near the origin: in between, a gate that weighs.",
+    )
+    page.heading("What each state knows of the past")
+    page.picture(
+        plot.horizon(known),
+        f"Score of a linear probe for what was seen k steps back, on held-out data ({known.steps} "
+        "steps).",
+    )
+    page.heading("How gradients travel back")
+    page.paragraph(
+        "The gradient of the loss with respect to each state of each step, over every way through "
+        "the network. The dashed line is the part that came back along the cell alone."
+    )
+    page.picture(plot.gradient_flow(flow), "Norm of the gradient, last layer.")
+    return page.write(path)
+
+
+def answer(kept: Retention, known: Horizon, flow: GradientFlow) -> list[str]:
+    """The findings as sentences, of the last layer."""
+    life = kept.half_life[-1]
+    longest = float(life.max())
+    hidden, cell = known.reach("hidden")[-1], known.reach("cell")[-1]
+    if cell > hidden:
+        farther = "the cell state knows of things farther back than the hidden state"
+    elif cell < hidden:
+        farther = "against the common claim, the hidden state knows of things farther back"
+    else:
+        farther = "against the common claim, both states know equally far back"
+    return [
+        f"In the median unit, half of what the cell stored is left after {_number(life.median())} "
+        f"steps; in the longest-lived one, after {_number(longest)}.",
+        f"A linear probe finds what was seen in the cell state up to {_lag(cell)} and in the "
+        f"hidden state up to {_lag(hidden)}: {farther}.",
+        f"The gradient of the loss falls below 1% of its last value {_back(flow, 'cell')} for the "
+        f"cell state, {_back(flow, 'highway')} along the cell alone, and {_back(flow, 'hidden')} "
+        "for the hidden state.",
+    ]
+
+
+def _number(value: float | Tensor) -> str:
+    return f"{float(value):,.3g}"
+
+
+def _lag(reach: int) -> str:
+    if reach < 0:
+        return "no lag at all"
+    return "1 step back" if reach == 1 else f"{reach} steps back"
+
+
+def _back(flow: GradientFlow, kind: str) -> str:
+    steps, total = flow.reach(kind)[-1], flow.hidden[-1].shape[1]
+    return "nowhere" if steps >= total else f"{steps} steps back"
+
+
+def _table(
+    kept: Retention, gates: Saturation, known: Horizon, flow: GradientFlow
+) -> tuple[list[str], list[list[str]], str]:
+    assert flow.cell is not None
+    header = ["layer", "units", "half-life, median", "half-life, longest", "never forget"]
+    header += ["never write", "h knows back to", "c knows back to"]
+    rows = [
+        [
+            str(layer),
+            str(len(life)),
+            f"{_number(life.median())} steps",
+            f"{_number(life.max())} steps",
+            str(len(gates.never_forget()[layer])),
+            str(len(gates.never_write()[layer])),
+            _lag(known.reach("hidden")[layer]),
+            _lag(known.reach("cell")[layer]),
+        ]
+        for layer, life in enumerate(kept.half_life)
+    ]
+    caption = (
+        f"Measured over {kept.steps:,} steps. To never forget (write) is a forget gate above 0.9 "
+        "(an input gate below 0.1) at 99% of them; to know is half the way from chance to "
+        "certainty."
+    )
+    return header, rows, caption
+
+
+def _draw_states(page: Page, first: Recording, tokens: Sequence[str] | None) -> None:
+    """Both states of the units whose cell varies most, over the beginning of the first sequence."""
+    shown = min(first.steps, 100)
+    part = Recording(
+        tuple(h[:shown] for h in first.hidden),
+        tuple(c[:shown] for c in first.cell),
+        None,
+        None if first.lengths is None else first.lengths.clamp(max=shown),
+    )
+    length = shown if part.lengths is None else int(part.lengths[0])
+    variable = first.cell[-1][:length, 0].float().std(0, correction=0)
+    units = variable.argsort(descending=True)[:24].tolist()
+    labels = None if tokens is None else list(tokens)[:length]
+    for state, name in (("cell", "cell state c"), ("hidden", "hidden state h")):
+        chosen = (
+            units if first.hidden[-1].shape == first.cell[-1].shape or state == "cell" else None
+        )
+        ax = plot.states(part, state=state, units=chosen, tokens=labels)  # type: ignore[arg-type]
+        page.picture(
+            ax,
+            f"The {name} of the first sequence, last layer: the units whose cell varies most.",
+        )
+
+
+def _last_step(module: LSTM) -> Callable[..., Tensor]:
+    """The squared norm of the last step of a model's result, whatever came with the input."""
+
+    def loss(result: Any, *_: Any) -> Tensor:
+        if isinstance(result, (tuple, list)) and not isinstance(result, PackedSequence):
+            result = result[0]
+        if isinstance(result, PackedSequence):
+            result = result.data[-1]
+        elif result.dim() >= 3:
+            result = result[:, -1] if module.batch_first else result[-1]
+        return torch.as_tensor(result).square().sum()
+
+    return loss

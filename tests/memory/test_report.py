@@ -1,0 +1,129 @@
+"""The report as a reader sees it: one file, nothing fetched, rendered by a browser."""
+
+import base64
+import math
+import re
+import shutil
+import subprocess
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+import lstm_kernels
+from lstm_kernels import memory
+from lstm_kernels.memory.page import Page
+
+from .models import Reader, delay_line, fixed_gates
+
+matplotlib.use("Agg")
+from matplotlib import image, pyplot
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Reader(lstm_kernels.LSTM(3, 16, 2, batch_first=True))
+
+
+X = torch.randn(8, 40, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def page(model, tmp_path):
+    return memory.report(
+        model, X, tmp_path / "report.html", tokens=["ab"[t % 2] for t in range(40)]
+    )
+
+
+def test_page_is_self_contained(page):
+    html = page.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert not re.findall(r'(?:src|href)="(?!data:)', html)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", html)
+    pictures = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)"', html)
+    assert len(pictures) == 6
+    assert all(base64.b64decode(data).startswith(b"\x89PNG") for _, data in pictures)
+    assert pyplot.get_fignums() == []
+
+
+def test_page_says_what_was_measured(model, page):
+    html = page.read_text(encoding="utf-8")
+    states = memory.record(model, X)
+    life = memory.retention(states).half_life
+    for layer in life:
+        assert f"<td>{float(layer.median()):,.3g} steps</td>" in html
+    assert "Measured over 320 steps" in html
+
+
+def test_sentences_say_which_state_knows_more(tmp_path):
+    """A delay line: both know equally far back, and the page says that the claim fails."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 2, (200, 8, 1), dtype=torch.float64) * 2 - 1
+    html = memory.report(delay_line(3), x, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "in the cell state up to 3 steps back and in the hidden state up to 3 steps back" in html
+    assert "against the common claim, both states know equally far back" in html
+
+
+def test_a_loader_and_a_loss(model, tmp_path):
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, X[:, -1, :2]), 4)
+    path = memory.report(
+        model,
+        loader,
+        tmp_path / "report.html",
+        loss=lambda output, target: (output[:, -1] - target).square().sum(),
+        max_lag=3,
+        progress=False,
+    )
+    assert "What this LSTM remembers" in path.read_text(encoding="utf-8")
+    with pytest.raises(TypeError, match="data can be gone through only once"):
+        memory.report(model, iter([X]), tmp_path / "report.html")
+
+
+def test_half_life_is_in_the_lead(tmp_path):
+    f = 0.9
+    x = torch.randn(60, 8, 1, dtype=torch.float64)
+    lstm = fixed_gates(0.5, f, 0.5, 0.5, hidden_size=2)
+    with torch.no_grad():
+        lstm.weight_ih_l0[4:6] = 0.1
+    html = memory.report(lstm, x, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"is left after {math.log(0.5) / math.log(f):.3g} steps" in html
+
+
+def test_page_escapes_text(tmp_path):
+    page = Page("<b> & title")
+    page.paragraph("a < b")
+    page.table(["<th>"], [["<td>"]], "<caption>")
+    html = page.write(tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (
+        "&lt;b&gt; &amp; title",
+        "a &lt; b",
+        "&lt;th&gt;",
+        "&lt;td&gt;",
+        "&lt;caption&gt;",
+    ):
+        assert text in html
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian package chromium)")
+def test_a_browser_renders_it(page, tmp_path):
+    """Headless, without network: title, text and the lines of every picture are on the page."""
+    shot = tmp_path / "page.png"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += ["--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars"]
+    command += ["--window-size=800,4200"]
+    command += [f"--screenshot={shot}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = image.imread(shot)[..., :3]
+    assert pixels.shape[1] == 800
+    dark = (pixels < 0.5).all(-1)
+    assert dark[:120].any()  # the title
+    rows = np.flatnonzero((pixels.min(-1) < 0.9).any(1))
+    assert rows.max() > 2500  # six pictures below each other
+    for colour in (memory.plot.CELL, memory.plot.HIDDEN, memory.plot.HIGHWAY):
+        wanted = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        assert (np.abs(pixels - wanted).max(-1) < 0.02).sum() > 100  # lines of that colour
