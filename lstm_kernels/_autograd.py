@@ -101,8 +101,8 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     Before that it inspects forward's signature, which takes several times as long as a small step.
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return function.apply(*arguments)  # type: ignore[no-untyped-call]
-    return super(torch.autograd.Function, function).apply(*arguments)
+        return function.apply(*arguments)
+    return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
 
 
 def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
