@@ -2,17 +2,21 @@
 // and the oracle of the persistent one.
 //
 // The input's product is computed ahead for as many steps as leave it in the L2 cache. Then a step
-// is either one kernel (fused_step.cu, few sequences) or the recurrent product by torch's library
-// and one kernel for the rest (step.cu); a projection adds a product and a kernel. Sums of 16-bit
-// types stay in float32 between product and kernel. Bound: 7 to 10 us per step for the launches of
-// one step, as long as its arithmetic takes less.
+// is either one kernel (fused_step.cu, for few sequences) or the recurrent product by torch's
+// library and one kernel for the rest (step.cu); a projection adds a product and a kernel. Sums of
+// 16-bit types stay in float32 between product and kernel. Bound: 7 to 10 us per step for the
+// launches of one step, as long as its arithmetic takes less.
 #include "layer.h"
 #include "step.h"
 
 namespace lstm_kernels::cuda {
 namespace {
 
-constexpr int64_t kFusedRows = 16;  // as many sequences as fused_step.cu is made for
+// Whether the kernel with the products in it (fused_step.cu) takes the step. It reads the weights
+// once for every 8 sequences: twice at most, and only from L2.
+bool few(int64_t sequences, int64_t weight_bytes, const OnDevice& device) {
+  return sequences <= (weight_bytes <= device.l2_bytes() / 2 ? 16 : 8);
+}
 
 // `elements` past the start of an array of the type, or null.
 void* past(const Tensor& tensor, int64_t elements, DataType type) {
@@ -93,7 +97,7 @@ void forward_direction(const Layer& layer, const Forward& call, int d, const OnD
   const DataType type = layer.type;
   const Weights& weights = layer.weights[size_t(d)];
   const Kind wide_kind = wide(layer.kind);
-  const bool fused = N <= kFusedRows && !layer.projects();
+  const bool fused = !layer.projects() && few(N, kGates * H * H * size_of(type), device);
   const bool input_in_kernel = fused && T == 1;
   const Order order{layer, d};
 
@@ -278,7 +282,7 @@ void single_step_forward(const SingleStep& call, const OnDevice& device) {
   step.h = call.h.mutable_data_ptr();
   step.gates = call.gates ? call.gates->mutable_data_ptr() : nullptr;
   step.gates_row = kGates * H;
-  if (N <= kFusedRows) {
+  if (few(N, kGates * H * (H + I) * size_of(call.type), device)) {
     FusedForward all{};
     all.step = step;
     all.w_hh = call.weights.w_hh.const_data_ptr();
