@@ -30,6 +30,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   int unit = int(blockIdx.x) * kUnits + local_unit;
   const int gate_columns = plan.pairs / kGates * kPairColumns<E>;  // k: four times H, padded
   const bool one_thread = threadIdx.x == 0;
+  // No address lives through the product: it is computed again, not kept in a register.
+  const auto forget_addresses = [&] {
+    unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+  };
   const auto cell_exists = [&](int tile, int row) {
     return row < plan.tile_rows && tile * plan.tile_rows + row < N && unit < H;
   };
@@ -69,7 +73,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int step = T - 1 - round, t = direction ? round : step;
     const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+      forget_addresses();
       unsigned active = 0, reset = 0, cut = 0;  // a bit per cell; cut: the step after reset h and c
       float gate[kCells][kGates];
       float c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
@@ -110,6 +114,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         __syncthreads();  // [partial sums are there]
       }
 
+      forget_addresses();
       CellGradient<float> grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {

@@ -29,6 +29,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
   int unit = int(blockIdx.x) * kUnits + local_unit;
   const bool one_thread = threadIdx.x == 0;
+  // No address lives through the product: it is computed again, not kept in a register.
+  const auto forget_addresses = [&] {
+    unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+  };
   const auto cell_exists = [&](int tile, int row) {
     return row < plan.tile_rows && tile * plan.tile_rows + row < N && unit < H;
   };
@@ -76,7 +80,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   for (int step = 0; step < T; step++) {
     const int t = direction ? T - 1 - step : step;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
+      forget_addresses();
       unsigned active = 0, reset = 0;  // a bit per cell
       float x[kCells][kGates];
 #pragma unroll
@@ -100,6 +104,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       weights.multiply(exchange.tile(step, tile), plan.tile_rows / 8, partials);
       __syncthreads();  // [partial sums are there]
 
+      forget_addresses();
       Cell<float> cell[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
