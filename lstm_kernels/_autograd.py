@@ -36,7 +36,7 @@ def wanted(*tensors: Tensor | None) -> bool:
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
-                return not torch.compiler.is_exporting()  # an exported program holds the op itself
+                return True
     return _transforms_active()
 
 

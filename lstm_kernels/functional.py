@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, ops
+from . import _autograd, _checks, _exported, ops
 from ._states import LSTMStates
 
 
@@ -124,7 +124,21 @@ def lstm(
             if h0 is not None and c0 is not None:
                 h = h0[layer * directions : (layer + 1) * directions]
                 c = c0[layer * directions : (layer + 1) * directions]
-        if keep_graph and recompute and not return_states:
+        if keep_graph and torch.compiler.is_exporting():
+            x, h_n, c_n, cell, gates = _exported.sequence(
+                x,
+                h,
+                c,
+                layer_weights,
+                has_biases,
+                bidirectional,
+                batch_sizes,
+                lengths,
+                reset,
+                return_states,
+                return_gates,
+            )
+        elif keep_graph and recompute and not return_states:
             x, h_n, c_n = _autograd.recomputed_sequence(
                 x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
             )
@@ -230,7 +244,10 @@ def lstm_cell(
         )
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
-    if _autograd.wanted(input, h0, c0, w_ih, w_hh, b_ih, b_hh):
+    keep_graph = _autograd.wanted(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    if keep_graph and torch.compiler.is_exporting():
+        h, c, gates = _exported.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+    elif keep_graph:
         h, c, gates = _autograd.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     else:
         h, c, gates = ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
