@@ -50,7 +50,6 @@ def run(path: Path, about: dict[str, object]) -> None:
         table.add_row(str(case), *(f"{size / MEBIBYTE:.1f}" for size in sizes))
         rows.append(asdict(case) | {name: asdict(use) for name, use in usage.items()})
     CONSOLE.print(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"question": QUESTION, **about, "summary": summarize(rows), "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n")
 

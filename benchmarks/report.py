@@ -69,7 +69,6 @@ def save(path: Path, question: str, rows: list[Row], summaries: list[Summary], *
         "summary": [vars(summary) for summary in summaries],
         "rows": [row.to_json() for row in rows],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 

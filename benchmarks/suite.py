@@ -32,6 +32,10 @@ def run(options: argparse.Namespace, command: list[str]) -> None:
     check(options, threads, chosen)
     isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
     folder = options.output or RESULTS / folder_name(options.isa)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOption(f"cannot make {folder}: {error.strerror}") from None
     about = {"command": " ".join(["python -m benchmarks.cpu", *command]), "machine": describe()}
 
     bound = measure_bound(threads, isa)

@@ -238,6 +238,7 @@ def test_memory_is_summed_up_as_ratios():
         (["--threads", "many"], "invalid int value: 'many'"),
         (["--seconds", "0"], "--seconds 0.0: must be more than 0"),
         (["--group", "cell", "--peer", "nn.LSTM"], "--peer 'nn.LSTM': choose from 'nn.LSTMCell'"),
+        (["--output", "/proc/none"], "cannot make /proc/none: No such file"),
         (["--isa", "sse9"], "invalid choice: 'sse9'"),
     ],
 )
