@@ -164,7 +164,7 @@ def run(options: argparse.Namespace, corpus: Corpus, sentence: str, world: World
         "bits_per_character": bits,
         "characters_per_second": rates,
         "speedup": ratio,
-        "options": {name: str(value) for name, value in vars(options).items()},
+        "options": {n: str(value) for n, value in vars(options).items() if n != "output"},
     }
     (options.output / "demo.json").write_text(json.dumps(measured, indent=2) + "\n")
 
