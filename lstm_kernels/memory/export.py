@@ -123,4 +123,7 @@ def _table(recording: Recording, layer: int) -> pandas.DataFrame:
     )
     index = {"step": step, "sequence": sequence, "layer": torch.full_like(step, layer)}
     index |= {"direction": direction, "unit": unit}
-    return pandas.DataFrame({name: value.cpu().numpy() for name, value in (index | rows).items()})
+    table: pandas.DataFrame = pandas.DataFrame(
+        {name: value.cpu().numpy() for name, value in (index | rows).items()}
+    )
+    return table
