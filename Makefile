@@ -17,6 +17,7 @@ TORCH ?= 2.13.0
 ARGS ?=
 
 VENV := .venv
+CLIENTS := .venv-clients
 BIN := $(VENV)/bin
 # Quiet where it only repeats that a requirement is already there.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -59,8 +60,14 @@ format: build $(VENV)/with-lint
 wheel-check: $(BASE)
 	$(BIN)/python .ci/wheel_check.py $(ARGS)
 
-test-clients: build
-	bash tests/clients/run.sh $(ARGS)
+# The clients pull in much else: they get an environment of their own.
+test-clients:
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  torch==$(TORCH) setuptools 'cmake>=3.26' ninja
+	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  --no-build-isolation --editable '.[clients]'
+	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 build: $(BASE)
 	$(BIN)/python setup.py --quiet build_ext --inplace
@@ -78,4 +85,4 @@ $(BASE):
 	@rm -f $(VENV)/torch-* && touch $@
 
 clean:
-	rm -rf build $(VENV) lstm_kernels/*.so
+	rm -rf build $(VENV) $(CLIENTS) lstm_kernels/*.so
