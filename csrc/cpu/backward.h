@@ -7,17 +7,16 @@
 //   di = dc_t * g,  df = dc_t * c_{t-1},  dg = dc_t * i,  do = dh_t * tanh(c_t),  plus grad_gates_t
 //   G_t = (di i (1 - i), df f (1 - f), dg (1 - g^2), do o (1 - o))
 //
-// The same tiles as in the forward pass, with the cell's gradient computed while dh_t of a panel is
-// in L1. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
+// The same tiles as in the forward pass. The cells' gradients follow row by row when all panels of
+// a step are done: gates and cell states are then read as whole rows, which the hardware
+// prefetches; panel by panel they would be pieces of two lines on a page each, and cost as much as
+// the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
 // product.
 #pragma once
 #include "layer.h"
 #include "pack.h"
 
 namespace lstm_kernels::LSTM_ISA {
-
-constexpr int64_t kPrefetchRows =
-    64;  // of one panel's cells: what L2 has room for beside the weights
 
 // The gradient of one vector of cells.
 template <class T>
@@ -56,7 +55,7 @@ struct Backward {
   };
   struct Work {      // of one thread
     const T** rows;  // operand rows
-    T* sum;          // one panel's result: [row][vector][lane]
+    T* sum;          // results of this thread's panels: [panel][row][vector][lane]
   };
 
   const cpu::SequenceBackward& a;
@@ -104,7 +103,7 @@ struct Backward {
 
   Work work(Arena& arena) const {
     const int64_t N = max_of(a.size.N, 1);
-    return {arena.take<const T*>(N), arena.take<T>(N * kMaxVectors * L)};
+    return {arena.take<const T*>(N), arena.take<T>(N * c_stride)};
   }
 
   void clear_flags() {
@@ -203,37 +202,48 @@ struct Backward {
             steps.reset(steps.time(s + 1), rank) ? f.zeros : dir.g[~s & 1] + rank * f.g_stride;
       }
       const Order order{first(dir.w_hh), last(dir.w_hh), bool(s & 1)};
-      for (int64_t i = 0; i < order.count(); ++i) {
-        const int64_t p = order.panel(i);
-        const int nv = dir.w_hh.width_of(p);
-        T* sum = w.sum;
-        for (int64_t j = 0; j < n; ++j)
-          for (int v = 0; v < nv; ++v, sum += L) {
-            const int64_t column = (p * dir.w_hh.width + v) * L;
-            vec<T> dh = {};
-            if (a.grad_output)
-              dh += load_n((const S*)a.grad_output + at(t, share.rank(j)) * size.P + column,
-                           size.P - column);
-            if (j >= going_on) dh += last_hidden(share.rank(j), column);
-            store(sum, dh);
-          }
-        if (!f.projects()) prefetch_cells(p * dir.w_hh.width, nv, s, n);
-        if (going_on) dir.w_hh.accumulate(p, order.after(i), w.rows, going_on, w.sum);
-        if (f.projects())
-          keep_hidden(p, t, n);
-        else
-          cell(p * dir.w_hh.width, nv, s, n, going_on);
+      begin_sums(t, n, going_on);
+      for (int64_t i = 0; going_on && i < order.count(); ++i)
+        dir.w_hh.accumulate(order.panel(i), order.after(i), w.rows, going_on,
+                            result(dir.w_hh, order.panel(i), n));
+      if (!f.projects()) return cells(dir.w_hh, s, n, going_on);
+      keep_hidden(t, n);
+      sync();
+      for (int64_t j = 0; j < n; ++j) w.rows[j] = dir.dh + share.rank(j) * f.h_stride;
+      for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
+        T* sum = result(dir.w_hr, p, n);
+        __builtin_memset(sum, 0, size_t(n * dir.w_hr.width_of(p) * L) * sizeof(T));
+        dir.w_hr.accumulate(p, -1, w.rows, n, sum);
       }
-      if (f.projects()) {
-        sync();
-        for (int64_t j = 0; j < n; ++j) w.rows[j] = dir.dh + share.rank(j) * f.h_stride;
-        for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
-          const int nv = dir.w_hr.width_of(p);
-          __builtin_memset(w.sum, 0, size_t(n * nv * L) * sizeof(T));
-          dir.w_hr.accumulate(p, -1, w.rows, n, w.sum);
-          cell(p * dir.w_hr.width, nv, s, n, going_on);
+      cells(dir.w_hr, s, n, going_on);
+    }
+
+    // Where the sums of panel p stand, n rows of them.
+    T* result(const Panels<T>& panels, int64_t p, int64_t n) const {
+      return w.sum + (p - first(panels)) * n * panels.width * L;
+    }
+    // Calls visit(j, column, sum) for the vectors of this thread's panels, row after row.
+    template <class Visit>
+    LSTM_INLINE void each_vector(const Panels<T>& panels, int64_t n, Visit visit) const {
+      const int64_t first_panel = first(panels), last_panel = last(panels);
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t p = first_panel; p < last_panel; ++p) {
+          const int nv = panels.width_of(p);
+          T* sum = result(panels, p, n) + j * nv * L;
+          for (int v = 0; v < nv; ++v, sum += L) visit(j, (p * panels.width + v) * L, sum);
         }
-      }
+    }
+
+    // dh = grad_output_t, and that of h_n where the sequence ends here
+    void begin_sums(int64_t t, int64_t n, int64_t going_on) {
+      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+        vec<T> dh = {};
+        if (a.grad_output)
+          dh += load_n((const S*)a.grad_output + at(t, share.rank(j)) * size.P + column,
+                       size.P - column);
+        if (j >= going_on) dh += last_hidden(share.rank(j), column);
+        store(sum, dh);
+      });
     }
 
     vec<T> last_hidden(int64_t rank, int64_t column) const {
@@ -243,48 +253,41 @@ struct Backward {
     }
 
     // The whole gradient of h_t, for the caller and for the product with W_hr.
-    void keep_hidden(int64_t p, int64_t t, int64_t n) {
-      const int nv = dir.w_hh.width_of(p);
-      const T* sum = w.sum;
-      for (int64_t j = 0; j < n; ++j)
-        for (int v = 0; v < nv; ++v, sum += L) {
-          const int64_t column = (p * dir.w_hh.width + v) * L, rank = share.rank(j);
-          store(dir.dh + rank * f.h_stride + column, load(sum));
-          store_n((S*)a.grad_hidden + at(t, rank) * size.P + column, load(sum), size.P - column);
-        }
+    void keep_hidden(int64_t t, int64_t n) {
+      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
+        const int64_t rank = share.rank(j);
+        store(dir.dh + rank * f.h_stride + column, load(sum));
+        store_n((S*)a.grad_hidden + at(t, rank) * size.P + column, load(sum), size.P - column);
+      });
     }
 
-    // The cells of nv vectors of hidden units, whose gradient of o * tanh(c) is in w.sum.
-    LSTM_NOINLINE void cell(int64_t first_vector, int nv, int64_t s, int64_t n, int64_t going_on) {
+    // The cells of this thread's hidden units, whose gradient of o * tanh(c) is in w.sum.
+    LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
       const int64_t t = steps.time(s), H = size.H;
-      const T* sum = w.sum;
-      for (int64_t j = 0; j < n; ++j) {
-        const int64_t rank = share.rank(j), row = at(t, rank);
+      each_vector(panels, n, [&](int64_t j, int64_t unit, const T* sum) {
+        const int64_t rank = share.rank(j), row = at(t, rank), valid = H - unit;
         const bool fresh = steps.reset(t, rank);
         const bool cut = j < going_on && steps.reset(steps.time(s + 1), rank);
         const S* c_before = previous_cell(s, rank);
-        for (int v = 0; v < nv; ++v, sum += L) {
-          const int64_t unit = (first_vector + v) * L, valid = H - unit;
-          auto gate_at = [&](int g) { return row * kGates * H + g * H + unit; };
-          vec<T> gate[kGates], extra[kGates];
-          for (int g = 0; g < kGates; ++g) {
-            gate[g] = load_n((const S*)a.gates + gate_at(g), valid);
-            extra[g] = a.grad_gates ? load_n((const S*)a.grad_gates + gate_at(g), valid) : vec<T>{};
-          }
-          T* carried = dir.dc + rank * f.c_stride + unit;
-          vec<T> dc = cut ? vec<T>{} : load(carried);
-          if (a.grad_cell) dc += load_n((const S*)a.grad_cell + row * H + unit, valid);
-          const vec<T> before = fresh || !c_before ? vec<T>{} : load_n(c_before + unit, valid);
-          const vec<T> c = load_n((const S*)a.cell + row * H + unit, valid);
-          const CellGradient<T> to = cell_gradient<T>(load(sum), dc, before, c, gate, extra);
-          store(carried, to.c);
-          T* kept = dir.g[s & 1] + rank * f.g_stride + unit;
-          for (int g = 0; g < kGates; ++g) {
-            store_n(kept + g * H, to.preactivation[g], valid);
-            store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
-          }
+        auto gate_at = [&](int g) { return row * kGates * H + g * H + unit; };
+        vec<T> gate[kGates], extra[kGates];
+        for (int g = 0; g < kGates; ++g) {
+          gate[g] = load_n((const S*)a.gates + gate_at(g), valid);
+          extra[g] = a.grad_gates ? load_n((const S*)a.grad_gates + gate_at(g), valid) : vec<T>{};
         }
-      }
+        T* carried = dir.dc + rank * f.c_stride + unit;
+        vec<T> dc = cut ? vec<T>{} : load(carried);
+        if (a.grad_cell) dc += load_n((const S*)a.grad_cell + row * H + unit, valid);
+        const vec<T> before = fresh || !c_before ? vec<T>{} : load_n(c_before + unit, valid);
+        const vec<T> c = load_n((const S*)a.cell + row * H + unit, valid);
+        const CellGradient<T> to = cell_gradient<T>(load(sum), dc, before, c, gate, extra);
+        store(carried, to.c);
+        T* kept = dir.g[s & 1] + rank * f.g_stride + unit;
+        for (int g = 0; g < kGates; ++g) {
+          store_n(kept + g * H, to.preactivation[g], valid);
+          store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
+        }
+      });
     }
 
     // c_{t-1} of a row as the caller holds it: (H), or null for zeros.
@@ -293,20 +296,6 @@ struct Backward {
         return (const S*)a.cell + at(steps.time(s - 1), rank) * size.H;
       if (!a.c0) return nullptr;
       return (const S*)a.c0 + (d * size.N + steps.sequence(rank)) * size.H;
-    }
-
-    // Fetches what `cell` will read of these rows, while the product before it runs: pieces of a
-    // few lines, far apart, which no hardware prefetcher foresees.
-    void prefetch_cells(int64_t first_vector, int nv, int64_t s, int64_t n) const {
-      const int64_t unit = first_vector * L, H = size.H;
-      const int64_t bytes = min_of(nv * L, H - unit) * int64_t(sizeof(S));
-      for (int64_t j = 0; j < min_of(n, kPrefetchRows); ++j) {
-        const int64_t rank = share.rank(j), row = at(steps.time(s), rank);
-        for (int g = 0; g < kGates; ++g)
-          prefetch((const char*)((const S*)a.gates + (row * kGates + g) * H + unit), bytes);
-        prefetch((const char*)((const S*)a.cell + row * H + unit), bytes);
-        if (const S* before = previous_cell(s, rank)) prefetch((const char*)(before + unit), bytes);
-      }
     }
 
     // What reaches the states before a sequence's first step; an empty sequence passes its final

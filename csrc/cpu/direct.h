@@ -11,9 +11,9 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-// T * N up to which a call leaves the weights unpacked. Packing costs about as much as 30 rows'
-// products, and makes them about a fifth faster.
-constexpr int64_t kDirectRows = 128;
+// T * N up to which a call leaves the weights unpacked. Packing was measured to cost as much as
+// unpacked weights lose on 13 (H = 1024) to 28 rows (H = 128, 512).
+constexpr int64_t kDirectRows = 16;
 
 // sum[l] += w[l][k] * x[k] along k, lane by lane
 template <class S, class T>
