@@ -63,6 +63,38 @@ def test_given_states_may_be_one_tensor():
     _assert_compiles(call, list(lstm.parameters()))
 
 
+def test_lengths_and_resets_are_part_of_the_graph():
+    lstm, _ = twins()
+
+    def call(x):
+        lengths = torch.arange(x.shape[1]) % (x.shape[0] + 1)
+        reset = torch.arange(x.shape[0])[:, None] % 2 == torch.arange(x.shape[1]) % 2
+        return lstm(x, lengths=lengths), lstm(x, reset=reset)
+
+    _assert_compiles(call, list(lstm.parameters()))
+
+
+def test_compiled_lengths_out_of_range_raise():
+    lstm, _ = twins()
+    compiled = torch.compile(lstm, fullgraph=True, backend="aot_eager")
+    x = torch.randn(T, N, I)
+    compiled(x, lengths=torch.tensor([0, 2, T]))
+    with pytest.raises(RuntimeError, match="lengths must lie between 0 and the number of steps"):
+        compiled(x, lengths=torch.tensor([0, 2, T + 1]))
+
+
+def test_cell_loop_is_one_graph():
+    cell = lstm_kernels.LSTMCell(I, H)
+
+    def call(x):
+        states, gates = None, None
+        for x_t in x.unbind()[:2]:
+            *states, gates = cell(x_t, states, return_gates=True)
+        return states, gates
+
+    _assert_compiles(call, list(cell.parameters()), shapes=[(2, batch) for batch in (3, 9)])
+
+
 def test_inductor_compiles_forward_and_backward():
     lstm, _ = twins(num_layers=2, bidirectional=True)
     cell = lstm_kernels.LSTMCell(2 * H, H)
@@ -73,3 +105,33 @@ def test_inductor_compiles_forward_and_backward():
 
     parameters = [*lstm.parameters(), *cell.parameters()]
     _assert_compiles(call, parameters, "inductor", SHAPES[:2])
+
+
+def test_nothing_is_compiled_for_training_without_gradients():
+    """Under no_grad the graph holds the inference op, which saves neither cells nor gates."""
+    lstm, native = twins()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lstm, fullgraph=True, backend=backend)
+    x = torch.randn(T, N, I)
+    with torch.no_grad():
+        assert_all_close(compiled(x), native(x))
+    (call,) = [node for node in graphs[0].graph.nodes if "_sequence_forward" in str(node.target)]
+    assert call.args[9:11] == (False, False)
+
+
+def test_compiles_under_autocast():
+    lstm, _ = twins()
+
+    def call(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return lstm(x)
+
+    x = torch.randn(T, N, I)
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert_all_close(compiled(x), call(x), rtol=0, atol=0)
+    assert compiled(x)[0].dtype is torch.bfloat16

@@ -65,7 +65,7 @@ def test_equals_a_loop_over_nn_lstm(options):
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [
-        (torch.float32, {"rtol": 1e-5, "atol": 1e-6}),
+        (torch.float32, {"rtol": 1e-5, "atol": 1e-5}),  # gradients sum T * N terms of about 1
         (torch.float64, {}),
         (torch.bfloat16, {"rtol": 2**-5, "atol": 2**-4}),  # the loop rounds c_t after each step
         (torch.float16, {"rtol": 2**-8, "atol": 2**-7}),
