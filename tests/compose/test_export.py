@@ -104,6 +104,14 @@ def test_exports_cell():
     )
 
 
+def test_aot_inductor_package_runs(tmp_path):
+    model, program = _exported(strict=False)
+    path = torch._inductor.aoti_compile_and_package(
+        program, package_path=str(tmp_path / "tagger.pt2")
+    )
+    _assert_runs_as(torch._inductor.aoti_load_package(path), model)
+
+
 def _run_onnx(program, *arguments):
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     named = zip(session.get_inputs(), arguments, strict=True)
