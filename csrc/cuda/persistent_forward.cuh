@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   constexpr int kRowStride = S::kThreads / kUnits;  // a thread's cells are of one hidden unit
   constexpr int kCells = kMaxTileRows / kRowStride;
   static_assert(kRowStride * kUnits == S::kThreads && kCells * kRowStride == kMaxTileRows);
+  static_assert(2 * kCells <= 32);  // bits of `marks`
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const int D = call.size.D, direction = int(blockIdx.z);
@@ -81,22 +82,22 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int t = direction ? T - 1 - step : step;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
       forget_addresses();
-      unsigned active = 0, reset = 0;  // a bit per cell
+      unsigned marks = 0;  // bit i: cell i takes part; bit kCells + i: it is reset
       float x[kCells][kGates];
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride;
         const int n = tile * plan.tile_rows + row;
-        if (cell_exists(tile, row) && takes_part(call.steps, t, n)) active |= 1u << i;
-        if (active >> i & 1 && call.steps.reset && call.steps.reset[int64_t(t) * N + n])
-          reset |= 1u << i;
-        const int64_t at = active >> i & 1 ? row_of(call.steps, N, t, n) * kGates * H + unit : 0;
+        if (cell_exists(tile, row) && takes_part(call.steps, t, n)) marks |= 1u << i;
+        if (marks >> i & 1 && call.steps.reset && call.steps.reset[int64_t(t) * N + n])
+          marks |= 1u << (kCells + i);
+        const int64_t at = marks >> i & 1 ? row_of(call.steps, N, t, n) * kGates * H + unit : 0;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
-          x[i][q] = active >> i & 1 ? load_or_zero<E>(call.x_gates[direction], at + q * H) +
-                                          load_or_zero<E>(call.b_ih[direction], q * H + unit) +
-                                          load_or_zero<E>(call.b_hh[direction], q * H + unit)
-                                    : 0.f;
+          x[i][q] = marks >> i & 1 ? load_or_zero<E>(call.x_gates[direction], at + q * H) +
+                                         load_or_zero<E>(call.b_ih[direction], q * H + unit) +
+                                         load_or_zero<E>(call.b_hh[direction], q * H + unit)
+                                   : 0.f;
       }
 
       if (one_thread) exchange.wait(tile, unsigned(plan.slices) * unsigned(step + 1));
@@ -111,7 +112,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int row = first_row + i * kRowStride;
         if (!cell_exists(tile, row)) continue;
         float2& state = state_of(tile, row);
-        if (active >> i & 1) {
+        if (marks >> i & 1) {
           float4 recurrent = make_float4(0, 0, 0, 0);
           const float* sums =
               partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit * 4;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             const float4 v = *reinterpret_cast<const float4*>(sums + warp * 8 * S::kPartialStride);
             recurrent.x += v.x, recurrent.y += v.y, recurrent.z += v.z, recurrent.w += v.w;
           }
-          const bool is_reset = reset >> i & 1;
+          const bool is_reset = marks >> (kCells + i) & 1;
           if (is_reset) recurrent = make_float4(0, 0, 0, 0);
           const float a[kGates] = {x[i][0] + recurrent.x, x[i][1] + recurrent.y,
                                    x[i][2] + recurrent.z, x[i][3] + recurrent.w};
@@ -133,10 +134,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       if (one_thread) exchange.arrive(tile);
 
       // What no other block waits for.
+      forget_addresses();
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
-        if (!cell_exists(tile, row) || (call.steps.offsets && !(active >> i & 1))) continue;
+        if (!cell_exists(tile, row) || (call.steps.offsets && !(marks >> i & 1))) continue;
         const int64_t at = row_of(call.steps, N, t, n) * D + direction;
         store<E>(call.output, at * H + unit, cell[i].h);
         if (call.cell) store<E>(call.cell, at * H + unit, cell[i].c);

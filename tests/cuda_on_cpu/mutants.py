@@ -48,7 +48,7 @@ MUTANTS = [
      "tile * plan.tile_rows + row < N &&", "tile * plan.tile_rows + row < N + 1 &&"),
     ("forward: units beyond the layer", FORWARD, "< N && unit < H;", "< N && unit < H + 1;"),
     ("forward: h of ended sequences not handed on", FORWARD,
-     "publish(step + 1, tile, row,", "if (active >> i & 1) publish(step + 1, tile, row,"),
+     "publish(step + 1, tile, row,", "if (marks >> i & 1) publish(step + 1, tile, row,"),
     ("forward: reset keeps h", FORWARD, "if (is_reset) recurrent =", "if (false) recurrent ="),
     ("forward: reset keeps c", FORWARD, "is_reset ? 0.f : state.x", "state.x"),
     ("forward: columns of W_hh read beyond the end", FORWARD,
