@@ -1,7 +1,9 @@
 """What the build says where something is missing: one message, and the command that mends it."""
 
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,32 @@ def test_setuptools_too_old(machine):
     message = machine.build()
     assert "it needs setuptools 70.1 or newer" in message
     assert_ends_in_command(message, 'pip install "setuptools>=77"')
+
+
+def configure(folder, compiler):
+    """The message with which CMake refuses a compiler, a shell script in front of g++."""
+    wrapper = folder / "c++"
+    wrapper.write_text(f"#!/bin/sh\n{compiler}\n")
+    wrapper.chmod(0o755)
+    path = f"{sysconfig.get_path('scripts')}:{Path(shutil.which('g++')).parent}:/usr/bin:/bin"
+    ran = subprocess.run(
+        ["cmake", "-S", ROOT, "-B", folder / "build", "-G", "Ninja"]
+        + [f"-DPython3_EXECUTABLE={sys.executable}"],
+        env={"PATH": path, "CXX": str(wrapper)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode != 0
+    return " ".join(ran.stderr.split())
+
+
+@pytest.mark.parametrize("compiler", ["-D__clang__", "-U__GNUC__ -D__GNUC__=10"])
+def test_another_compiler_than_gcc_11(tmp_path, compiler):
+    message = configure(tmp_path, f'exec g++ {compiler} "$@"')
+    assert "lstm_kernels needs GCC 11 or newer" in message
+    assert "Run: apt-get install g++ && CXX=g++ pip install --no-build-isolation ." in message
+
+
+def test_without_openmp(tmp_path):
+    message = configure(tmp_path, 'case "$*" in *openmp*) exit 1; esac; exec g++ "$@"')
+    assert "This C++ compiler has no OpenMP. Run: apt-get install g++ libgomp1" in message
