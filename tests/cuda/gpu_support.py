@@ -10,6 +10,13 @@ FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 PATHS = ("step", "persistent")  # what LSTM_KERNELS_CUDA_PATH takes
 
 
+def take(path, monkeypatch):
+    """Force a path; the persistent one multiplies float32 in TF32 or not at all."""
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path)
+    precision = "tf32" if path == "persistent" else "ieee"
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", precision)
+
+
 def pair(dtype, *sizes, seed=0, **options):
     """This library's LSTM and nn.LSTM with the same weights."""
     torch.manual_seed(seed)

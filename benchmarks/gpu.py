@@ -1,0 +1,295 @@
+"""`python -m benchmarks.gpu`: this library against nn.LSTM and others on an NVIDIA GPU.
+
+Contenders take turns in one process; a ratio is the median over rounds of their time over ours, by
+CUDA events. Results are written after every row, so that nothing is lost when time runs out.
+"""
+
+import argparse
+import faulthandler
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import lstm_kernels
+
+from .cases import Case
+from .gpu_cases import PUBLISHED, Question, floor_microseconds, questions
+from .machine import describe
+
+ROW_SECONDS = 60  # a row that takes longer hangs: end, and say where
+GRAPH_STEPS = 20
+Call = Callable[[], object]
+
+
+def dtype_of(case: Case) -> torch.dtype:
+    return torch.float32 if case.dtype == "tf32" else getattr(torch, case.dtype)
+
+
+def allow_tf32(allowed: bool) -> None:
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.rnn.fp32_precision = precision
+
+
+def layer_call(case: Case, module: nn.Module, x: object, **options: bool) -> Call:
+    """One forward pass, or one forward and backward pass with all gradients."""
+    if not case.training:
+
+        def forward() -> object:
+            with torch.no_grad():
+                return module(x, **options)
+
+        return forward
+
+    data = x if isinstance(x, torch.Tensor) else x.data
+    output = module(x)[0]
+    upstream = torch.randn_like(output if isinstance(output, torch.Tensor) else output.data)
+
+    def step() -> object:
+        result = module(x)[0]
+        result = result if isinstance(result, torch.Tensor) else result.data
+        return torch.autograd.grad(result, [data, *module.parameters()], upstream)
+
+    return step
+
+
+def loop_call(case: Case, cell: Callable[..., object], x: torch.Tensor) -> Call:
+    """The states of every step, as one gets them from a cell."""
+
+    def loop() -> object:
+        h = c = x.new_zeros(case.N, case.H)
+        states = []
+        with torch.no_grad():
+            for step in x:
+                h, c = cell(step, (h, c))
+                states.append((h, c))
+            hidden, cells = zip(*states, strict=True)
+            return torch.stack(hidden), torch.stack(cells)
+
+    return loop
+
+
+def graph_call(case: Case, cell: nn.Module) -> Call:
+    """So many steps of a cell, each from the state that the one before left, in one CUDA graph."""
+    x = torch.randn(case.N, case.input_size, device="cuda", dtype=dtype_of(case))
+    h = c = torch.zeros(case.N, case.H, device="cuda", dtype=dtype_of(case))
+    side = torch.cuda.Stream()
+    with torch.no_grad(), torch.cuda.stream(side):
+        cell(x, (h, c))
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.no_grad(), torch.cuda.graph(graph):
+        for _ in range(GRAPH_STEPS):
+            h, c = cell(x, (h, c))
+    return graph.replay
+
+
+def contenders(question: Question, case: Case) -> dict[str, Call]:
+    """Ours and the peer."""
+    torch.manual_seed(0)
+    dtype, size = dtype_of(case), (case.input_size, case.H)
+    if case.cell:
+        native_cell = nn.LSTMCell(*size, device="cuda", dtype=dtype)
+        ours_cell = lstm_kernels.LSTMCell.from_native(native_cell)
+        return {
+            "ours": graph_call(case, ours_cell),
+            question.peer: graph_call(case, native_cell),
+        }
+    native = nn.LSTM(
+        *size, case.layers, bidirectional=case.bidirectional, device="cuda", dtype=dtype
+    )
+    ours = lstm_kernels.LSTM.from_native(native)
+    native.flatten_parameters()
+    x = torch.randn(case.T, case.N, case.input_size, device="cuda", dtype=dtype)
+    x.requires_grad_(case.training)
+    if case.packed:
+        packed = pack_padded_sequence(x.detach(), torch.tensor(case.lengths))
+        packed.data.requires_grad_(case.training)
+        return {
+            "ours": layer_call(case, ours, packed),
+            question.peer: layer_call(case, native, packed),
+        }
+    if question.peer == "nn.LSTM":
+        return {"ours": layer_call(case, ours, x), question.peer: layer_call(case, native, x)}
+    with_states = layer_call(case, ours, x, return_states=True)
+    if question.peer == "without states":
+        return {"ours": with_states, question.peer: layer_call(case, ours, x)}
+    cell: Callable[..., object] = nn.LSTMCell(*size, device="cuda", dtype=dtype)
+    if question.peer == "compiled LSTMCell loop":
+        cell = torch.compile(cell)
+    return {"ours": with_states, question.peer: loop_call(case, cell, x)}
+
+
+def milliseconds(call: Call) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def measure(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each contender, round by round, for about so long in all."""
+    for call in calls.values():
+        for _ in range(3):
+            call()
+    torch.cuda.synchronize()
+    once = sum(milliseconds(call) for call in calls.values()) / 1e3
+    rounds = max(5, min(50, round(seconds / max(once, 1e-6))))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds):
+        for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
+            samples[name].append(milliseconds(calls[name]))
+    return samples
+
+
+def kernel_names(call: Call) -> list[str]:
+    """What the peer ran on the device, the longest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call()
+        torch.cuda.synchronize()
+    events = sorted(profile.key_averages(), key=lambda e: e.device_time_total, reverse=True)
+    return [f"{event.key[:120]} x{event.count}" for event in events[:4]]
+
+
+def row(question: Question, case: Case, seconds: float) -> dict[str, object]:
+    """One case, measured; or why it could not be."""
+    result: dict[str, object] = {
+        "question": question.name,
+        "case": str(case),
+        "peer": question.peer,
+        "target": question.target,
+    }
+    try:
+        allow_tf32(case.dtype == "tf32")
+        calls = contenders(question, case)
+        samples = measure(calls, seconds)
+        pairs = zip(samples[question.peer], samples["ours"], strict=True)
+        ours = median(samples["ours"])
+        steps = GRAPH_STEPS if case.cell else case.T * case.layers
+        result |= {
+            "milliseconds": {name: median(values) for name, values in samples.items()},
+            "ratio": median(theirs / mine for theirs, mine in pairs),
+            "microseconds_per_step": ours * 1e3 / steps,
+        }
+        floor = None if case.training else floor_microseconds(case)
+        if floor is not None:
+            result |= {"floor_microseconds": floor, "over_floor": ours * 1e3 / steps / floor}
+        if question.peer == "nn.LSTM" and question.name != "never slower":
+            result["peer_kernels"] = kernel_names(calls[question.peer])
+    except Exception as error:  # one row less, not a run less
+        result["error"] = f"{type(error).__name__}: {error}"[:500]
+    torch.cuda.empty_cache()
+    return result
+
+
+def line(entry: dict[str, object]) -> str:
+    if "error" in entry:
+        return f"{entry['case']:<44} {entry['error']}"
+    met = "" if entry["ratio"] >= entry["target"] else "  MISS"
+    floor = f"{entry['over_floor']:5.2f}x floor" if "over_floor" in entry else ""
+    return (
+        f"{entry['case']:<44} {entry['milliseconds']['ours']:9.3f} ms "
+        f"{entry['microseconds_per_step']:8.2f} us/step  "
+        f"{entry['ratio']:6.2f}x {entry['peer']} (target {entry['target']:g}){met} {floor}"
+    )
+
+
+def summary(rows: list[dict[str, object]], unreached: int) -> str:
+    """One line a question: how many cases met the target, the least and the geometric mean."""
+    lines = []
+    for name in dict.fromkeys(r["question"] for r in rows):
+        of = [r for r in rows if r["question"] == name]
+        good = [r for r in of if "ratio" in r]
+        if not good:
+            lines.append(f"{name:<32} no case could be measured: {of[0]['error']}")
+            continue
+        worst = min(good, key=lambda r: r["ratio"])
+        mean = math.exp(sum(math.log(r["ratio"]) for r in good) / len(good))
+        met = sum(r["ratio"] >= r["target"] for r in good)
+        lines.append(
+            f"{name:<32} {met:3d} of {len(of):3d} at {worst['target']:g}x or more; mean "
+            f"{mean:.2f}x, least {worst['ratio']:.2f}x ({worst['case']})"
+        )
+    if unreached:
+        lines.append(f"{unreached} cases were not reached in the time given")
+    return "\n".join(lines)
+
+
+def draw(path: Path, rows: list[dict[str, object]], gpu: str) -> None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("matplotlib is not installed: no picture")
+        return
+    rows = [r for r in rows if "ratio" in r and r["question"] != "never slower"]
+    figure = Figure(figsize=(8, 1.6 + 0.2 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for k, entry in enumerate(rows):
+        met = entry["ratio"] >= entry["target"]
+        axes.plot(entry["ratio"], k, "o" if met else "X", color="#0072B2" if met else "#D55E00")
+        axes.plot(entry["target"], k, "|", color="#333333", markersize=9)
+    labels = [f"{r['case']} / {r['peer']}" for r in rows]
+    axes.set_yticks(range(len(rows)), labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_xlabel("time of the other over ours; the bar is the target, a cross misses it")
+    axes.set_title(f"lstm_kernels on {gpu}", loc="left")
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--output", type=Path, help="folder for JSON and picture")
+    parser.add_argument("--seconds", type=float, default=200, help="time for everything")
+    parser.add_argument("--question", nargs="+", help="only questions with one of these words")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("torch finds no NVIDIA GPU here: nothing to measure")
+    gpu = torch.cuda.get_device_name()
+    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+    folder = options.output or Path(__file__).parent / "results" / slug
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "gpu": gpu,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "machine": describe(),
+        "published": PUBLISHED,
+    }
+    deadline = time.monotonic() + options.seconds
+    chosen = [
+        q for q in questions() if not options.question or any(w in q.name for w in options.question)
+    ]
+    rows: list[dict[str, object]] = []
+    unreached = 0
+    for question in chosen:
+        print(f"\n{question.name}")
+        for case in question.cases:
+            if time.monotonic() > deadline:
+                unreached += 1
+                continue
+            faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
+            rows.append(row(question, case, 0.3))
+            faulthandler.cancel_dump_traceback_later()
+            print(line(rows[-1]), flush=True)
+            (folder / "gpu.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    draw(folder / "gpu.png", rows, gpu)
+    print(f"\n{summary(rows, unreached)}")
+
+
+if __name__ == "__main__":
+    main()
