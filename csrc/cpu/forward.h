@@ -232,7 +232,7 @@ struct Forward {
       for (int64_t u = s; u < end; ++u)
         for (int64_t j = 0, n = share.active(steps.count(steps.time(u))); j < n; ++j, ++r)
           w.x[r] = input_row(steps.time(u), share.rank(j), r);
-      if (!together)
+      if (!together && rows)
         for (int64_t p = first_panel; p < last_panel; ++p)
           project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
                         w.pre + (p - first_panel) * rows * kPanel);

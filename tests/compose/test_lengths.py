@@ -126,6 +126,20 @@ def test_all_empty_and_no_sequences():
     assert output.shape == (T, 0, H)
 
 
+@pytest.mark.parametrize("length", [0, 100])
+def test_many_steps_past_every_end(length):
+    """More steps past the ends than the kernels take together; reverse directions begin there."""
+    lstm = lstm_kernels.LSTM(3, 4, bidirectional=True, dtype=torch.float64)
+    x = torch.randn(200, 97, 3, dtype=torch.float64)
+    output, (h_n, c_n) = lstm(x, lengths=torch.full((97,), length))
+    assert (output[length:] == 0).all()
+    if length:
+        assert_all_close((output[:length], (h_n, c_n)), lstm(x[:length]))
+    else:
+        assert (h_n == 0).all()
+        assert (c_n == 0).all()
+
+
 def test_full_lengths_change_nothing():
     lstm, _, _, _ = _case(bidirectional=True, num_layers=2)
     x = torch.randn(T, N, I, dtype=torch.float64)
