@@ -145,9 +145,8 @@ def configure(folder, compiler):
     wrapper.chmod(0o755)
     path = f"{sysconfig.get_path('scripts')}:{Path(shutil.which('g++')).parent}:/usr/bin:/bin"
     ran = subprocess.run(
-        ["cmake", "-S", ROOT, "-B", folder / "build", "-G", "Ninja"]
-        + [f"-DPython3_EXECUTABLE={sys.executable}"],
-        env={"PATH": path, "CXX": str(wrapper)},
+        ["cmake", "-S", ROOT, "-B", folder / "build", f"-DPython3_EXECUTABLE={sys.executable}"],
+        env={"PATH": path, "CXX": str(wrapper), "CMAKE_GENERATOR": "Ninja"},
         capture_output=True,
         text=True,
     )
