@@ -94,6 +94,15 @@ def ours_with_states(workload: Workload) -> Call:
     return run_module(workload, module, return_states=True)
 
 
+def op_alone(workload: Workload) -> Call:
+    """The op of a plain layer without the module around it: the rest is what Python adds."""
+    op = torch.ops.lstm_kernels._sequence_forward.default
+    weights = list(workload.native.parameters())
+    ragged = (None, None, None)
+    call = lambda: op(workload.input, None, None, weights, True, False, *ragged, False, False)  # noqa: E731
+    return torch.no_grad()(lambda: call()[0])
+
+
 def native(workload: Workload) -> Call:
     return run_module(workload, workload.native)
 
@@ -134,11 +143,25 @@ def ours_cell_step(workload: Workload) -> Call:
     return cell_step(workload, lstm_kernels.LSTMCell.from_native(native_cell(workload)))
 
 
+def cell_op_alone(workload: Workload) -> Call:
+    """The op of a cell without the module around it."""
+    op = torch.ops.lstm_kernels._cell_forward.default
+    weights = list(native_cell(workload).parameters())
+    x, state = cell_inputs(workload)
+    return torch.no_grad()(lambda: op(x, *state, *weights, False))
+
+
 def cell_step(workload: Workload, cell: nn.Module) -> Call:
     """One call of a cell, its state given."""
+    x, state = cell_inputs(workload)
+    return torch.no_grad()(lambda: cell(x, state))
+
+
+def cell_inputs(workload: Workload) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The first step's input, and a hidden and a cell state."""
     x = workload.input[0]
     h, c = torch.randn(2, workload.case.N, workload.case.H, dtype=x.dtype)
-    return torch.no_grad()(lambda: cell(x, (h, c)))
+    return x, (h, c)
 
 
 def native_cell(workload: Workload) -> nn.LSTMCell:

@@ -120,10 +120,17 @@ def groups(full: bool) -> dict[str, Group]:
         "cell": Group(
             "How long does one LSTMCell step take?",
             cells,
-            {"nn.LSTMCell": contenders.native_cell_step},
+            {
+                "nn.LSTMCell": contenders.native_cell_step,
+                "ours, the op alone": contenders.cell_op_alone,
+            },
             ours=contenders.ours_cell_step,
         ),
-        "single": Group("How long does an LSTM over one step take?", single, NATIVE | ONNX),
+        "single": Group(
+            "How long does an LSTM over one step take?",
+            single,
+            NATIVE | ONNX | {"ours, the op alone": contenders.op_alone},
+        ),
         "states": Group(
             "What does every hidden and cell state cost?",
             both(states),
