@@ -23,6 +23,7 @@ class Case:
     proj_size: int = 0
     packed: bool = False
     cell: bool = False  # one call of LSTMCell
+    analysis: str = ""  # of lstm_kernels.memory: which one follows the forward pass
     sweep: str = ""  # in a scaling group: which of the sizes is varied
 
     @property
@@ -68,6 +69,7 @@ class Case:
         words += ["packed"] if self.packed else []
         words += ["training"] if self.training else []
         words += ["LSTMCell"] if self.cell else []
+        words += [self.analysis] if self.analysis else []
         return " ".join(words)
 
     def to_json(self) -> dict[str, object]:

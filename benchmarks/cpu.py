@@ -17,6 +17,7 @@ GROUPS = (
     "lengths",
     "reset",
     "recompute",
+    "analysis",
     "scaling",
     "memory",
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from . import contenders, variable
+from . import analysis, contenders, variable
 from .cases import Case
 from .contenders import Call, Workload
 
@@ -100,6 +100,11 @@ def groups(full: bool) -> dict[str, Group]:
     states = [Case(128, n, h) for n, h in ((1, 128), (1, 512), (16, 256), (64, 128))]
     uneven = both([Case(128, n, 256, packed=True) for n in (16, 64)])
     episodes = both([Case(128, n, 128) for n in (8, 32)])
+    analyses = [
+        Case(128, n, h, analysis=name)
+        for n, h in ((16, 256), (64, 128))
+        for name in analysis.ANALYSES
+    ]
     sweeps = [
         *(Case(t, 16, 256, sweep="T") for t in (16, 64, 256, 1024)),
         *(Case(128, n, 256, sweep="N") for n in (1, 4, 16, 64, 256)),
@@ -164,6 +169,15 @@ def groups(full: bool) -> dict[str, Group]:
             training(states),
             {"ours, recompute=False": contenders.ours},
             ours=variable.ours_recomputing,
+        ),
+        "analysis": Group(
+            "What does it cost to analyse what an LSTM remembers?",
+            analyses,
+            {
+                "ours, forward and backward": analysis.forward_and_backward,
+                "nn.LSTMCell loop": analysis.cell_loop,
+            },
+            ours=analysis.ours,
         ),
         "scaling": Group("How does time grow with T, N, H and threads?", sweeps, NATIVE),
     }

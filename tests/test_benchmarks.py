@@ -8,7 +8,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 from torch.testing import assert_close
 
-from benchmarks import bound, contenders, cpu, memory, report, rows, suite, variable
+from benchmarks import analysis, bound, contenders, cpu, memory, report, rows, suite, variable
 from benchmarks.cases import Case
 from benchmarks.contenders import Unavailable, Workload
 from benchmarks.groups import groups
@@ -88,6 +88,30 @@ def test_recomputing_computes_the_same():
     workload = Workload(Case(5, 3, 8, training=True), threads=1)
     recomputed, kept = variable.ours_recomputing(workload)(), contenders.ours(workload)()
     assert_close(recomputed, kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", analysis.ANALYSES)
+def test_contenders_for_analyses_find_the_same(name):
+    """Steps enough for the longest lag, and sequences enough for the probes' five folds."""
+    workload = Workload(Case(40, 6, 8, analysis=name), threads=1)
+    ours, loop = analysis.ours(workload)(), analysis.cell_loop(workload)()
+    if name == "match":
+        assert [(m.sequence, m.start) for m in ours] == [(m.sequence, m.start) for m in loop]
+        ours, loop = ({"distance": [m.distance for m in found]} for found in (ours, loop))
+    else:
+        ours, loop = vars(ours), vars(loop)
+        assert ours.pop("metric", None) == loop.pop("metric", None)
+        for found in (ours, loop):  # units equal to rounding may come in another order
+            found.pop("order" if name == "retention" else "best", None)
+    # Float32 states; the norms of the last steps back are small differences of them.
+    assert_close(ours, loop, rtol=1e-3, atol=1e-5)
+
+
+def test_the_cost_of_an_analysis_is_judged_by_a_training_step():
+    workload = Workload(Case(5, 3, 8, analysis="retention"), threads=1)
+    gradients = analysis.forward_and_backward(workload)()
+    shapes = [tuple(gradient.shape) for gradient in gradients]
+    assert shapes == [(5, 3, 8), (32, 8), (32, 8), (32,), (32,)]
 
 
 @pytest.mark.parametrize("contender", [contenders.ours_cell_step, contenders.cell_op_alone])

@@ -128,10 +128,13 @@ def _auc(values: Tensor, goal: Tensor) -> Tensor:
     positive, negative = int(goal.sum()), int((~goal).sum())
     if positive == 0 or negative == 0:
         raise ValueError("labels are all the same in one half of the data")
-    columns = values.double().T.contiguous()
-    ordered = columns.sort(1).values
-    of_positive = columns[:, goal].contiguous()
-    below = torch.searchsorted(ordered, of_positive)
-    up_to = torch.searchsorted(ordered, of_positive, right=True)
-    ranks = (below + up_to + 1).double().sum(1) / 2  # midranks, counted from 1
+    ordered, row = values.T.contiguous().sort(1)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    edge = differs.new_ones(len(ordered), 1)
+    place = torch.arange(1, len(goal) + 1, dtype=torch.int32)
+    # Equal values share the mean of their places, from the first of them to the last.
+    first = torch.where(torch.cat([edge, differs], 1), place, 0).cummax(1).values
+    last = torch.where(torch.cat([differs, edge], 1), place, len(goal)).flip(1)
+    last = last.cummin(1).values.flip(1)
+    ranks = ((first + last) * goal[row]).sum(1).double() / 2
     return (ranks - positive * (positive + 1) / 2) / (positive * negative)
