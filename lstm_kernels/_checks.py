@@ -167,6 +167,11 @@ def state_fits(
 
 def packed_batch(packed: PackedSequence) -> int:
     """The number of sequences of a PackedSequence whose parts agree with each other."""
+    if torch.compiler.is_dynamo_compiling():  # an error with fullgraph=True, else not compiled
+        torch._dynamo.graph_break(
+            msg="the sizes of a PackedSequence are data, which no graph can depend on; "
+            "give the padded input with lengths= instead"
+        )
     data, batch_sizes, sorted_indices, unsorted_indices = packed
     if (
         batch_sizes.dim() != 1

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
 
 from .parity import H, I, N, T, assert_all_close, gradients, twins
 
-# torch.compile always compiles a size of 1 apart, so also T = 2, whose first step is one before it.
 SHAPES = [(5, 3), (12, 4), (3, 9)]
 
 
@@ -81,6 +81,53 @@ def test_compiled_lengths_out_of_range_raise():
     compiled(x, lengths=torch.tensor([0, 2, T]))
     with pytest.raises(RuntimeError, match="lengths must lie between 0 and the number of steps"):
         compiled(x, lengths=torch.tensor([0, 2, T + 1]))
+
+
+def test_small_sizes_are_compiled_once_more():
+    """torch.compile compiles sizes of 1 apart: T or N of 1; in training T of 2, whose x[1:] is one.
+
+    A slice and a product of torch's own do the same.
+    """
+    lstm, _ = twins()
+
+    def plain(x):
+        return (x[1:] @ torch.ones(I, H),)
+
+    for call, training, compilations in (
+        (lstm, True, [1, 2, 2, 3, 4]),
+        (plain, True, [1, 2, 2, 3, 4]),
+        (lstm, False, [1, 1, 1, 2, 3]),
+    ):
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=counter)
+        shapes = [(5, 3), (2, 3), (7, 4), (1, 3), (5, 1)]
+        for shape, count in zip(shapes, compilations, strict=True):
+            x = torch.randn(*shape, I, requires_grad=training)
+            with torch.set_grad_enabled(training):
+                expected, actual = call(x), compiled(x)
+            assert_all_close(actual, expected)
+            if training:
+                assert_all_close(gradients(actual, (x,)), gradients(expected, (x,)))
+            assert counter.frame_count == count, shape
+
+
+# torch's tracer, about the data of any PackedSequence that is not a leaf.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_packed_input_is_computed_outside_the_graph():
+    """Its sizes are data: fullgraph=True says so, and says what to do."""
+    lstm, _ = twins()
+    packed = pack_padded_sequence(torch.randn(T, N, I), torch.tensor([T, 2, 1]))
+
+    def call(packed):
+        return lstm(packed)[0].data.tanh()
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="give the padded input with lengths="):
+        torch.compile(call, fullgraph=True, backend="aot_eager")(packed)
+    compiled = torch.compile(call, backend="aot_eager")
+    assert_all_close(compiled(packed), call(packed))
+    actual, expected = (gradients(f(packed), tuple(lstm.parameters())) for f in (compiled, call))
+    assert_all_close(actual, expected)
 
 
 def test_cell_loop_is_one_graph():
