@@ -189,7 +189,10 @@ def find(model: nn.Module, name: str | None, kinds: tuple[type[Module], ...]) ->
         if isinstance(other, nn.LSTM):
             hint = "; it has a torch.nn.LSTM, which lstm_kernels.replace_lstm(model) exchanges"
         elif other is not None:
-            hint = "; it has an LSTMCell, whose states its own loop already holds"
+            hint = (
+                "; it has an LSTMCell, whose loop already holds the states: stack what its calls "
+                "return, and analyse LSTMStates((h,), (c,), (gates.unsqueeze(2),))"
+            )
         raise ValueError(f"model has no {wanted} inside{hint}")
     if name is None:
         if len(found) > 1:

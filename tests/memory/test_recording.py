@@ -114,12 +114,30 @@ def test_choosing_among_several(lstm):
 def test_models_without_our_lstm():
     with pytest.raises(ValueError, match=r"replace_lstm\(model\) exchanges"):
         memory.record(nn.LSTM(3, 4), X)
-    with pytest.raises(ValueError, match="it has an LSTMCell"):
+    with pytest.raises(ValueError, match=r"stack what its calls return, and analyse LSTMStates"):
         memory.record(lstm_kernels.LSTMCell(3, 4), X)
     with pytest.raises(ValueError, match=r"model has no lstm_kernels\.LSTM inside$"):
         memory.record(nn.Linear(3, 4), X)
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got int"):
         memory.record(3, X)
+
+
+def test_the_states_of_a_loop_over_cells():
+    """What the error says to do gives the recording of an LSTM with the same weights."""
+    torch.manual_seed(0)
+    cell, lstm = lstm_kernels.LSTMCell(3, 4), lstm_kernels.LSTM(3, 4)
+    lstm.load_state_dict({f"{name}_l0": w for name, w in cell.state_dict().items()})
+    steps, state = [], None
+    with torch.no_grad():
+        for x_t in X:
+            h, c, gates = cell(x_t, state, return_gates=True)
+            state = h, c
+            steps.append((h, c, gates))
+    h, c, gates = map(torch.stack, zip(*steps, strict=True))
+    recording = memory.Recording.of(lstm_kernels.LSTMStates((h,), (c,), (gates.unsqueeze(2),)))
+    for kind in ("hidden", "cell", "gates"):
+        stacked, whole = getattr(recording, kind)[0], getattr(memory.record(lstm, X), kind)[0]
+        assert_close(stacked, whole)  # sums in another order
 
 
 def test_more_than_one_call(lstm):
