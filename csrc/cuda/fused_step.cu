@@ -83,8 +83,10 @@ DEV A warp_sum(const A (&value)[kValues], int lane) {
   }
 }
 
+// One block per multiprocessor is promised and no more: there are few, and registers that hold
+// loads in flight are worth more than room for others.
 template <class E, int kRows>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, 1)
     fused_forward_kernel(const FusedForward call, bool states_aligned, bool input_aligned) {
   using A = Compute<E>;
   const StepForward& p = call.step;

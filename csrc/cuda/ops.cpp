@@ -113,10 +113,7 @@ Tensor workspace(const Layer& layer, const Plan& plan) {
 
 // Whether the launch took place; otherwise the blocks do not fit at this moment.
 bool launched(cudaError_t error) {
-  if (error == cudaErrorCooperativeLaunchTooLarge) {
-    cudaGetLastError();  // it has been dealt with
-    return false;
-  }
+  if (error == cudaErrorCooperativeLaunchTooLarge) return false;
   check(error);
   return true;
 }

@@ -1,5 +1,5 @@
 // What the persistent kernels share: the slice of W_hh that a block keeps on chip, its product with
-// what the blocks exchange at every step, and that exchange.
+// what the blocks exchange at every step, that exchange, the cells of a thread, and the launch.
 //
 // Stationary factor: W_hh (forward) or its transpose (backward), as the m16 operand of the tensor
 // cores, in registers, its k dimension split among the warps. The batch is on the n8 side, so one
@@ -22,6 +22,7 @@
 
 #include "choose.h"
 #include "kernels.h"
+#include "launch.cuh"
 #include "number.cuh"
 
 namespace lstm_kernels::cuda {
@@ -101,6 +102,12 @@ class Weights {
       for (int m = 0; m < S::kRowTiles; m++)
         for (int half = 0; half < 2; half++)
           spilled_[spilled_offset(j, m, half)] = fragment(m, pair(j), half);
+  }
+
+  // Where multiply() leaves the sums of the first warp for a row of the tile; those of the others
+  // follow at intervals of 8 * kPartialStride.
+  DEV static float* sums(float* partials, int row) {
+    return partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride;
   }
 
   // For each group of 8 sequences of a tile, this warp's share of weights @ moving:
@@ -242,6 +249,47 @@ DEV int64_t row_of(const Steps& steps, int batch, int t, int n) {
   return n + (steps.offsets ? __ldg(steps.offsets + t) : int64_t(t) * batch);
 }
 
+// The cells of a thread: of one hidden unit, in every kRowStride-th row of the batch tiles of its
+// block. Their states lie in shared memory, and no other thread touches them.
+template <class S, int UNITS>
+class Cells {
+ public:
+  static constexpr int kRowStride = S::kThreads / UNITS;
+  static constexpr int kCount = kMaxTileRows / kRowStride;  // in a tile
+  static_assert(kRowStride * UNITS == S::kThreads && kCount * kRowStride == kMaxTileRows);
+
+  DEV Cells(const Plan& plan, const Sizes& size, int direction)
+      : plan_(plan),
+        N_(int(size.N)),
+        H_(int(size.H)),
+        direction_(direction),
+        first_row_(int(threadIdx.x) / UNITS),
+        unit_(int(blockIdx.x) * UNITS + int(threadIdx.x) % UNITS) {}
+
+  DEV int unit() const { return unit_; }
+  DEV int local_unit() const { return int(unsigned(unit_) % UNITS); }  // in the block
+  // Of cell i: its row in the tile, its sequence, whether there is one.
+  DEV int row(int i) const { return first_row_ + i * kRowStride; }
+  DEV int sequence(int tile, int i) const { return tile * plan_.tile_rows + row(i); }
+  DEV bool exists(int tile, int i) const {
+    return row(i) < plan_.tile_rows && sequence(tile, i) < N_ && unit_ < H_;
+  }
+  DEV int64_t state_index(int tile, int i) const {  // in arrays over (D, N, H)
+    return (int64_t(direction_) * N_ + sequence(tile, i)) * H_ + unit_;
+  }
+  DEV float2& state(int tile, int i) const {
+    float2* states = reinterpret_cast<float2*>(shared_memory<unsigned char>() + plan_.states_at);
+    return states[(tile / plan_.groups * plan_.tile_rows + row(i)) * UNITS + local_unit()];
+  }
+
+  // No address lives through the product: it is computed again, not kept in a register.
+  DEV void forget_addresses() { unit_ = opaque(unit_), first_row_ = opaque(first_row_); }
+
+ private:
+  const Plan& plan_;
+  int N_, H_, direction_, first_row_, unit_;
+};
+
 // An element of an array that may be absent, widened.
 template <class E>
 DEV float load_or_zero(const void* array, int64_t index) {
@@ -250,6 +298,34 @@ DEV float load_or_zero(const void* array, int64_t index) {
 template <class E>
 DEV void store(void* array, int64_t index, float value) {
   static_cast<E*>(array)[index] = narrow<E>(value);
+}
+
+// Calls f(E()) with the type of the operands.
+template <class F>
+cudaError_t with_operand_type(DataType type, F f) {
+  switch (type) {
+    case DataType::float16:
+      return f(__half());
+    case DataType::bfloat16:
+      return f(__nv_bfloat16());
+    case DataType::float32:
+      return f(float());
+    case DataType::float64:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+// The workspace zeroed, counters and all, then all blocks at once.
+template <class S, class Call>
+cudaError_t launch_persistent(void (*kernel)(Call, Plan), const Call& call, const Plan& plan,
+                              cudaStream_t stream) {
+  const cudaError_t error =
+      cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(unsigned(plan.slices), unsigned(plan.groups), unsigned(call.size.D));
+  return launch(Launch::cooperative, kernel, grid, dim3(S::kThreads), plan.shared_bytes, stream,
+                call, plan);
 }
 
 }  // namespace lstm_kernels::cuda

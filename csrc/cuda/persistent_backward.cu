@@ -5,17 +5,10 @@ namespace lstm_kernels::cuda {
 
 cudaError_t persistent_backward(const PersistentBackward& call, const Plan& plan,
                                 cudaStream_t stream) {
-  switch (call.type) {
-    case DataType::float16:
-      return launch_persistent_backward<__half, Shape<8, 1, 16>>(call, plan, stream);
-    case DataType::bfloat16:
-      return launch_persistent_backward<__nv_bfloat16, Shape<8, 1, 16>>(call, plan, stream);
-    case DataType::float32:
-      return launch_persistent_backward<float, Shape<8, 1, 16>>(call, plan, stream);
-    case DataType::float64:
-      break;
-  }
-  return cudaErrorInvalidValue;
+  return with_operand_type(call.type, [&]<class E>(E) {
+    using S = Shape<8, 1, 16>;
+    return launch_persistent<S>(persistent_backward_kernel<E, S>, call, plan, stream);
+  });
 }
 
 }  // namespace lstm_kernels::cuda

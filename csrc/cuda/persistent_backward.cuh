@@ -10,7 +10,6 @@
 // H elements per block and step.
 #pragma once
 #include "cell.cuh"
-#include "launch.cuh"
 #include "persistent.cuh"
 
 namespace lstm_kernels::cuda {
@@ -20,32 +19,17 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     persistent_backward_kernel(const __grid_constant__ PersistentBackward call,
                                const __grid_constant__ Plan plan) {
   constexpr int kUnits = S::kRows;
-  constexpr int kRowStride = S::kThreads / kUnits;  // a thread's cells are of one hidden unit
-  constexpr int kCells = kMaxTileRows / kRowStride;
-  static_assert(kRowStride * kUnits == S::kThreads && kCells * kRowStride == kMaxTileRows);
+  constexpr int kCells = Cells<S, kUnits>::kCount;
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const int D = call.size.D, direction = int(blockIdx.z);
-  int local_unit = int(threadIdx.x) % kUnits, first_row = int(threadIdx.x) / kUnits;
-  int unit = int(blockIdx.x) * kUnits + local_unit;
   const int gate_columns = plan.pairs / kGates * kPairColumns<E>;  // k: four times H, padded
   const bool one_thread = threadIdx.x == 0;
-  // No address lives through the product: it is computed again, not kept in a register.
-  const auto forget_addresses = [&] {
-    unit = opaque(unit), local_unit = opaque(local_unit), first_row = opaque(first_row);
-  };
-  const auto cell_exists = [&](int tile, int row) {
-    return row < plan.tile_rows && tile * plan.tile_rows + row < N && unit < H;
-  };
-
-  // A cell's state is touched by its own thread only: the gradients, from later steps, of c and of
-  // h other than through W_hh (of sequences that have ended, until their last step is reached).
+  // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh (of
+  // sequences that have ended, until their last step is reached).
+  Cells<S, kUnits> cells(plan, call.size, direction);
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
-  float2* states = reinterpret_cast<float2*>(shared + plan.states_at);
-  const auto state_of = [&](int tile, int row) -> float2& {
-    return states[(tile / plan.groups * plan.tile_rows + row) * kUnits + local_unit];
-  };
 
   const E* w_hh = static_cast<const E*>(call.w_hh[direction]);
   const Weights<E, S> weights(
@@ -61,11 +45,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const Exchange<E> exchange(call.workspace, plan, D, direction);
 
   for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
-    for (int row = first_row; row < plan.tile_rows; row += kRowStride)
-      if (cell_exists(tile, row)) {
-        const int n = tile * plan.tile_rows + row;
-        const int64_t at = (int64_t(direction) * N + n) * H + unit;
-        state_of(tile, row) =
+#pragma unroll 1
+    for (int i = 0; i < kCells; i++)
+      if (cells.exists(tile, i)) {
+        const int64_t at = cells.state_index(tile, i);
+        cells.state(tile, i) =
             make_float2(load_or_zero<E>(call.grad_c_n, at), load_or_zero<E>(call.grad_h_n, at));
       }
 
@@ -73,14 +57,14 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int step = T - 1 - round, t = direction ? round : step;
     const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
     for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      forget_addresses();
+      cells.forget_addresses();
       unsigned active = 0, reset = 0, cut = 0;  // a bit per cell; cut: the step after reset h and c
       float gate[kCells][kGates];
       float c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
-        const bool exists = cell_exists(tile, row);
+        const int n = cells.sequence(tile, i), unit = cells.unit();
+        const bool exists = cells.exists(tile, i);
         const unsigned bit = 1u << i;
         if (exists && step >= 0 && takes_part(call.steps, t, n)) active |= bit;
         if (exists && call.steps.reset) {
@@ -114,17 +98,16 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         __syncthreads();  // [partial sums are there]
       }
 
-      forget_addresses();
+      cells.forget_addresses();
       CellGradient<float> grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
-        if (!cell_exists(tile, row)) continue;
-        float2& state = state_of(tile, row);
+        if (!cells.exists(tile, i)) continue;
+        const int n = cells.sequence(tile, i), unit = cells.unit();
+        float2& state = cells.state(tile, i);
         float dh = state.y;
         if (round > 0 && !(cut >> i & 1)) {
-          const float* sums =
-              partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride + local_unit;
+          const float* sums = weights.sums(partials, cells.row(i)) + cells.local_unit();
           float recurrent = 0.f;
 #pragma unroll
           for (int warp = 0; warp < S::kWarps; warp++)
@@ -149,7 +132,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         if (step >= 0)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
-            exchange.store(round, tile, row, q * gate_columns + unit,
+            exchange.store(round, tile, cells.row(i), q * gate_columns + unit,
                            narrow<E>(grad[i].preactivation[q]));
       }
       __syncthreads();  // [gradients stored, partial sums used up]
@@ -158,38 +141,26 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       // What no other block waits for.
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        const int row = first_row + i * kRowStride, n = tile * plan.tile_rows + row;
         const bool has_row =
-            cell_exists(tile, row) && step >= 0 && (active >> i & 1 || !call.steps.offsets);
+            cells.exists(tile, i) && step >= 0 && (active >> i & 1 || !call.steps.offsets);
         if (!has_row) continue;
-        const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+        const int64_t at = row_of(call.steps, N, t, cells.sequence(tile, i)) * D + direction;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
-          store<E>(call.grad_preactivations, (at * kGates + q) * H + unit,
+          store<E>(call.grad_preactivations, (at * kGates + q) * H + cells.unit(),
                    grad[i].preactivation[q]);
       }
     }
   }
 
   for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
-    for (int row = first_row; row < plan.tile_rows; row += kRowStride)
-      if (cell_exists(tile, row)) {
-        const int n = tile * plan.tile_rows + row;
-        const int64_t at = (int64_t(direction) * N + n) * H + unit;
-        store<E>(call.grad_c0, at, state_of(tile, row).x);
-        store<E>(call.grad_h0, at, state_of(tile, row).y);
+#pragma unroll 1
+    for (int i = 0; i < kCells; i++)
+      if (cells.exists(tile, i)) {
+        const int64_t at = cells.state_index(tile, i);
+        store<E>(call.grad_c0, at, cells.state(tile, i).x);
+        store<E>(call.grad_h0, at, cells.state(tile, i).y);
       }
-}
-
-template <class E, class S>
-cudaError_t launch_persistent_backward(const PersistentBackward& call, const Plan& plan,
-                                       cudaStream_t stream) {
-  const cudaError_t error =
-      cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
-  if (error != cudaSuccess) return error;
-  const dim3 grid(unsigned(plan.slices), unsigned(plan.groups), unsigned(call.size.D));
-  return launch(Launch::cooperative, persistent_backward_kernel<E, S>, grid, dim3(S::kThreads),
-                plan.shared_bytes, stream, call, plan);
 }
 
 }  // namespace lstm_kernels::cuda

@@ -5,21 +5,12 @@ namespace lstm_kernels::cuda {
 
 cudaError_t persistent_forward(const PersistentForward& call, const Plan& plan,
                                cudaStream_t stream) {
-  const auto of_type = [&]<class E>(E) {
-    return plan.units == 16 ? launch_persistent_forward<E, Shape<8, 4, 4>>(call, plan, stream)
-                            : launch_persistent_forward<E, Shape<8, 2, 8>>(call, plan, stream);
-  };
-  switch (call.type) {
-    case DataType::float16:
-      return of_type(__half());
-    case DataType::bfloat16:
-      return of_type(__nv_bfloat16());
-    case DataType::float32:
-      return of_type(float());
-    case DataType::float64:
-      break;
-  }
-  return cudaErrorInvalidValue;
+  return with_operand_type(call.type, [&]<class E>(E) {
+    const auto run = [&]<class S>(S) {
+      return launch_persistent<S>(persistent_forward_kernel<E, S>, call, plan, stream);
+    };
+    return plan.units == 16 ? run(Shape<8, 4, 4>()) : run(Shape<8, 2, 8>());
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -1,5 +1,7 @@
 """What a CUDA user relies on: streams, graphs, devices, no waiting, the same bits every time."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from gpu_support import PATHS, pair, random
@@ -78,6 +80,23 @@ def test_work_is_queued_on_the_current_stream(path):
             results.append(ours(late)[0])
     torch.cuda.synchronize()
     assert all(torch.equal(got, expected) for got in results)
+
+
+def test_threads_of_the_host_may_call_at_once(path):
+    """Also where their kernels need different amounts of shared memory."""
+    sizes = ((64, 256), (16, 1500), (3, 2000), (64, 512))
+    modules = [pair(torch.bfloat16, 32, hidden)[0] for _, hidden in sizes]
+    inputs = [random(6, batch, 32, dtype=torch.bfloat16) for batch, _ in sizes]
+    expected = [module(x)[0].detach() for module, x in zip(modules, inputs, strict=True)]
+
+    def run(k):
+        with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
+            same = [torch.equal(modules[k](inputs[k])[0], expected[k]) for _ in range(50)]
+        return all(same)
+
+    torch.cuda.synchronize()
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        assert all(pool.map(run, range(len(sizes))))
 
 
 def test_other_kernels_may_hold_the_device(path):

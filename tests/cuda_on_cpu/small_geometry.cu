@@ -6,22 +6,18 @@ namespace lstm_kernels::cuda {
 
 cudaError_t small_persistent_forward(const PersistentForward& call, const Plan& plan,
                                      cudaStream_t stream) {
-  const auto of_type = [&]<class E>(E) {
-    return launch_persistent_forward<E, Shape<2, 1, 2>>(call, plan, stream);
-  };
-  return call.type == DataType::float16    ? of_type(__half())
-         : call.type == DataType::bfloat16 ? of_type(__nv_bfloat16())
-                                           : of_type(float());
+  return with_operand_type(call.type, [&]<class E>(E) {
+    using S = Shape<2, 1, 2>;
+    return launch_persistent<S>(persistent_forward_kernel<E, S>, call, plan, stream);
+  });
 }
 
 cudaError_t small_persistent_backward(const PersistentBackward& call, const Plan& plan,
                                       cudaStream_t stream) {
-  const auto of_type = [&]<class E>(E) {
-    return launch_persistent_backward<E, Shape<2, 1, 8>>(call, plan, stream);
-  };
-  return call.type == DataType::float16    ? of_type(__half())
-         : call.type == DataType::bfloat16 ? of_type(__nv_bfloat16())
-                                           : of_type(float());
+  return with_operand_type(call.type, [&]<class E>(E) {
+    using S = Shape<2, 1, 8>;
+    return launch_persistent<S>(persistent_backward_kernel<E, S>, call, plan, stream);
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -108,8 +108,7 @@ T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32,
       machine::exchange(mask, machine::to_bits(v), source, "__shfl_down_sync", where));
 }
 
-// ---- memory
-// ---------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 template <class T>
 T __ldg(const T* p) {
   return *p;
@@ -125,13 +124,13 @@ void __stcg(T* p, T v) {
   *p = v;
 }
 
-// ---- the runtime API
-// --------------------------------------------------------------------------------
+// ---- the runtime API ----------------------------------------------------------------------------
 using cudaStream_t = void*;
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorCooperativeLaunchTooLarge = 720,
+  cudaErrorNotSupported = 801,
 };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
@@ -150,6 +149,10 @@ enum cudaDeviceAttr {
   cudaDevAttrCooperativeLaunch = 95,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
 };
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   *value = attribute == cudaDevAttrMultiProcessorCount ? 132
            : attribute == cudaDevAttrCooperativeLaunch ? 1
