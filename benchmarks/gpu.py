@@ -1,7 +1,9 @@
 """`python -m benchmarks.gpu`: this library against nn.LSTM and others on an NVIDIA GPU.
 
 Contenders take turns in one process; a ratio is the median over rounds of their time over ours, by
-CUDA events. Results are written after every row, so that nothing is lost when time runs out.
+CUDA events. Then the profiler says what ran: in a pass of its own, because it slows launches down
+for the rest of a process. Results are written after every row, so that nothing is lost when time
+runs out.
 """
 
 import argparse
@@ -21,11 +23,15 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
 
+from . import gpu_floor
 from .cases import Case
-from .gpu_cases import PUBLISHED, Question, floor_microseconds, questions
+from .gpu_cases import PUBLISHED, SOURCE, Question, questions
 from .machine import describe
 
+DEVICE = "cuda"
 ROW_SECONDS = 60  # a row that takes longer hangs: end, and say where
+FLOOR_ROWS, FLOOR_TARGET = 64, 1.5  # of a batch at most; times the floor
+TIMING_SHARE = 0.75  # of the seconds; the rest is the profiler's
 GRAPH_STEPS = 20
 Call = Callable[[], object]
 
@@ -52,7 +58,7 @@ def layer_call(case: Case, module: nn.Module, x: object, **options: bool) -> Cal
 
     data = x if isinstance(x, torch.Tensor) else x.data
     output = module(x)[0]
-    upstream = torch.randn_like(output if isinstance(output, torch.Tensor) else output.data)
+    upstream = torch.ones_like(output if isinstance(output, torch.Tensor) else output.data)
 
     def step() -> object:
         result = module(x)[0]
@@ -80,8 +86,8 @@ def loop_call(case: Case, cell: Callable[..., object], x: torch.Tensor) -> Call:
 
 def graph_call(case: Case, cell: nn.Module) -> Call:
     """So many steps of a cell, each from the state that the one before left, in one CUDA graph."""
-    x = torch.randn(case.N, case.input_size, device="cuda", dtype=dtype_of(case))
-    h = c = torch.zeros(case.N, case.H, device="cuda", dtype=dtype_of(case))
+    x = torch.randn(case.N, case.input_size, device=DEVICE, dtype=dtype_of(case))
+    h = c = torch.zeros(case.N, case.H, device=DEVICE, dtype=dtype_of(case))
     side = torch.cuda.Stream()
     with torch.no_grad(), torch.cuda.stream(side):
         cell(x, (h, c))
@@ -90,7 +96,12 @@ def graph_call(case: Case, cell: nn.Module) -> Call:
     with torch.no_grad(), torch.cuda.graph(graph):
         for _ in range(GRAPH_STEPS):
             h, c = cell(x, (h, c))
-    return graph.replay
+
+    def replay() -> object:
+        graph.replay()
+        return x, h, c  # which the graph reads and writes
+
+    return replay
 
 
 def contenders(question: Question, case: Case) -> dict[str, Call]:
@@ -98,18 +109,18 @@ def contenders(question: Question, case: Case) -> dict[str, Call]:
     torch.manual_seed(0)
     dtype, size = dtype_of(case), (case.input_size, case.H)
     if case.cell:
-        native_cell = nn.LSTMCell(*size, device="cuda", dtype=dtype)
+        native_cell = nn.LSTMCell(*size, device=DEVICE, dtype=dtype)
         ours_cell = lstm_kernels.LSTMCell.from_native(native_cell)
         return {
             "ours": graph_call(case, ours_cell),
             question.peer: graph_call(case, native_cell),
         }
     native = nn.LSTM(
-        *size, case.layers, bidirectional=case.bidirectional, device="cuda", dtype=dtype
+        *size, case.layers, bidirectional=case.bidirectional, device=DEVICE, dtype=dtype
     )
     ours = lstm_kernels.LSTM.from_native(native)
     native.flatten_parameters()
-    x = torch.randn(case.T, case.N, case.input_size, device="cuda", dtype=dtype)
+    x = torch.randn(case.T, case.N, case.input_size, device=DEVICE, dtype=dtype)
     x.requires_grad_(case.training)
     if case.packed:
         packed = pack_padded_sequence(x.detach(), torch.tensor(case.lengths))
@@ -123,7 +134,9 @@ def contenders(question: Question, case: Case) -> dict[str, Call]:
     with_states = layer_call(case, ours, x, return_states=True)
     if question.peer == "without states":
         return {"ours": with_states, question.peer: layer_call(case, ours, x)}
-    cell: Callable[..., object] = nn.LSTMCell(*size, device="cuda", dtype=dtype)
+    cell: Callable[..., object] = nn.LSTMCell(*size, device=DEVICE, dtype=dtype)
+    weights = native.state_dict().items()
+    cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights})
     if question.peer == "compiled LSTMCell loop":
         cell = torch.compile(cell)
     return {"ours": with_states, question.peer: loop_call(case, cell, x)}
@@ -145,7 +158,7 @@ def measure(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
             call()
     torch.cuda.synchronize()
     once = sum(milliseconds(call) for call in calls.values()) / 1e3
-    rounds = max(5, min(50, round(seconds / max(once, 1e-6))))
+    rounds = max(3, min(50, round(seconds / max(once, 1e-6))))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds):
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
@@ -153,27 +166,39 @@ def measure(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
     return samples
 
 
-def kernel_names(call: Call) -> list[str]:
-    """What the peer ran on the device, the longest first."""
+def kernels(call: Call) -> list[dict[str, object]]:
+    """What a call runs on the device, by the profiler's names, the longest first."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
         torch.cuda.synchronize()
     events = sorted(profile.key_averages(), key=lambda e: e.device_time_total, reverse=True)
-    return [f"{event.key[:120]} x{event.count}" for event in events[:4]]
+    return [
+        {"name": event.key[:160], "count": event.count, "microseconds": event.device_time_total}
+        for event in events[:5]
+    ]
 
 
-def row(question: Question, case: Case, seconds: float) -> dict[str, object]:
+def recurrence(case: Case, ours: list[dict[str, object]]) -> float | None:
+    """Microseconds of a forward step in the persistent kernel, where that ran."""
+    for kernel in ours:
+        if "persistent_forward" in kernel["name"]:
+            return kernel["microseconds"] / kernel["count"] / case.T
+    return None
+
+
+def row(question: Question, case: Case) -> dict[str, object]:
     """One case, measured; or why it could not be."""
     result: dict[str, object] = {
         "question": question.name,
         "case": str(case),
+        **{"T": case.T, "N": case.N, "H": case.H, "dtype": case.dtype, "training": case.training},
         "peer": question.peer,
         "target": question.target,
     }
     try:
         allow_tf32(case.dtype == "tf32")
         calls = contenders(question, case)
-        samples = measure(calls, seconds)
+        samples = measure(calls, question.seconds)
         pairs = zip(samples[question.peer], samples["ours"], strict=True)
         ours = median(samples["ours"])
         steps = GRAPH_STEPS if case.cell else case.T * case.layers
@@ -182,14 +207,38 @@ def row(question: Question, case: Case, seconds: float) -> dict[str, object]:
             "ratio": median(theirs / mine for theirs, mine in pairs),
             "microseconds_per_step": ours * 1e3 / steps,
         }
-        floor = None if case.training else floor_microseconds(case)
-        if floor is not None:
-            result |= {"floor_microseconds": floor, "over_floor": ours * 1e3 / steps / floor}
-        if question.peer == "nn.LSTM" and question.name != "never slower":
-            result["peer_kernels"] = kernel_names(calls[question.peer])
     except Exception as error:  # one row less, not a run less
         result["error"] = f"{type(error).__name__}: {error}"[:500]
     torch.cuda.empty_cache()
+    return result
+
+
+def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -> dict[str, object]:
+    """What a row's contenders ran, and ours beside the floor; or why that is not known."""
+    try:
+        allow_tf32(case.dtype == "tf32")
+        calls = contenders(question, case)
+        for call in calls.values():
+            call()
+        found = {name: kernels(call) for name, call in calls.items()}
+        result = {"kernels": found, **over_floor(case, found["ours"], measured)}
+    except Exception as error:
+        result = {"profiler_error": f"{type(error).__name__}: {error}"[:500]}
+    torch.cuda.empty_cache()
+    return result
+
+
+def over_floor(
+    case: Case, ours: list[dict[str, object]], measured: gpu_floor.Rates | None
+) -> dict[str, float]:
+    """The step of the persistent kernel, and how many times the least one that is."""
+    step, floor = recurrence(case, ours), gpu_floor.floor_microseconds(case)
+    if step is None or floor is None:
+        return {}
+    result = {"recurrence_microseconds": step, "floor": floor, "over_floor": step / floor}
+    if measured:
+        floor = gpu_floor.floor_microseconds(case, measured)
+        result |= {"measured_floor": floor, "over_measured_floor": step / floor}
     return result
 
 
@@ -197,12 +246,18 @@ def line(entry: dict[str, object]) -> str:
     if "error" in entry:
         return f"{entry['case']:<44} {entry['error']}"
     met = "" if entry["ratio"] >= entry["target"] else "  MISS"
-    floor = f"{entry['over_floor']:5.2f}x floor" if "over_floor" in entry else ""
     return (
         f"{entry['case']:<44} {entry['milliseconds']['ours']:9.3f} ms "
         f"{entry['microseconds_per_step']:8.2f} us/step  "
-        f"{entry['ratio']:6.2f}x {entry['peer']} (target {entry['target']:g}){met} {floor}"
+        f"{entry['ratio']:6.2f}x {entry['peer']} (target {entry['target']:g}){met}"
     )
+
+
+def floor_line(entry: dict[str, object]) -> str:
+    step = f"{entry['recurrence_microseconds']:.2f} us/step, {entry['over_floor']:.2f}x floor"
+    if "over_measured_floor" in entry:
+        step += f", {entry['over_measured_floor']:.2f}x with measured rates"
+    return f"{entry['case']:<44} {step}; nn.LSTM: {entry['kernels'][entry['peer']][0]['name']}"
 
 
 def summary(rows: list[dict[str, object]], unreached: int) -> str:
@@ -221,6 +276,21 @@ def summary(rows: list[dict[str, object]], unreached: int) -> str:
             f"{name:<32} {met:3d} of {len(of):3d} at {worst['target']:g}x or more; mean "
             f"{mean:.2f}x, least {worst['ratio']:.2f}x ({worst['case']})"
         )
+    near = [r["over_floor"] for r in rows if "over_floor" in r and r["N"] <= FLOOR_ROWS]
+    if near:
+        met = sum(ratio <= FLOOR_TARGET for ratio in near)
+        lines.append(
+            f"{'step over floor, N <= 64':<32} {met:3d} of {len(near):3d} within "
+            f"{FLOOR_TARGET:g}x; median {median(near):.2f}x, most {max(near):.2f}x"
+        )
+    for entry in rows:
+        if entry["question"] == "published peers' shape" and "ratio" in entry:
+            times = ", ".join(
+                f"{name} {both[entry['training']]:g} ms" for name, both in PUBLISHED.items()
+            )
+            lines.append(f"{entry['case']}: {entry['milliseconds']['ours']:.2f} ms; {times}")
+    if any(r["question"] == "published peers' shape" for r in rows):
+        lines.append(f"(published: {SOURCE})")
     if unreached:
         lines.append(f"{unreached} cases were not reached in the time given")
     return "\n".join(lines)
@@ -251,10 +321,25 @@ def draw(path: Path, rows: list[dict[str, object]], gpu: str) -> None:
     figure.savefig(path)
 
 
+def measure_floor(library: Path) -> tuple[gpu_floor.Rates | None, dict[str, object]]:
+    """The rates behind the floor and what to write down of them, or of why there are none."""
+    faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
+    try:
+        rates, found = gpu_floor.measure(library)
+    except (OSError, RuntimeError) as error:
+        rates, found = None, {"error": f"{type(error).__name__}: {error}"}
+    faulthandler.cancel_dump_traceback_later()
+    print("What the floor is made of, as measured")
+    for name, value in found.items():
+        print(f"  {name}: {json.dumps(value)}")
+    return rates, found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, help="folder for JSON and picture")
     parser.add_argument("--seconds", type=float, default=200, help="time for everything")
+    parser.add_argument("--floor", type=Path, help="gpu_floor.cu, compiled: measure the model too")
     parser.add_argument("--question", nargs="+", help="only questions with one of these words")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -268,27 +353,50 @@ def main() -> None:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "machine": describe(),
-        "published": PUBLISHED,
+        "published": {**PUBLISHED, "source": SOURCE},
     }
-    deadline = time.monotonic() + options.seconds
+    measured = None
+    if options.floor:
+        measured, about["floor"] = measure_floor(options.floor)
+    start = time.monotonic()
     chosen = [
         q for q in questions() if not options.question or any(w in q.name for w in options.question)
     ]
+    done: list[tuple[Question, Case]] = []
     rows: list[dict[str, object]] = []
     unreached = 0
+
+    def save() -> None:
+        (folder / "gpu.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
     for question in chosen:
         print(f"\n{question.name}")
         for case in question.cases:
-            if time.monotonic() > deadline:
+            if time.monotonic() - start > options.seconds * TIMING_SHARE:
                 unreached += 1
                 continue
             faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
-            rows.append(row(question, case, 0.3))
+            rows.append(row(question, case))
             faulthandler.cancel_dump_traceback_later()
             print(line(rows[-1]), flush=True)
-            (folder / "gpu.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+            done.append((question, case))
+            save()
+    print("\nIn the persistent kernel")
+    for (question, case), entry in zip(done, rows, strict=True):
+        if question.peer not in ("nn.LSTM", "nn.LSTMCell") or "error" in entry:
+            continue
+        if time.monotonic() - start > options.seconds:
+            break
+        faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
+        entry |= profiled(question, case, measured)
+        faulthandler.cancel_dump_traceback_later()
+        if "over_floor" in entry:
+            print(floor_line(entry), flush=True)
+        save()
     draw(folder / "gpu.png", rows, gpu)
-    print(f"\n{summary(rows, unreached)}")
+    table = summary(rows, unreached)
+    (folder / "gpu.txt").write_text(table + "\n")
+    print(f"\n{table}")
 
 
 if __name__ == "__main__":

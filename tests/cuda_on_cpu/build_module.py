@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent.resolve()
 SHIM = HERE / "shim"
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
+FLOOR = HERE.parents[1] / "benchmarks" / "gpu_floor.cu"
 SOURCES = ("limits.cu", "offsets.cu", "persistent_backward.cu", "persistent_forward.cu")
 FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 
@@ -59,6 +60,7 @@ def build(sanitizer=None, mutant=None):
         *sorted(HERE.glob("*.cpp")),
         *sorted(HERE.glob("*.cu")),
         *(KERNELS / s for s in SOURCES),
+        FLOOR,
     ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_unit, [*units, SHIM / "machine.cpp"]))

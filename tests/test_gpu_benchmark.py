@@ -1,0 +1,137 @@
+"""What the GPU benchmark decides without a GPU: its cases, its model, its tables."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from benchmarks import gpu, gpu_floor
+from benchmarks.cases import Case
+from benchmarks.gpu_cases import questions
+
+QUESTIONS = {question.name: question for question in questions()}
+# Microseconds of a step for batches of 1, 16 and 64, as the model was first worked out by hand.
+FLOORS = {
+    ("bfloat16", 256): (0.81, 0.81, 0.81),
+    ("bfloat16", 512): (1.04, 1.04, 1.04),
+    ("bfloat16", 768): (1.43, 1.49, 1.57),
+    ("bfloat16", 1024): (1.53, 1.65, 2.55),
+    ("tf32", 256): (0.92, 0.92, 0.92),
+    ("tf32", 512): (1.48, 1.48, 1.48),
+    ("tf32", 768): (1.66, 1.79, 2.89),
+    ("tf32", 1024): (1.87, 2.21, 4.79),
+}
+
+
+@pytest.mark.parametrize(("dtype", "H"), FLOORS, ids=str)
+def test_the_floor_is_that_of_the_model(dtype, H):
+    for N, expected in zip((1, 16, 64), FLOORS[dtype, H], strict=True):
+        found = gpu_floor.floor_microseconds(Case(512, N, H, dtype=dtype))
+        assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_the_floor_rises_with_the_work_and_with_slower_parts():
+    case = Case(512, 16, 512, dtype="bfloat16")
+    floor = gpu_floor.floor_microseconds
+    assert floor(Case(512, 256, 512, dtype="bfloat16")) > floor(case)
+    assert floor(Case(512, 16, 512, dtype="bfloat16", bidirectional=True)) >= floor(case)
+    assert floor(Case(512, 16, 2048, dtype="tf32")) > floor(Case(512, 16, 1024, dtype="tf32"))
+    slower = replace(gpu_floor.PUBLISHED, cluster=2.0, grid=2.0)
+    assert floor(case, slower) > floor(case)
+    for no_floor in ({"cell": True}, {"packed": True}, {"layers": 2}):
+        assert floor(Case(512, 16, 512, dtype="bfloat16", **no_floor)) is None
+    assert floor(Case(512, 16, 512)) is None  # float32 without TF32 runs step by step
+
+
+def test_every_target_has_its_cases():
+    def cases(name, **wanted):
+        return [
+            c for c in QUESTIONS[name].cases if all(getattr(c, k) == v for k, v in wanted.items())
+        ]
+
+    for dtype in ("bfloat16", "tf32"):
+        for H in (256, 512, 1024):
+            found = cases("one layer", dtype=dtype, H=H, T=512)
+            assert {(c.N, c.training) for c in found} == {
+                (n, t) for n in (1, 16, 64) for t in (0, 1)
+            }
+    assert all(c.H % 128 == 0 and c.N % 8 == 0 for c in cases("fp16 where cuDNN is persistent"))
+    shapes = QUESTIONS["directions, packed, layers"].cases
+    assert {(c.bidirectional, c.packed, c.layers) for c in shapes} == {
+        (True, False, 1), (False, True, 1), (False, False, 2), (False, False, 4),
+    }  # fmt: skip
+    assert {c.H for c in cases("large products", N=256)} == {1024, 2048}
+    assert QUESTIONS["states of every step"].target == 20
+    assert QUESTIONS["states cost little"].target == 0.97
+    assert all(c.cell and c.N == 1 for c in QUESTIONS["single step in a graph"].cases)
+    grid = QUESTIONS["never slower"]
+    assert grid.target == 1
+    assert {c.N for c in grid.cases} == {1, 4, 8, 63, 64, 256}
+    assert {40, 129, 160, 192, 2048} <= {c.H for c in grid.cases}
+    assert {c.dtype for c in grid.cases} == {"bfloat16", "float16", "tf32", "float32"}
+    for name in ("published peers' shape", "against torch.compile"):
+        assert {(c.T, c.N, c.H) for c in QUESTIONS[name].cases} == {(1024, 16, 768)}
+
+
+@pytest.mark.parametrize("name", [n for n in QUESTIONS if n != "single step in a graph"])
+def test_contenders_compute_the_same(name, monkeypatch):
+    """On the CPU, at a small size; torch.compile is left to the machine with the GPU."""
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(torch, "compile", lambda cell: cell)
+    question = QUESTIONS[name]
+    for case in {
+        (c.layers, c.bidirectional, c.packed, c.training): c for c in question.cases
+    }.values():
+        small = replace(case, T=4, N=3, H=8, dtype="float32")
+        calls = gpu.contenders(question, small)
+        ours, theirs = calls["ours"](), calls[question.peer]()
+        if question.peer in ("LSTMCell loop", "compiled LSTMCell loop"):
+            ours = ours[2].hidden[0], ours[2].cell[0]
+        elif not small.training:
+            ours, theirs = ours[1], theirs[1]
+        for got, wanted in zip(ours, theirs, strict=True):
+            assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def entry(question, case, ours, theirs, **more):
+    return {
+        "question": question, "case": str(case), "T": case.T, "N": case.N, "H": case.H,
+        "dtype": case.dtype, "training": case.training, "peer": "nn.LSTM", "target": 3.0,
+        "milliseconds": {"ours": ours, "nn.LSTM": theirs}, "ratio": theirs / ours,
+        "microseconds_per_step": ours * 1e3 / case.T, **more,
+    }  # fmt: skip
+
+
+def test_rows_are_printed_summed_up_and_drawn(tmp_path):
+    case = Case(1000, 16, 512, dtype="bfloat16")
+    kernels = [
+        {"name": "sgemm", "count": 1, "microseconds": 900.0},
+        {"name": "persistent_forward_kernel<bf16>", "count": 2, "microseconds": 2600.0},
+    ]
+    assert gpu.recurrence(case, kernels) == pytest.approx(1.3)
+    assert gpu.recurrence(case, kernels[:1]) is None
+    floors = gpu.over_floor(case, kernels, gpu_floor.PUBLISHED)
+    assert floors["over_floor"] == floors["over_measured_floor"] == pytest.approx(1.25, rel=0.01)
+    more = {**floors, "kernels": {"ours": kernels, "nn.LSTM": [{"name": "their_kernel"}]}}
+    rows = [
+        entry("one layer", case, 2.0, 8.0, **more),
+        entry("one layer", case, 2.0, 2.0),
+        entry("published peers' shape", replace(case, training=True), 3.0, 9.0),
+        {"question": "broken", "case": "none", "error": "RuntimeError: no"},
+    ]
+    assert "4.00x nn.LSTM (target 3)" in gpu.line(rows[0])
+    assert "MISS" in gpu.line(rows[1])
+    assert "RuntimeError" in gpu.line(rows[3])
+    assert "1.30 us/step, 1.25x floor, 1.25x with measured rates; nn.LSTM: their_kernel" in (
+        gpu.floor_line(rows[0])
+    )
+    table = gpu.summary(rows, unreached=2)
+    assert "1 of   2 at 3x or more; mean 2.00x, least 1.00x" in table
+    assert "1 of   1 within 1.5x" in table
+    assert "3.00 ms; nn.LSTM float16 5.19 ms" in table
+    assert "2 cases were not reached" in table
+    gpu.draw(tmp_path / "gpu.png", rows, "a GPU")
+    assert (tmp_path / "gpu.png").stat().st_size > 1000
+    json.dumps(rows)
