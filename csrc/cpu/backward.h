@@ -261,33 +261,80 @@ struct Backward {
       });
     }
 
+    // What the cells of one row read and write, each pointer at hidden unit 0. What is absent is
+    // read from zeros, except for grad_gates.
+    struct CellRow {
+      const S *gates, *grad_gates, *grad_cell, *c_before, *c;
+      const T* grad_c;
+      T *to_c, *kept;
+      S* to_preactivations;
+    };
+    CellRow cell_row(int64_t s, int64_t rank, bool goes_on) const {
+      const int64_t t = steps.time(s), row = at(t, rank), H = size.H;
+      const bool cut = goes_on && steps.reset(steps.time(s + 1), rank);
+      const S* zeros = (const S*)f.zeros;
+      const S* c_before = steps.reset(t, rank) ? nullptr : previous_cell(s, rank);
+      CellRow r;
+      r.gates = (const S*)a.gates + row * kGates * H;
+      r.grad_gates = a.grad_gates ? (const S*)a.grad_gates + row * kGates * H : nullptr;
+      r.grad_cell = a.grad_cell ? (const S*)a.grad_cell + row * H : zeros;
+      r.c_before = c_before ? c_before : zeros;
+      r.c = (const S*)a.cell + row * H;
+      r.to_c = dir.dc + rank * f.c_stride;
+      r.grad_c = cut ? f.zeros : r.to_c;
+      r.kept = dir.g[s & 1] + rank * f.g_stride;
+      r.to_preactivations = (S*)a.grad_preactivations + row * kGates * H;
+      return r;
+    }
+
     // The cells of this thread's hidden units, whose gradient of o * tanh(c) is in w.sum.
     LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
-      const int64_t t = steps.time(s), H = size.H;
-      each_vector(panels, n, [&](int64_t j, int64_t unit, const T* sum) {
-        const int64_t rank = share.rank(j), row = at(t, rank), valid = H - unit;
-        const bool fresh = steps.reset(t, rank);
-        const bool cut = j < going_on && steps.reset(steps.time(s + 1), rank);
-        const S* c_before = previous_cell(s, rank);
-        auto gate_at = [&](int g) { return row * kGates * H + g * H + unit; };
-        vec<T> gate[kGates], extra[kGates];
-        for (int g = 0; g < kGates; ++g) {
-          gate[g] = load_n((const S*)a.gates + gate_at(g), valid);
-          extra[g] = a.grad_gates ? load_n((const S*)a.grad_gates + gate_at(g), valid) : vec<T>{};
+      if (a.grad_gates)
+        cell_rows<true>(panels, s, n, going_on);
+      else
+        cell_rows<false>(panels, s, n, going_on);
+    }
+    template <bool kGateGradients>
+    LSTM_INLINE void cell_rows(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
+      const int64_t first_panel = first(panels), last_panel = last(panels), H = size.H;
+      for (int64_t j = 0; j < n; ++j) {
+        const CellRow r = cell_row(s, share.rank(j), j < going_on);
+        for (int64_t p = first_panel; p < last_panel; ++p) {
+          const int nv = panels.width_of(p);
+          const T* sum = result(panels, p, n) + j * nv * L;
+          int64_t unit = p * panels.width * L;
+          for (int v = 0; v < nv; ++v, sum += L, unit += L)
+            if (H - unit >= L)
+              cell<kGateGradients, true>(r, unit, load(sum));
+            else
+              cell<kGateGradients, false>(r, unit, load(sum));
         }
-        T* carried = dir.dc + rank * f.c_stride + unit;
-        vec<T> dc = cut ? vec<T>{} : load(carried);
-        if (a.grad_cell) dc += load_n((const S*)a.grad_cell + row * H + unit, valid);
-        const vec<T> before = fresh || !c_before ? vec<T>{} : load_n(c_before + unit, valid);
-        const vec<T> c = load_n((const S*)a.cell + row * H + unit, valid);
-        const CellGradient<T> to = cell_gradient<T>(load(sum), dc, before, c, gate, extra);
-        store(carried, to.c);
-        T* kept = dir.g[s & 1] + rank * f.g_stride + unit;
-        for (int g = 0; g < kGates; ++g) {
-          store_n(kept + g * H, to.preactivation[g], valid);
-          store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
+      }
+    }
+    template <bool kGateGradients, bool kWhole>
+    LSTM_INLINE void cell(const CellRow& r, int64_t unit, vec<T> dh) const {
+      const int64_t H = size.H;
+      auto read = [&](const S* p) {
+        if constexpr (kWhole) return load(p + unit);
+        return load_n(p + unit, H - unit);
+      };
+      vec<T> gate[kGates], extra[kGates] = {};
+      LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+        gate[g] = read(r.gates + g * H);
+        if constexpr (kGateGradients) extra[g] = read(r.grad_gates + g * H);
+      }
+      const CellGradient<T> to = cell_gradient<T>(dh, load(r.grad_c + unit) + read(r.grad_cell),
+                                                  read(r.c_before), read(r.c), gate, extra);
+      store(r.to_c + unit, to.c);
+      LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+        T* kept = r.kept + g * H + unit;
+        S* out = r.to_preactivations + g * H + unit;
+        if constexpr (kWhole) {
+          store(kept, to.preactivation[g]), store(out, to.preactivation[g]);
+        } else {
+          store_n(kept, to.preactivation[g], H - unit), store_n(out, to.preactivation[g], H - unit);
         }
-      });
+      }
     }
 
     // c_{t-1} of a row as the caller holds it: (H), or null for zeros.

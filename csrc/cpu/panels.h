@@ -25,10 +25,21 @@ constexpr int kMaxVectors = 4;
 // kMaxRows * kMaxVectors accumulators, the broadcasts or the weights of one k, and one to spare.
 constexpr int kMaxRows = kVectorRegisters == 32 ? 6 : 3;
 constexpr int64_t kBlockBytes = 16 << 10;  // of a panel, per k block: half of a 32 KiB L1
+// Up to so many tiles the block after this one is fetched line by line from inside their loops, in
+// blocks of half the size: it is needed soon, and asking for much of it at once would wait.
+constexpr int64_t kFewTiles = 8;
+
+// Asks for lines before they are needed: into L2, for L1 is in use.
+LSTM_INLINE void prefetch_line(const char* at) { __builtin_prefetch(at, 0, 2); }
+LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) prefetch_line(from + i);
+}
 
 // pre[r][v] += sum over k of rows[r][k] * w[k][v]
-template <int MR, int NV, class T, class W>
-LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, T* pre) {
+// kFetch: each k also asks for the line at `ahead`, which goes on by `stride` bytes.
+template <bool kFetch, int MR, int NV, class T, class W>
+LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, T* pre,
+                        const char* ahead, int64_t stride) {
   constexpr int L = lanes<T>;
   const T* a[MR];
   vec<T> sum[MR][NV];
@@ -38,6 +49,7 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
   }
 #pragma GCC unroll 1
   for (int64_t k = 0; k < K; ++k, w += NV * L) {
+    if constexpr (kFetch) prefetch_line(ahead), ahead += stride;
     if constexpr (MR > NV) {  // the weights of this k stay in registers
       vec<T> b[NV];
       LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load(w + v * L);
@@ -80,9 +92,23 @@ LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, 
 
 constexpr int rows_or_one(int rows) { return rows <= kMaxRows ? rows : 1; }
 
-// Asks for the lines of [from, from + bytes) before they are needed: into L2, for L1 is in use.
-LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+template <bool kFetch, int NV, class T, class W>
+LSTM_INLINE void tile_of(int64_t height, const T* const* rows, int64_t k, int64_t length,
+                         const W* w, T* pre, const char* ahead, int64_t stride) {
+  switch (height) {
+    case 1:
+      return tile<kFetch, 1, NV>(rows, k, length, w, pre, ahead, stride);
+    case 2:
+      return tile<kFetch, 2, NV>(rows, k, length, w, pre, ahead, stride);
+    case 3:
+      return tile<kFetch, 3, NV>(rows, k, length, w, pre, ahead, stride);
+    case 4:
+      return tile<kFetch, rows_or_one(4), NV>(rows, k, length, w, pre, ahead, stride);
+    case 5:
+      return tile<kFetch, rows_or_one(5), NV>(rows, k, length, w, pre, ahead, stride);
+    default:
+      return tile<kFetch, rows_or_one(6), NV>(rows, k, length, w, pre, ahead, stride);
+  }
 }
 
 // `next`: the panel that follows, or null. While the tiles of a k block run, they fetch the block
@@ -90,37 +116,25 @@ LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
 template <int NV, class T, class W>
 LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, const W* w,
                                     const W* next, T* pre) {
-  constexpr int64_t kStep = NV * lanes<T>;
+  constexpr int64_t kStep = NV * lanes<T>, kStepBytes = kStep * int64_t(sizeof(W));
   const int64_t tiles = ceil_div(n, kMaxRows);
-  const int64_t block = tiles > 1 ? kBlockBytes / (kStep * int64_t(sizeof(W))) : max_of(K, 1);
+  const bool few = tiles <= kFewTiles;
+  const int64_t block = tiles > 1 ? kBlockBytes / (few ? 2 : 1) / kStepBytes : max_of(K, 1);
+  const int64_t stride = ceil_div(kStepBytes, tiles);
   for (int64_t k = 0; k < K; k += block) {
     const int64_t length = min_of(block, K - k);
     const char* after = (const char*)(k + length < K ? w + (k + length) * kStep : next);
-    const int64_t share = round_up(length * kStep * int64_t(sizeof(W)), 64 * tiles) / tiles;
+    if (tiles == 1) after = nullptr;
     for (int64_t i = 0, r = 0; i < tiles; ++i) {
       const int64_t height = ceil_div(n - r, tiles - i);  // 16 rows: 3 3 3 3 2 2, not 3 3 3 3 3 1
       const W* from = w + k * kStep;
       T* to = pre + r * kStep;
-      if (tiles > 1 && after) prefetch(after + i * share, share);
-      switch (height) {
-        case 1:
-          tile<1, NV>(rows + r, k, length, from, to);
-          break;
-        case 2:
-          tile<2, NV>(rows + r, k, length, from, to);
-          break;
-        case 3:
-          tile<3, NV>(rows + r, k, length, from, to);
-          break;
-        case 4:
-          tile<rows_or_one(4), NV>(rows + r, k, length, from, to);
-          break;
-        case 5:
-          tile<rows_or_one(5), NV>(rows + r, k, length, from, to);
-          break;
-        default:
-          tile<rows_or_one(6), NV>(rows + r, k, length, from, to);
-          break;
+      const char* ahead = after ? after + i * stride * length : nullptr;
+      if (few && after) {
+        tile_of<true, NV>(height, rows + r, k, length, from, to, ahead, stride);
+      } else {
+        if (after) prefetch(ahead, stride * length);
+        tile_of<false, NV>(height, rows + r, k, length, from, to, nullptr, 0);
       }
       r += height;
     }
