@@ -13,6 +13,7 @@
 // the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
 // product.
 #pragma once
+#include "direct.h"
 #include "layer.h"
 #include "pack.h"
 
@@ -60,6 +61,7 @@ struct Backward {
 
   const cpu::SequenceBackward& a;
   int team;
+  bool direct;  // w_hh is not packed: few rows, and few steps that would read a packed one faster
   int64_t g_stride, h_stride, c_stride;
   Direction directions[2];
   T* zeros;
@@ -76,19 +78,20 @@ struct Backward {
   Backward(const cpu::SequenceBackward& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const Sizes& s = a.size;
+    direct = is_same<S, T> && s.P % L == 0 && s.T * s.N <= kDirectRows && s.T <= kDirectRows / 2;
     g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      auto pack = [&](int64_t K, int64_t columns) {
+      auto pack = [&](int64_t K, int64_t columns, bool packed) {
         const int64_t vectors = ceil_div(columns, L);
         const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
         Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
-        p.data = arena.take<char>(p.bytes());
+        if (packed) p.data = arena.take<char>(p.bytes());
         return p;
       };
-      to.w_hh = pack(kGates * s.H, s.P);
+      to.w_hh = pack(kGates * s.H, s.P, !direct);
       to.w_hr = {};
-      if (projects()) to.w_hr = pack(s.P, s.H);
+      if (projects()) to.w_hr = pack(s.P, s.H, true);
       for (T*& g : to.g) g = arena.take<T>(s.N * g_stride);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
@@ -170,7 +173,7 @@ struct Backward {
 
     void prepare() {
       const cpu::Weights& from = a.weights[d];
-      for (int64_t p = m.begin(dir.w_hh.count()); p < m.end(dir.w_hh.count()); ++p)
+      for (int64_t p = m.begin(dir.w_hh.count()); !f.direct && p < m.end(dir.w_hh.count()); ++p)
         pack_columns(dir.w_hh, p, (const S*)from.w_hh, size.P);
       if (f.projects())
         for (int64_t p = m.begin(dir.w_hr.count()); p < m.end(dir.w_hr.count()); ++p)
@@ -201,11 +204,8 @@ struct Backward {
         w.rows[j] =
             steps.reset(steps.time(s + 1), rank) ? f.zeros : dir.g[~s & 1] + rank * f.g_stride;
       }
-      const Order order{first(dir.w_hh), last(dir.w_hh), bool(s & 1)};
       begin_sums(t, n, going_on);
-      for (int64_t i = 0; going_on && i < order.count(); ++i)
-        dir.w_hh.accumulate(order.panel(i), order.after(i), w.rows, going_on,
-                            result(dir.w_hh, order.panel(i), n));
+      add_recurrent(s & 1, n, going_on);
       if (!f.projects()) return cells(dir.w_hh, s, n, going_on);
       keep_hidden(t, n);
       sync();
@@ -216,6 +216,23 @@ struct Backward {
         dir.w_hr.accumulate(p, -1, w.rows, n, sum);
       }
       cells(dir.w_hr, s, n, going_on);
+    }
+
+    // Adds w.rows[j] W_hh, j < count, to the sums of n rows.
+    void add_recurrent(bool back, int64_t n, int64_t count) {
+      if (count == 0) return;
+      const Order order{first(dir.w_hh), last(dir.w_hh), back};
+      if (!f.direct) {
+        for (int64_t i = 0; i < order.count(); ++i)
+          dir.w_hh.accumulate(order.panel(i), order.after(i), w.rows, count,
+                              result(dir.w_hh, order.panel(i), n));
+        return;
+      }
+      for (int64_t k = 0; k < dir.w_hh.K; k += kDirectSteps)
+        for (int64_t p = order.first; p < order.last; ++p)
+          add_direct(w.rows, count, k, min_of(kDirectSteps, dir.w_hh.K - k),
+                     (const T*)a.weights[d].w_hh + k * size.P + p * dir.w_hh.width * L, size.P,
+                     dir.w_hh.width_of(p), result(dir.w_hh, p, n));
     }
 
     // Where the sums of panel p stand, n rows of them.
@@ -355,23 +372,15 @@ struct Backward {
         const bool none = length == 0 || steps.reset(0, rank);
         w.rows[j] = none ? f.zeros : dir.g[s & 1] + rank * f.g_stride;
       }
-      for (int64_t p = first(dir.w_hh); n && p < last(dir.w_hh); ++p) {
-        const int nv = dir.w_hh.width_of(p);
-        auto at_vector = [&](int64_t j, int v) { return w.sum + (j * nv + v) * L; };
-        auto column = [&](int v) { return (p * dir.w_hh.width + v) * L; };
-        for (int64_t j = 0; j < n; ++j)
-          for (int v = 0; v < nv; ++v)
-            store(at_vector(j, v), steps.length(share.rank(j)) == 0
-                                       ? last_hidden(share.rank(j), column(v))
-                                       : vec<T>{});
-        dir.w_hh.accumulate(p, -1, w.rows, n, w.sum);
-        for (int64_t j = 0; j < n; ++j)
-          for (int v = 0; v < nv; ++v) {
-            const int64_t row = d * size.N + steps.sequence(share.rank(j));
-            store_n((S*)a.grad_h0 + row * size.P + column(v), load(at_vector(j, v)),
-                    size.P - column(v));
-          }
-      }
+      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+        const int64_t rank = share.rank(j);
+        store(sum, steps.length(rank) == 0 ? last_hidden(rank, column) : vec<T>{});
+      });
+      add_recurrent(true, n, n);
+      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
+        const int64_t row = d * size.N + steps.sequence(share.rank(j));
+        store_n((S*)a.grad_h0 + row * size.P + column, load(sum), size.P - column);
+      });
       for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
         S* to = (S*)a.grad_c0 + (d * size.N + steps.sequence(r)) * size.H;
         if (steps.reset(0, r) && steps.length(r) > 0)

@@ -5,6 +5,9 @@
 // a packed panel's vector has. Rows of a batch follow each other while the weights are in L1.
 // The additions are taken in another order than in panels.h: the one place where results depend, to
 // rounding, on T and N.
+//
+// Backward, where the products are with the weights' columns, a few rows of weights at a time pass
+// through the tiles of panels.h: read in the order in which they lie, added in the order of k.
 // Bound: reading the weights once; with several rows, the loads, one per multiply-add.
 #pragma once
 #include "panels.h"
@@ -58,6 +61,36 @@ LSTM_NOINLINE vec<T> dots(const S* w0, const S* w1, int64_t count, const T* x0, 
   add_products(sum, w0, K0, count - 1, x0, K0);
   add_products(sum, w1, K1, count - 1, x1, K1);
   return add_across<T>(sum);
+}
+
+// The rows of weights that pass at a time: their lines stay in L1 for all rows of the batch, and a
+// tile reads and writes its sums once for so many k.
+constexpr int64_t kDirectSteps = 16;
+
+// pre[r][v] += sum over k of rows[r][k] * w[k][v] for k_begin <= k < k_begin + K and nv vectors v.
+template <class T>
+LSTM_INLINE void add_direct(const T* const* rows, int64_t n, int64_t k_begin, int64_t K, const T* w,
+                            int64_t step, int nv, T* pre) {
+  const int64_t tiles = ceil_div(n, kMaxRows);
+  for (int64_t i = 0, r = 0; i < tiles; ++i) {
+    const int64_t height = ceil_div(n - r, tiles - i);
+    T* to = pre + r * nv * lanes<T>;
+    switch (nv) {
+      case 1:
+        tile_of<false, 1>(height, rows + r, k_begin, K, w, step, to, nullptr, 0);
+        break;
+      case 2:
+        tile_of<false, 2>(height, rows + r, k_begin, K, w, step, to, nullptr, 0);
+        break;
+      case 3:
+        tile_of<false, 3>(height, rows + r, k_begin, K, w, step, to, nullptr, 0);
+        break;
+      default:
+        tile_of<false, 4>(height, rows + r, k_begin, K, w, step, to, nullptr, 0);
+        break;
+    }
+    r += height;
+  }
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -18,7 +18,7 @@ namespace lstm_kernels::LSTM_ISA {
 
 LSTM_INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 LSTM_INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-LSTM_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+LSTM_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 LSTM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 constexpr int kMaxVectors = 4;
@@ -36,11 +36,12 @@ LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
 }
 
 // pre[r][v] += sum over k of rows[r][k] * w[k][v]
-// kFetch: each k also asks for the line at `ahead`, which goes on by `stride` bytes.
+// step: numbers from w[k] to w[k + 1]. kFetch: each k also asks for the lines at `ahead`, which
+// goes on by `stride` bytes: at most half of what a k has, for there are two tiles or more.
 template <bool kFetch, int MR, int NV, class T, class W>
-LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, T* pre,
-                        const char* ahead, int64_t stride) {
-  constexpr int L = lanes<T>;
+LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, int64_t step,
+                        T* pre, const char* ahead, int64_t stride) {
+  constexpr int L = lanes<T>, kLines = int(ceil_div(NV * L * int(sizeof(W)), 2 * 64));
   const T* a[MR];
   vec<T> sum[MR][NV];
   LSTM_UNROLL for (int r = 0; r < MR; ++r) {
@@ -48,8 +49,11 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
     LSTM_UNROLL for (int v = 0; v < NV; ++v) sum[r][v] = load(pre + (r * NV + v) * L);
   }
 #pragma GCC unroll 1
-  for (int64_t k = 0; k < K; ++k, w += NV * L) {
-    if constexpr (kFetch) prefetch_line(ahead), ahead += stride;
+  for (int64_t k = 0; k < K; ++k, w += step) {
+    if constexpr (kFetch) {
+      LSTM_UNROLL for (int l = 0; l < kLines; ++l) prefetch_line(ahead + 64 * l);
+      ahead += stride;
+    }
     if constexpr (MR > NV) {  // the weights of this k stay in registers
       vec<T> b[NV];
       LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load(w + v * L);
@@ -94,20 +98,20 @@ constexpr int rows_or_one(int rows) { return rows <= kMaxRows ? rows : 1; }
 
 template <bool kFetch, int NV, class T, class W>
 LSTM_INLINE void tile_of(int64_t height, const T* const* rows, int64_t k, int64_t length,
-                         const W* w, T* pre, const char* ahead, int64_t stride) {
+                         const W* w, int64_t step, T* pre, const char* ahead, int64_t stride) {
   switch (height) {
     case 1:
-      return tile<kFetch, 1, NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, 1, NV>(rows, k, length, w, step, pre, ahead, stride);
     case 2:
-      return tile<kFetch, 2, NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, 2, NV>(rows, k, length, w, step, pre, ahead, stride);
     case 3:
-      return tile<kFetch, 3, NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, 3, NV>(rows, k, length, w, step, pre, ahead, stride);
     case 4:
-      return tile<kFetch, rows_or_one(4), NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, rows_or_one(4), NV>(rows, k, length, w, step, pre, ahead, stride);
     case 5:
-      return tile<kFetch, rows_or_one(5), NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, rows_or_one(5), NV>(rows, k, length, w, step, pre, ahead, stride);
     default:
-      return tile<kFetch, rows_or_one(6), NV>(rows, k, length, w, pre, ahead, stride);
+      return tile<kFetch, rows_or_one(6), NV>(rows, k, length, w, step, pre, ahead, stride);
   }
 }
 
@@ -131,10 +135,10 @@ LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, 
       T* to = pre + r * kStep;
       const char* ahead = after ? after + i * stride * length : nullptr;
       if (few && after) {
-        tile_of<true, NV>(height, rows + r, k, length, from, to, ahead, stride);
+        tile_of<true, NV>(height, rows + r, k, length, from, kStep, to, ahead, stride);
       } else {
         if (after) prefetch(ahead, stride * length);
-        tile_of<false, NV>(height, rows + r, k, length, from, to, nullptr, 0);
+        tile_of<false, NV>(height, rows + r, k, length, from, kStep, to, nullptr, 0);
       }
       r += height;
     }
