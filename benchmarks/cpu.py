@@ -18,6 +18,7 @@ GROUPS = (
     "reset",
     "recompute",
     "analysis",
+    "busy",
     "scaling",
     "memory",
 )

@@ -20,7 +20,10 @@ ONNX: Contenders = {"ONNX Runtime": contenders.onnx_runtime}
 
 @dataclass(frozen=True)
 class Group:
-    """One question. `ours` and each peer compute every case; ratios are peer over ours."""
+    """One question. `ours` and each peer compute every case; ratios are peer over ours.
+
+    spinning: how many processes that never rest run beside the measurement.
+    """
 
     question: str
     cases: list[Case]
@@ -28,6 +31,7 @@ class Group:
     ours: Callable[[Workload], Call] = contenders.ours
     # Peers that take part in some cases only, because all would take too long.
     some: dict[str, Callable[[Case], bool]] = field(default_factory=dict)
+    spinning: int = 0
 
     def takes_part(self, peer: str, case: Case) -> bool:
         """Whether a peer computes a case."""
@@ -178,6 +182,12 @@ def groups(full: bool) -> dict[str, Group]:
                 "nn.LSTMCell loop": analysis.cell_loop,
             },
             ours=analysis.ours,
+        ),
+        "busy": Group(
+            "How fast is it while another process keeps one core busy?",
+            both([Case(32, n, 256) for n in (1, 4, 16, 64)]),
+            NATIVE,
+            spinning=1,
         ),
         "scaling": Group("How does time grow with T, N, H and threads?", sweeps, NATIVE),
     }

@@ -7,6 +7,7 @@ from statistics import geometric_mean, median
 import torch
 
 from .bound import Bound
+from .busy import spinning
 from .cases import Case
 from .contenders import Call, Unavailable, Workload
 from .groups import Group
@@ -43,11 +44,12 @@ def measure(
     group: Group, peers: list[str] | None, threads: list[int], seconds: float, bound: Bound | None
 ) -> Iterator[Row]:
     """Rows of a group, as they are measured; `peers` None means all of the group's."""
-    for case in group.cases:
-        for count in threads:
-            torch.set_num_threads(count)
-            torch.compiler.reset()
-            yield measure_case(group, case, peers, count, seconds, bound)
+    with spinning(group.spinning):
+        for case in group.cases:
+            for count in threads:
+                torch.set_num_threads(count)
+                torch.compiler.reset()
+                yield measure_case(group, case, peers, count, seconds, bound)
 
 
 def measure_case(

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.testing import assert_close
 
 from benchmarks import analysis, bound, contenders, cpu, memory, report, rows, suite, variable
+from benchmarks.busy import spinning
 from benchmarks.cases import Case
 from benchmarks.contenders import Unavailable, Workload
 from benchmarks.groups import groups
@@ -218,6 +219,12 @@ def test_rows_are_measured_summed_up_printed_drawn_and_saved(tmp_path, monkeypat
     assert saved["machine"] == {"cpu": "x"}
     report.draw_ratios(tmp_path / "a.png", group.question, "cpu", found, ["nn.LSTM"])
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_processes_spin_beside_a_measurement_and_end_with_it():
+    with spinning(2) as processes:
+        assert [process.poll() for process in processes] == [None, None]
+    assert all(process.returncode is not None for process in processes)
 
 
 def test_growth_is_the_power_of_the_size(tmp_path):
