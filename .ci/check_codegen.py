@@ -1,8 +1,9 @@
 """Checks the machine code of the hot loops: no stack traffic in them, and FMA where the ISA has it.
 
-The tiles of csrc/cpu/panels.h run at the FMA peak only while their sums, weights and broadcasts all
-stay in registers. One spilled register costs 10 to 30% and no test of values notices, so this looks
-at the innermost loops of every `tile` and `tile_pair` in the given object files.
+The tiles of csrc/cpu/panels.h and direct.h run at the FMA peak only while their sums, weights and
+operands all stay in registers. One spilled register costs 10 to 30% and no test of values notices,
+so this looks at the innermost loops of every `tile`, `tile_pair` and `direct_tile` over whole
+vectors in the given object files.
 
     python .ci/check_codegen.py build/**/kernels_*.dir/**/kernels.cpp.o
 
@@ -18,7 +19,7 @@ INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 BRANCH_TARGET = re.compile(r"^([0-9a-f]+)")
 STACK = re.compile(r"\((%[er]?sp|%rbp)|\[sp|\[x29")
 FMA = re.compile("vfmadd|fmla")
-HOT = re.compile(r"\btile(_pair)?<")
+HOT = re.compile(r"\btile(_pair)?<|\bdirect_tile<true")
 # SSE2 widens 16-bit weights by hand, with more constants than it has registers left.
 BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
 

@@ -276,9 +276,12 @@ struct Forward {
       for (int g = 0; g < kGates; ++g) {
         const S* w_ih = (const S*)a.weights[d].w_ih + (g * size.H + unit) * size.I;
         const S* w_hh = (const S*)a.weights[d].w_hh + (g * size.H + unit) * size.P;
+        vec<T> sums[kDirectRows * L];
+        __builtin_memset(sums, 0, size_t(n * L) * sizeof(vec<T>));
+        add_products(w_ih, count, w.x, n, size.I, sums);
+        add_products(w_hh, count, w.h, n, size.P, sums);
         for (int64_t j = 0; j < n; ++j)
-          store(pre + j * kPanel + g * L,
-                bias(g, unit) + dots(w_ih, w_hh, count, w.x[j], size.I, w.h[j], size.P));
+          store(pre + j * kPanel + g * L, bias(g, unit) + add_across<T>(sums + j * L));
       }
     }
 
@@ -342,6 +345,20 @@ struct Forward {
       }
     }
 
+    // The columns of h_t in panel p, on unpacked weights
+    void direct_hidden(int64_t p, int64_t n) {
+      const int nv = dir.w_hr.width_of(p);
+      for (int v = 0; v < nv; ++v) {
+        const int64_t column = (p * dir.w_hr.width + v) * L;
+        vec<T> sums[kDirectRows * L];
+        __builtin_memset(sums, 0, size_t(n * L) * sizeof(vec<T>));
+        add_products((const S*)a.weights[d].w_hr + column * size.H, size.P - column, w.h, n, size.H,
+                     sums);
+        for (int64_t j = 0; j < n; ++j)
+          store(w.projected + (j * nv + v) * L, add_across<T>(sums + j * L));
+      }
+    }
+
     // h_t = (o * tanh(c_t)) W_hr^T
     void project_hidden(int64_t s, int64_t n) {
       const int64_t t = steps.time(s);
@@ -350,16 +367,16 @@ struct Forward {
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
         const int nv = dir.w_hr.width_of(p);
-        if (!f.direct) {
+        if (f.direct) {
+          direct_hidden(p, n);
+        } else {
           __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
           dir.w_hr.accumulate(p, -1, w.h, n, w.projected);
         }
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t column = (p * dir.w_hr.width + v) * L, rank = share.rank(j);
-            const vec<T> h = f.direct ? dots((const S*)a.weights[d].w_hr + column * size.H,
-                                             size.P - column, w.h[j], size.H)
-                                      : load(w.projected + (j * nv + v) * L);
+            const vec<T> h = load(w.projected + (j * nv + v) * L);
             store(dir.h[~s & 1] + rank * f.h_stride + column, rounded<S>(h));
             store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,
                     size.P - column);
