@@ -267,19 +267,18 @@ def cell_fits(
         raise RuntimeError(
             f"weight_hh first dim must be 4 * hidden_size = {gates}, but got {w_hh.shape[0]}"
         )
+    batch = input.shape[0]
     for k, state in enumerate((h0, c0)):
-        if state is None:
+        if state is None or state.shape == (batch, hidden_size):
             continue
-        if state.shape[0] != input.shape[0]:
+        if state.shape[0] != batch:
             raise RuntimeError(
-                f"Input batch size {input.shape[0]} doesn't match hidden{k} batch size "
-                f"{state.shape[0]}"
+                f"Input batch size {batch} doesn't match hidden{k} batch size {state.shape[0]}"
             )
-        if state.dim() != 2 or state.shape[1] != hidden_size:
-            raise RuntimeError(
-                f"hidden{k} has inconsistent hidden_size: got {state.shape[1]}, "
-                f"expected {hidden_size}"
-            )
+        raise RuntimeError(
+            f"hidden{k} has inconsistent hidden_size: got "
+            f"{state.shape[min(1, state.dim() - 1)]}, expected {hidden_size}"
+        )
     if (b_ih is None) != (b_hh is None):
         raise RuntimeError("expected both b_ih and b_hh, or neither")
     for bias in (b_ih, b_hh):

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
+_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class LSTM(nn.RNNBase):
@@ -133,7 +134,7 @@ class LSTM(nn.RNNBase):
         return lstm(
             input,
             hx,
-            self._weights(),
+            _weights(self, self._flat_weights_names),
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
@@ -145,14 +146,6 @@ class LSTM(nn.RNNBase):
             return_gates=return_gates,
             recompute=self.recompute,
         )
-
-    def _weights(self) -> list[Tensor]:
-        """The weights as they are now; each is read once, for reading may compute it."""
-        plain = self._parameters
-        return [
-            weight if (weight := plain.get(name)) is not None else getattr(self, name)
-            for name in self._flat_weights_names
-        ]
 
     @classmethod
     def from_native(cls, module: nn.LSTM) -> LSTM:
@@ -231,15 +224,7 @@ class LSTMCell(nn.RNNCellBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
-        return lstm_cell(
-            input,
-            hx,
-            self.weight_ih,
-            self.weight_hh,
-            self.bias_ih,
-            self.bias_hh,
-            return_gates=return_gates,
-        )
+        return lstm_cell(input, hx, *_weights(self, _CELL_WEIGHTS), return_gates=return_gates)
 
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
@@ -255,6 +240,18 @@ class LSTMCell(nn.RNNCellBase):
         native = _converted(self, LSTMCell, nn.LSTMCell)
         native.__dict__.pop("forget_bias", None)
         return native
+
+
+def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
+    """Weights as they are now; each is read once, for reading may compute it.
+
+    Those that are plain Parameters come from where getattr would find them last.
+    """
+    plain = module._parameters
+    return [
+        weight if (weight := plain.get(name)) is not None else getattr(module, name)
+        for name in names
+    ]
 
 
 def replace_lstm(model: nn.Module) -> nn.Module:
