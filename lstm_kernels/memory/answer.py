@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from torch import nn
+from torch import Tensor, nn
 
 from lstm_kernels import LSTM
 
@@ -23,6 +23,7 @@ from .tasks import Adding, Copying, Knowledge, Task, Text
 from .training import CONTENDERS, Contender, Trained, train_all
 
 _SEQUENCES = 500  # held out, for the measurements
+_SHOWN = 1e-12  # of the largest gradient: a plain RNN's falls to 0 within the first steps back
 _NOTABLE = 0.02  # a difference of probe scores; 500 sequences give them a deviation of about this
 
 
@@ -94,8 +95,10 @@ def answer(folder: Path, part: float, seed: int) -> tuple[Path, dict[str, list[s
         "The hidden state h is made anew at every step and is all that the rest of the network "
         "sees. The cell state c is kept: c = f * c + i * g, and h = o * tanh(c). Three tasks, each "
         "learnt by a plain RNN and by LSTMs with forget bias 0, 1 and 3, with the same number of "
-        "recurrent parameters, training steps and learning rate, show what follows from that."
+        "recurrent parameters, training steps and learning rate, show what follows from that. All "
+        f"numbers are of one run, seed {seed}."
     )
+    page.table(*_overview(tasks, measured))
     for task in tasks:
         _section(page, task, measured[task.name])
     numbers = {task.name: _numbers(task, measured[task.name]) for task in tasks}
@@ -108,12 +111,13 @@ def findings(task: Task, measured: list[Measured]) -> list[str]:
     """What was measured on a task; where a common claim fails, that is said."""
     rnn, *lstms = measured
     best = _best(task, lstms)
-    scores = ", ".join(f"{m.contender.name} {m.score:.3g}" for m in measured)
+    scores = "; ".join(f"{m.contender.name}: {m.score:.3g}" for m in measured)
     known = best.knowledge
     assert known is not None
-    cell, hidden = (sum(scores) / len(scores) for scores in (known.cell, known.hidden))
+    cell, hidden = _mean(known.cell), _mean(known.hidden)
+    ahead = [c - h for c, h in zip(known.cell, known.hidden, strict=True)]
     return [
-        f"Score ({task.metric}; {task.guessing:.3g} without memory): {scores}.",
+        f"The {task.metric} ({task.guessing:.3g} without memory). {scores}.",
         f"Going back from the last step, the gradient stays above 1% of its last value for "
         f"{_back(rnn.trained, 'hidden')} in h of the RNN, and in the {best.contender.name} for "
         f"{_back(best.trained, 'hidden')} in h and {_back(best.trained, 'cell')} in c, of which "
@@ -122,7 +126,8 @@ def findings(task: Task, measured: list[Measured]) -> list[str]:
         + "".join(f", {_back(m.untrained, 'cell')} in c of the {m.contender.name}" for m in lstms)
         + ".",
         f"Of {known.of}, a probe finds on average {cell:.3g} ({known.metric}) in c and "
-        f"{hidden:.3g} in h: {_verdict(cell - hidden)}.",
+        f"{hidden:.3g} in h: {_verdict(cell - hidden)}. Of {len(ahead)} places, c tells more at "
+        f"{sum(d > _NOTABLE for d in ahead)} and h at {sum(d < -_NOTABLE for d in ahead)}.",
         "The forget bias: "
         + "; ".join(
             f"with {m.contender.forget_bias:g} the median half-life of a cell is "
@@ -132,6 +137,10 @@ def findings(task: Task, measured: list[Measured]) -> list[str]:
         )
         + ".",
     ]
+
+
+def _mean(scores: list[float]) -> float:
+    return sum(scores) / len(scores)
 
 
 def _verdict(difference: float) -> str:
@@ -149,7 +158,9 @@ def _best(task: Task, lstms: list[Measured]) -> Measured:
 
 def _back(flow: GradientFlow, kind: str) -> str:
     steps, total = flow.reach(kind)[-1], flow.hidden[-1].shape[1]
-    return f"all {total} steps" if steps >= total else f"{steps} steps"
+    if steps >= total:
+        return f"all {total} steps"
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 def _median(kept: Retention | None) -> str:
@@ -159,7 +170,40 @@ def _median(kept: Retention | None) -> str:
 
 def _longest(kept: Retention | None) -> str:
     assert kept is not None
-    return f"{float(kept.half_life[-1].max()):,.3g}"
+    longest = float(kept.half_life[-1].max())
+    return f"{longest:,.0f}" if longest >= 100 else f"{longest:.3g}"
+
+
+def _overview(
+    tasks: list[Task], measured: dict[str, list[Measured]]
+) -> tuple[list[str], list[list[str]], str]:
+    """The answer at a glance: a row per task, of the plain RNN and the best LSTM."""
+    header = ["task", "RNN scores", "LSTM scores", "RNN gradient, h", "LSTM gradient, h"]
+    header += ["LSTM gradient, c", "h knows", "c knows", "half-life of c"]
+    rows = []
+    for task in tasks:
+        rnn, *lstms = measured[task.name]
+        best = _best(task, lstms)
+        known = _known(best)
+        rows.append(
+            [
+                f"{task.name}, {task.metric}",
+                f"{rnn.score:.3g}",
+                f"{best.score:.3g}",
+                _back(rnn.trained, "hidden"),
+                _back(best.trained, "hidden"),
+                _back(best.trained, "cell"),
+                f"{_mean(known.hidden):.2f}",
+                f"{_mean(known.cell):.2f}",
+                f"{_median(best.trained_retention)} steps",
+            ]
+        )
+    caption = (
+        "The trained plain RNN beside the LSTM whose forget bias did best. Gradient: how far back "
+        "it stays above 1% of its last value. Knows: what a linear probe finds of the past in each "
+        "state, on average (R2 for adding, else accuracy). Half-life: of the median unit."
+    )
+    return header, rows, caption
 
 
 def _section(page: Page, task: Task, measured: list[Measured]) -> None:
@@ -190,7 +234,13 @@ def _section(page: Page, task: Task, measured: list[Measured]) -> None:
         plot.gradient_flow(getattr(best, stage), name="LSTM", ax=ax)
         ax.set_title(f"{stage}: RNN and {best.contender.name}")
     right.set_ylabel("")
-    page.picture(right, "Gradient of the loss of the last step with respect to every state.")
+    right.set_ylim(bottom=_SHOWN * right.get_ylim()[1])
+    right.legend([], frameon=False)  # the same lines as on the left
+    page.picture(
+        right,
+        "Gradient of the loss of the last step with respect to every state. The axis ends at "
+        f"{_SHOWN:g} of its top.",
+    )
     _, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     _draw_curves(left, task, measured)
     _draw_knowledge(right, best)
@@ -202,10 +252,10 @@ def _section(page: Page, task: Task, measured: list[Measured]) -> None:
 
 
 def _draw_curves(ax: Axes, task: Task, measured: list[Measured]) -> None:
-    colours = (plot.OTHER, plot.HIGHWAY, plot.CELL, plot.HIDDEN)
-    for m, colour in zip(measured, colours, strict=True):
+    looks = ((plot.OTHER, "-"), ("0.2", ":"), ("0.2", "--"), ("0.2", "-"))
+    for m, (colour, dashes) in zip(measured, looks, strict=True):
         steps, scores = zip(*m.curve, strict=True)
-        ax.plot(steps, scores, color=colour, label=m.contender.name)
+        ax.plot(steps, scores, dashes, color=colour, label=m.contender.name)
     ax.axhline(task.guessing, color="0.5", linewidth=0.8, label="without memory")
     ax.set_xlabel("training step")
     ax.set_ylabel(task.metric)
@@ -221,6 +271,7 @@ def _draw_knowledge(ax: Axes, m: Measured) -> None:
     ):
         ax.plot(known.at, [max(score, floor) for score in scores], color=colour, label=name)
     ax.plot(known.at, known.chance, color="0.5", linewidth=0.8, label="chance")
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel(known.along)
     ax.set_ylabel("$R^2$" if known.metric == "R2" else known.metric)
     ax.legend(frameon=False)
@@ -229,6 +280,11 @@ def _draw_knowledge(ax: Axes, m: Measured) -> None:
 def _known(m: Measured) -> Knowledge:
     assert m.knowledge is not None
     return m.knowledge
+
+
+def _short(values: Tensor) -> list[float]:
+    """Four digits are more than a run with another seed would confirm."""
+    return [float(f"{value:.4g}") for value in values.tolist()]
 
 
 def _numbers(task: Task, measured: list[Measured]) -> dict[str, Any]:
@@ -246,14 +302,14 @@ def _numbers(task: Task, measured: list[Measured]) -> dict[str, Any]:
                 "curve": m.curve,
                 "gradient": {
                     stage: {
-                        kind: [norm[0].tolist() for norm in layers]
+                        kind: [_short(norm[0]) for norm in layers]
                         for kind, layers in vars(getattr(m, stage)).items()
                         if isinstance(layers, tuple)
                     }
                     for stage in ("untrained", "trained")
                 },
                 "half_life": {
-                    stage: None if kept is None else kept.half_life[-1].tolist()
+                    stage: None if kept is None else _short(kept.half_life[-1])
                     for stage, kept in (
                         ("untrained", m.untrained_retention),
                         ("trained", m.trained_retention),

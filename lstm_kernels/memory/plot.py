@@ -153,6 +153,7 @@ def horizon(horizon: Horizon, *, name: str = "", ax: Axes | None = None) -> Axes
             ax.plot(horizon.lags, shown, color=colour, linestyle=_DASHES[layer % 4], label=label)
     ax.plot(horizon.lags, horizon.chance, color="0.5", linewidth=0.8, label="chance")
     ax.set_ylim(top=1.03)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("lag k (steps back)")
     metric = "$R^2$" if horizon.metric == "R2" else "accuracy"
     ax.set_ylabel(f"{metric} of a linear probe, held out")

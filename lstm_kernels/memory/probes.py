@@ -87,7 +87,8 @@ def horizon(
 
     For each lag k a ridge regression reads the target of step t - k from the state of step t. It
     is fitted and tested on different sequences (different spans of time where there are fewer than
-    five). All lags use the same steps t, so that their scores compare.
+    five). All lags use the same steps t, so that their scores compare. The fits take ten
+    eigen-decompositions of H x H per state and layer, however little data there is.
 
     Args:
         model, x: a model with one `lstm_kernels.LSTM` inside, and its input or a data loader; or

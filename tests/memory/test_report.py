@@ -64,8 +64,9 @@ def test_sentences_say_which_state_knows_more(tmp_path):
     torch.manual_seed(0)
     x = torch.randint(0, 2, (200, 8, 1), dtype=torch.float64) * 2 - 1
     html = memory.report(delay_line(3), x, tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "in the cell state up to 3 steps back and in the hidden state up to 3 steps back" in html
-    assert "against the common claim, both states know equally far back" in html
+    assert "up to 3 steps back in the cell state and up to 3 steps back in the hidden state" in html
+    assert "the cell state tells more at 0 and the hidden state at 0" in html
+    assert "against the common claim, both know about as much of the past" in html
 
 
 def test_a_loader_and_a_loss(model, tmp_path):
