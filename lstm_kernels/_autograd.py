@@ -319,15 +319,19 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
         z = grad_z.flatten(-2)  # (T, N, D, 4*H), or packed (R, D, 4*H)
         h = output.unflatten(-1, (len(directions), -1))
         within = rows_within(lengths, input.shape[0])
+        rows = z.flatten(0, -3)  # (T * N, D, 4*H), those past the ends left out where it is known
+        if within is not None:
+            rows = rows.index_select(0, within)
         of_weights: list[Tensor | None] = []
         for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
-            z_d = z.select(-2, d)
+            z_d, rows_d = z.select(-2, d), rows.select(-2, d)
             of_weights.append(
-                input_weight_gradient(z_d, input, lengths, within) if want.w_ih else None
+                input_weight_gradient(rows_d, input, lengths, within) if want.w_ih else None
             )
             of_weights.append(
                 recurrent_gradient(
                     z_d,
+                    rows_d,
                     h.select(-2, d),
                     None if h0 is None else h0[d],
                     d == 1,
@@ -340,7 +344,7 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
                 else None
             )
             if ctx.has_biases:
-                bias = z_d.flatten(0, -2).sum(0) if want.b_ih or want.b_hh else None
+                bias = rows_d.sum(0) if want.b_ih or want.b_hh else None
                 of_weights += [bias if want.b_ih else None, bias if want.b_hh else None]
             if w.w_hr is not None:
                 of_weights.append(
@@ -355,7 +359,7 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
         grad_input = None
         if needs_input:
             w_ih = torch.cat([w.w_ih for w in directions]) if ctx.bidirectional else weights[0]
-            grad_input = input_gradient(z.flatten(-2), w_ih, within)
+            grad_input = input_gradient(rows.flatten(-2), w_ih, input.shape, within)
     return (
         grad_input,
         grad_h0 if needs_h0 else None,

@@ -1,10 +1,13 @@
 """Gradients of the weights of one direction: sums over all steps, as a few large matrix products.
 
 `z` is the gradient of the pre-activations, (T, N, 4*H), or packed (R, 4*H); so are the rows of the
-other arguments.
+other arguments. `rows` is the same without what is past the ends of the sequences: zero, and not
+worth multiplying.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,26 +30,28 @@ def rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     return rows
 
 
-def input_gradient(z: Tensor, w_ih: Tensor, within: Tensor | None) -> Tensor:
-    """Gradient of the input, (T, N, I) or (R, I), from z and w_ih of all directions."""
-    if within is None:
-        return z @ w_ih
-    rows = z.flatten(0, 1).index_select(0, within) @ w_ih
-    padded = rows.new_zeros(z.shape[0] * z.shape[1], rows.shape[1])
-    return padded.index_copy(0, within, rows).view(*z.shape[:2], rows.shape[1])
+def input_gradient(
+    rows: Tensor, w_ih: Tensor, shape: Sequence[int], within: Tensor | None
+) -> Tensor:
+    """Gradient of the input, of its shape, from the rows (R, D*4*H) and w_ih of all directions."""
+    products = rows @ w_ih
+    if within is not None:
+        padded = products.new_zeros(shape[0] * shape[1], shape[2])
+        products = padded.index_copy(0, within, products)
+    return products.reshape(shape)
 
 
 def input_weight_gradient(
-    z: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None
+    rows: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None
 ) -> Tensor:
-    """Gradient of w_ih, (4*H, I), from the input, (T, N, I) or (R, I)."""
-    z, rows = z.flatten(0, -2), x.reshape(-1, x.shape[-1])
+    """Gradient of w_ih, (4*H, I), from the rows (R, 4*H) and the input, (T, N, I) or (R, I)."""
+    inputs = x.reshape(-1, x.shape[-1])
     if within is not None:
-        z, rows = z.index_select(0, within), rows.index_select(0, within)
+        inputs = inputs.index_select(0, within)
     elif lengths is not None:  # z is zero past the ends; the input may be anything, NaN included
         past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
-        rows = rows.masked_fill(past.flatten().unsqueeze(-1), 0)
-    return z.mT @ rows
+        inputs = inputs.masked_fill(past.flatten().unsqueeze(-1), 0)
+    return rows.mT @ inputs
 
 
 def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
@@ -57,6 +62,7 @@ def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
 
 def recurrent_gradient(
     z: Tensor,
+    rows: Tensor,
     h: Tensor,
     h0: Tensor | None,
     reverse: bool,
@@ -77,14 +83,17 @@ def recurrent_gradient(
         first, later, before = _split_packed(z, h, reverse, batch_sizes)
     else:
         first = _first_of_reverse(z, lengths) if reverse else z[0]
-        later, before = (z[:-1], h[1:]) if reverse else (z[1:], h[:-1])
         resets = None if reset is None else reset[1:]
-        if within is not None:
-            chosen = (
-                within[within >= z.shape[1]] - z.shape[1]
-            )  # (step, next step) both in a sequence
-            later, before = (rows.flatten(0, 1).index_select(0, chosen) for rows in (later, before))
-            resets = None if resets is None else resets.flatten().index_select(0, chosen)
+        if within is None:
+            later, before = (z[:-1], h[1:]) if reverse else (z[1:], h[:-1])
+        else:
+            batch = z.shape[1]
+            # Reversed, the h after a sequence's last step is there, and zero.
+            chosen = within[within < z.shape[0] * batch - batch if reverse else within >= batch]
+            later = rows[: len(chosen)] if reverse else rows[len(rows) - len(chosen) :]
+            neighbours = chosen + batch if reverse else chosen - batch
+            before = h.flatten(0, 1).index_select(0, neighbours)
+            resets = None if reset is None else reset.flatten().index_select(0, chosen)
         if reset is not None and resets is not None:
             before = before.masked_fill(resets.unsqueeze(-1), 0)
             h0 = None if h0 is None else h0.masked_fill(reset[0].unsqueeze(-1), 0)
