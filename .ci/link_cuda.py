@@ -6,6 +6,7 @@ No GPU is needed, and of torch's wheel only headers and libraries, so none of it
 dependencies are fetched. The linker must find every symbol of ours in torch or in the C++ runtime,
 and the library may need no CUDA library of its own: torch brings the only copy of each, and the
 CUDA runtime is linked into ours. The kernels of the GPU benchmark are compiled and linked along.
+What the compiler says of each kernel stays in FOLDER/ptxas.log, for cuda_resources.py.
 """
 
 import os
@@ -49,14 +50,18 @@ def build(folder: Path, torch: Path) -> Path:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     configure = ["cmake", "-S", ROOT, "-B", folder / "cmake", "-G", "Ninja"]
     configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DLSTM_KERNELS_CUDA=ON"]
-    configure += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"]
+    configure += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"]
     configure += [
         "-DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,defs,--unresolved-symbols=ignore-in-shared-libs"
     ]
-    target = ["cmake", "--build", folder / "cmake", "--target"]
+    # All anew: the compiler speaks only of what it compiles.
+    target = ["cmake", "--build", folder / "cmake", "--clean-first", "--target"]
     target += ["lstm_kernels_cuda", "gpu_floor"]
     for command in (configure, target):
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
+        if done.returncode:
+            sys.exit(done.stdout)
+    (folder / "ptxas.log").write_text(done.stdout)
     return folder / "cmake" / "lstm_kernels_cuda.so"
 
 
