@@ -89,6 +89,20 @@ def ours(workload: Workload) -> Call:
     return run_module(workload, module)
 
 
+def ours_prepacked(workload: Workload, weight_dtype: torch.dtype | None = None) -> Call:
+    """The same module with packed weights kept, which each call compares with the module's."""
+    module = lstm_kernels.LSTM.from_native(workload.native).prepack(weight_dtype)
+    return run_module(workload, module)
+
+
+def ours_prepacked_bfloat16(workload: Workload) -> Call:
+    return ours_prepacked(workload, torch.bfloat16)
+
+
+def ours_prepacked_float16(workload: Workload) -> Call:
+    return ours_prepacked(workload, torch.float16)
+
+
 def ours_with_states(workload: Workload) -> Call:
     module = lstm_kernels.LSTM.from_native(workload.native)
     return run_module(workload, module, return_states=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 GROUPS = (
     "inference",
+    "prepacked",
+    "prepacked_narrow",
     "training",
     "narrow",
     "ragged",

@@ -116,6 +116,22 @@ def groups(full: bool) -> dict[str, Group]:
     ]
     return {
         "inference": Group("How fast is inference in float32?", list(grid(full)), peers, some=some),
+        "prepacked": Group(
+            "How fast is inference in float32 with packed weights kept?",
+            list(grid(full)),
+            NATIVE | ONNX | {"ours, packing in each call": contenders.ours},
+            ours=contenders.ours_prepacked,
+        ),
+        "prepacked_narrow": Group(
+            "How fast is inference in float32 with weights kept in bfloat16?",
+            [Case(128, n, h) for n, h in ((1, 512), (1, 1024), (1, 256), (16, 512))],
+            NATIVE
+            | {
+                "ours, float32 weights kept": contenders.ours_prepacked,
+                "ours, float16 weights kept": contenders.ours_prepacked_float16,
+            },
+            ours=contenders.ours_prepacked_bfloat16,
+        ),
         "training": Group(
             "How fast is a training step in float32: forward, and all gradients?",
             trained(full),

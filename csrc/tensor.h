@@ -18,6 +18,8 @@ using OptionalTensor = std::optional<Tensor>;
 // Where and of what a tensor is.
 struct Kind {
   int32_t dtype, device_type, device_index;
+  Kind(int32_t dtype, int32_t device_type, int32_t device_index)
+      : dtype(dtype), device_type(device_type), device_index(device_index) {}
   explicit Kind(const Tensor& t) {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device_type));

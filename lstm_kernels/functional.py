@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _autograd, _checks, _exported, ops
+from ._packs import Packs
 from ._states import LSTMStates
 
 
@@ -29,6 +30,7 @@ def lstm(
     return_states: bool = False,
     return_gates: bool = False,
     recompute: bool = False,
+    _packs: Packs | None = None,
 ) -> Any:
     """A stack of LSTM layers over a sequence (equations: see lstm_kernels.LSTM).
 
@@ -106,6 +108,8 @@ def lstm(
         if bidirectional:
             raise ValueError("reset has no meaning for a bidirectional LSTM")
         _checks.reset_fits(reset, x)
+    if _packs is not None and not _packs.serve(weights, autocast):
+        _packs = None
     if autocast is not None:
         x, h0, c0, *weights = _autocast((x, h0, c0, *weights), autocast)
 
@@ -147,7 +151,7 @@ def lstm(
                 x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
             )
         else:
-            x, h_n, c_n, cell, gates = ops.sequence_forward(
+            arguments = (
                 x,
                 h,
                 c,
@@ -160,6 +164,10 @@ def lstm(
                 return_states,
                 return_gates,
             )
+            if _packs is None:
+                x, h_n, c_n, cell, gates = ops.sequence_forward(*arguments)
+            else:
+                x, h_n, c_n, cell, gates = _packs.forward(layer, *arguments)
         finals_h.append(h_n)
         finals_c.append(c_n)
         if return_states:

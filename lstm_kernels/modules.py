@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ._packs import Packs
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -50,6 +51,7 @@ class LSTM(nn.RNNBase):
 
     forget_bias: float | None = None
     recompute: bool = False
+    _packs: Packs | None = None
 
     def __init__(
         self,
@@ -145,7 +147,57 @@ class LSTM(nn.RNNBase):
             return_states=return_states,
             return_gates=return_gates,
             recompute=self.recompute,
+            _packs=self._packs,
         )
+
+    def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
+        """Keep the weights packed for inference on the CPU, beside the parameters.
+
+        A call that records no gradient packs the weights into the order in which its kernels read
+        them, unless it is very short. Here that is done once, for all such calls to come, with the
+        same results to the bit. Calls that record gradients, and what torch.compile and
+        torch.export make of the module, go on as if nothing had been packed.
+
+        A weight may change at any time and in any way: each call compares the contents of the
+        weights with what was packed, and packs a layer that has changed again, in the same dtype.
+        Comparing means reading the weights once.
+
+        The packs take the memory of the weights again, half of it with a 16-bit weight_dtype. They
+        are no part of the state_dict, of copies or of pickles. A module that has moved to another
+        device, or with a weight_dtype to another dtype, does without them.
+
+        Args:
+            weight_dtype: torch.bfloat16 or torch.float16 rounds the packed matrices of a float32
+                module to that dtype, for half the reading; sums, states and biases stay float32,
+                and the numbers are those of a module whose matrices have been rounded. Rounding
+                moves a weight by up to 2**-9 (bfloat16) or 2**-12 (float16) of itself; beyond
+                65,504 float16 has only infinity, and below 6e-5 less precision. None keeps the
+                module's precision.
+
+        Returns:
+            The module.
+
+        Raises:
+            ValueError: a weight_dtype that is neither of the two, or is not narrower than weights.
+            TypeError: weight_dtype is not a dtype.
+            NotImplementedError: weights that are not plain tensors on the CPU.
+        """
+        self._packs = Packs(
+            _weights(self, self._flat_weights_names),
+            self.num_layers,
+            self.bidirectional,
+            weight_dtype,
+        )
+        return self
+
+    def unpack(self) -> LSTM:
+        """Drop what prepack keeps, if anything.
+
+        Returns:
+            The module.
+        """
+        self._packs = None
+        return self
 
     @classmethod
     def from_native(cls, module: nn.LSTM) -> LSTM:
@@ -161,7 +213,7 @@ class LSTM(nn.RNNBase):
     def to_native(self) -> nn.LSTM:
         """A copy as torch.nn.LSTM that shares no memory with this one."""
         native = _converted(self, LSTM, nn.LSTM)
-        for ours in ("forget_bias", "recompute"):
+        for ours in ("forget_bias", "recompute", "_packs"):
             native.__dict__.pop(ours, None)
         native.flatten_parameters()
         return native

@@ -16,6 +16,8 @@ from . import _load
 _load.load()
 
 _sequence_forward = torch.ops.lstm_kernels._sequence_forward.default
+_pack_weights = torch.ops.lstm_kernels._pack_weights.default
+_packed_forward = torch.ops.lstm_kernels._packed_forward.default
 _sequence_backward = torch.ops.lstm_kernels._sequence_backward.default
 _cell_forward = torch.ops.lstm_kernels._cell_forward.default
 _cell_backward = torch.ops.lstm_kernels._cell_backward.default
@@ -66,6 +68,52 @@ def sequence_forward(
         save_cell,
         save_gates,
         _allow_tf32(input),
+    )
+    return result
+
+
+def pack_weights(
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    weight_dtype: torch.dtype | None,
+) -> Tensor:
+    """One layer's weights, packed for packed_forward."""
+    with torch.no_grad():
+        packed: Tensor = _pack_weights(
+            [w.contiguous() for w in weights], has_biases, bidirectional, weight_dtype
+        )
+    return packed
+
+
+def packed_forward(
+    packed: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """sequence_forward on packed weights; last, those to use from now on, or an empty tensor."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _packed_forward(
+        _rows(input),
+        _dense(h0),
+        _dense(c0),
+        [w.contiguous() for w in weights],
+        has_biases,
+        bidirectional,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+        save_cell,
+        save_gates,
+        packed,
     )
     return result
 
@@ -185,6 +233,39 @@ def _sequence_forward_shapes(
     )
 
 
+def _pack_weights_shapes(
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    weight_dtype: torch.dtype | None,
+) -> Tensor:
+    # How many bytes depends on the instruction set.
+    size = torch.library.get_ctx().new_dynamic_size()
+    return weights[0].new_empty(size, dtype=torch.uint8)
+
+
+def _packed_forward_shapes(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+    packed: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kind = (has_biases, bidirectional)
+    ragged = (batch_sizes, lengths, reset)
+    results = _sequence_forward_shapes(
+        input, h0, c0, weights, *kind, *ragged, save_cell, save_gates
+    )
+    return *results, packed.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
 def _sequence_backward_shapes(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
@@ -246,6 +327,8 @@ def _cell_backward_shapes(
 
 
 torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward_shapes)
+torch.library.register_fake("lstm_kernels::_pack_weights", _pack_weights_shapes)
+torch.library.register_fake("lstm_kernels::_packed_forward", _packed_forward_shapes)
 torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
 torch.library.register_fake("lstm_kernels::_cell_forward", _cell_forward_shapes)
 torch.library.register_fake("lstm_kernels::_cell_backward", _cell_backward_shapes)

@@ -1,4 +1,6 @@
-// Matrix products on the weights as they are, for calls too short to pay for packing.
+// Matrix products on the weights as they are, for calls too short to pay for packing: T * N up to
+// kDirectRows. Packing was measured to cost as much as unpacked weights lose on 13 (H = 1024) to 28
+// rows (H = 128, 512).
 //
 // A row of weights and an operand are multiplied lane by lane along k into a vector of partial
 // sums, and the vectors of L rows are then added across: a vector of L results, the same place that
@@ -12,12 +14,12 @@
 //
 // Bound: reading the weights once; with several operands, the FMA peak.
 #pragma once
+#include "kernels.h"
 #include "panels.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
-// T * N up to which a call leaves the weights unpacked.
-constexpr int64_t kDirectRows = 16;
+using cpu::kDirectRows;
 
 // Operands and weight rows of a tile; one operand alone needs more chains of additions, and SSE2 a
 // register for each product.

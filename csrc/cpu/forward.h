@@ -14,8 +14,7 @@
 // take the panels in reverse: the last ones are still in the nearest cache.
 #pragma once
 #include "direct.h"
-#include "layer.h"
-#include "pack.h"
+#include "packed_weights.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -25,11 +24,10 @@ template <class S>
 struct Forward {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr int64_t kPanel = kGates * L;  // numbers per row in a panel's result
+  static constexpr int64_t kPanel = PackedWeights<S>::kPanel;
 
   struct Direction {
-    Panels<T> w_ih, w_hh, w_hr;
-    T* bias;    // [panel][gate][lane]
+    PackedWeights<S> weights;
     T* h[2];    // [rank][h_stride], read and written in turn
     T* c;       // [rank][c_stride]
     T* hidden;  // [rank][c_stride]: o * tanh(c), where there is a projection
@@ -44,7 +42,7 @@ struct Forward {
 
   const cpu::SequenceForward& a;
   int team;
-  bool direct;  // nothing is packed
+  bool direct;  // the weights are read as they are
   int64_t panels, h_stride, c_stride, x_stride;
   Direction directions[2];
   T* zeros;
@@ -61,23 +59,18 @@ struct Forward {
   Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const Sizes& s = a.size;
-    direct = s.T * s.N <= kDirectRows;
+    direct = !a.packed && s.T * s.N <= kDirectRows;
     panels = ceil_div(s.H, L);
     h_stride = padded<T>(s.P), c_stride = padded<T>(s.H), x_stride = padded<T>(s.I);
+    // Kept weights are only read.
+    const KeptWeights<S> kept(s, projects(), a.kept_as, const_cast<void*>(a.packed));
+    Arena nowhere(nullptr);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      auto pack = [&](int64_t K, int64_t vectors, int width) {
-        Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
-        if (!direct) p.data = arena.take<char>(p.bytes());
-        return p;
-      };
-      to.w_ih = pack(s.I, kGates * panels, kGates);
-      to.w_hh = pack(s.P, kGates * panels, kGates);
-      const int64_t columns = ceil_div(s.P, L);
-      to.w_hr = {};
-      if (projects())
-        to.w_hr = pack(s.H, columns, int(max_of(1, min_of(kMaxVectors, columns / team))));
-      to.bias = arena.take<T>(panels * kPanel);
+      if (a.packed)
+        to.weights = kept.directions[d];
+      else
+        to.weights.lay_out(s, projects(), weight_format<S>(s.N), direct ? nowhere : arena);
       for (T*& h : to.h) h = arena.take<T>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.hidden = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
@@ -157,37 +150,13 @@ struct Forward {
     }
 
     void run() {
-      pack();
+      if (!f.direct && !a.packed) dir.weights.pack(a.weights[d], size, m.id, m.size);
       read_states();
       zero_beyond_lengths();
       barrier.wait();
       for (int64_t s = 0; s < size.T;) s = chunk(s);
       barrier.wait();
       write_states();
-    }
-
-    vec<T> bias(int gate, int64_t unit) const {
-      const cpu::Weights& from = a.weights[d];
-      const int64_t at = gate * size.H + unit, n = size.H - unit;
-      vec<T> sum = {};
-      if (from.b_ih) sum += load_n((const S*)from.b_ih + at, n);
-      if (from.b_hh) sum += load_n((const S*)from.b_hh + at, n);
-      return sum;
-    }
-
-    void pack() {
-      const cpu::Weights& from = a.weights[d];
-      if (f.direct) return;
-      for (int64_t p = m.begin(f.panels); p < m.end(f.panels); ++p) {
-        pack_gates(dir.w_ih, p, (const S*)from.w_ih, size.H);
-        pack_gates(dir.w_hh, p, (const S*)from.w_hh, size.H);
-        for (int g = 0; g < kGates; ++g) {
-          store(dir.bias + p * kPanel + g * L, bias(g, p * L));
-        }
-      }
-      if (f.projects())
-        for (int64_t p = m.begin(dir.w_hr.count()); p < m.end(dir.w_hr.count()); ++p)
-          pack_rows(dir.w_hr, p, (const S*)from.w_hr, size.P);
     }
 
     void read_states() {
@@ -262,12 +231,12 @@ struct Forward {
 
     // pre = bias + x W_ih^T for the units of panel p
     void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
-      const T* bias = dir.bias + p * kPanel;
+      const T* bias = dir.weights.bias + p * kPanel;
       vec<T> b[kGates];
       for (int g = 0; g < kGates; ++g) b[g] = load(bias + g * L);
       for (int64_t r = 0; r < rows; ++r)
         for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, b[g]);
-      dir.w_ih.accumulate(p, next, w.x, rows, pre);
+      dir.weights.w_ih.accumulate(p, next, w.x, rows, pre);
     }
 
     // pre = bias + x W_ih^T + h W_hh^T for the units of panel p, on unpacked weights
@@ -281,7 +250,8 @@ struct Forward {
         add_products(w_ih, count, w.x, n, size.I, sums);
         add_products(w_hh, count, w.h, n, size.P, sums);
         for (int64_t j = 0; j < n; ++j)
-          store(pre + j * kPanel + g * L, bias(g, unit) + add_across<T>(sums + j * L));
+          store(pre + j * kPanel + g * L,
+                bias_of<S>(a.weights[d], size.H, g, unit) + add_across<T>(sums + j * L));
       }
     }
 
@@ -304,12 +274,12 @@ struct Forward {
           const int64_t p1 = order.panel(i + 1);
           T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
           if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
-          dir.w_hh.accumulate_pair(p, p1, w.h[0], pre0, pre1);
+          dir.weights.w_hh.accumulate_pair(p, p1, w.h[0], pre0, pre1);
           cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
           i += 2;
         } else {
           if (together) project_input(p, order.after(i), n, result(p));
-          dir.w_hh.accumulate(p, order.after(i), w.h, n, result(p));
+          dir.weights.w_hh.accumulate(p, order.after(i), w.h, n, result(p));
           cell(p, s, n, result(p));
           ++i;
         }
@@ -347,9 +317,9 @@ struct Forward {
 
     // The columns of h_t in panel p, on unpacked weights
     void direct_hidden(int64_t p, int64_t n) {
-      const int nv = dir.w_hr.width_of(p);
+      const int nv = dir.weights.w_hr.width_of(p);
       for (int v = 0; v < nv; ++v) {
-        const int64_t column = (p * dir.w_hr.width + v) * L;
+        const int64_t column = (p * dir.weights.w_hr.width + v) * L;
         vec<T> sums[kDirectRows * L];
         __builtin_memset(sums, 0, size_t(n * L) * sizeof(vec<T>));
         add_products((const S*)a.weights[d].w_hr + column * size.H, size.P - column, w.h, n, size.H,
@@ -363,19 +333,19 @@ struct Forward {
     void project_hidden(int64_t s, int64_t n) {
       const int64_t t = steps.time(s);
       for (int64_t j = 0; j < n; ++j) w.h[j] = dir.hidden + share.rank(j) * f.c_stride;
-      const int64_t count = dir.w_hr.count();
+      const int64_t count = dir.weights.w_hr.count();
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
-        const int nv = dir.w_hr.width_of(p);
+        const int nv = dir.weights.w_hr.width_of(p);
         if (f.direct) {
           direct_hidden(p, n);
         } else {
           __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
-          dir.w_hr.accumulate(p, -1, w.h, n, w.projected);
+          dir.weights.w_hr.accumulate(p, -1, w.h, n, w.projected);
         }
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
-            const int64_t column = (p * dir.w_hr.width + v) * L, rank = share.rank(j);
+            const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);
             const vec<T> h = load(w.projected + (j * nv + v) * L);
             store(dir.h[~s & 1] + rank * f.h_stride + column, rounded<S>(h));
             store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,

@@ -1,5 +1,6 @@
 // The kernels of one instruction set, LSTM_ISA, as the table that dispatch.cpp chooses from.
 #include "backward.h"
+#include "fingerprint.h"
 #include "forward.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -42,6 +43,15 @@ void backward(const cpu::SequenceBackward& a, void* scratch) {
 void cell_backward(const cpu::CellBackward& a) {
   with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_STORAGE(s)>(a); });
 }
+size_t kept(const cpu::LayerWeights& a) {
+  return with_dtype(a.dtype, [&](auto* s) { return kept_bytes<LSTM_STORAGE(s)>(a); });
+}
+void keep(const cpu::LayerWeights& a, void* packed) {
+  with_dtype(a.dtype, [&](auto* s) { keep_weights<LSTM_STORAGE(s)>(a, packed); });
+}
+uint64_t fingerprint_of(const cpu::LayerWeights& a) {
+  return with_dtype(a.dtype, [&](auto* s) { return fingerprint<LSTM_STORAGE(s)>(a); });
+}
 
 template <class T>
 void activations(const T* x, T* sigmoids, T* tanhs, int64_t n) {
@@ -63,8 +73,15 @@ void activations(DType dtype, const void* x, void* sigmoids, void* tanhs, int64_
 }  // namespace
 
 extern const cpu::Kernels table;
-const cpu::Kernels table = {
-    LSTM_STRING(LSTM_ISA), forward_scratch, forward, backward_scratch, backward,
-    cell_backward,         activations};
+const cpu::Kernels table = {LSTM_STRING(LSTM_ISA),
+                            forward_scratch,
+                            forward,
+                            backward_scratch,
+                            backward,
+                            cell_backward,
+                            kept,
+                            keep,
+                            fingerprint_of,
+                            activations};
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -33,6 +33,14 @@ struct Weights {
   const void* w_hr;  // (P, H), or null: no projection, P = H
 };
 
+// Weights that are packed once for many calls keep the layer's precision, or are rounded to a
+// narrower type, which a float32 layer alone can ask for. Biases are never rounded.
+enum class Kept : int { kOwn, kBFloat16, kHalf };
+
+// T * N up to which a forward pass on weights of the layer's own precision leaves them unpacked:
+// see direct.h.
+constexpr int64_t kDirectRows = 16;
+
 struct SequenceForward {
   Sizes size;
   DType dtype;
@@ -43,11 +51,22 @@ struct SequenceForward {
   const void* h0;         // (D, N, P), or null: zeros
   const void* c0;         // (D, N, H), or null: zeros
   Weights weights[2];     // per direction
+  const void* packed;     // what keep_weights made of them, or null: this call packs them
+  Kept kept_as;           // the same as there
   void* output;           // (T, N, D * P) or (R, D * P): h_t
   void* h_n;              // (D, N, P), or null
   void* c_n;              // (D, N, H), or null
   void* cell;             // (T, N, D * H) or (R, D * H): c_t, or null
   void* gates;            // (T, N, D, 4, H) or (R, D, 4, H): activated gates, or null
+};
+
+// The weights of a layer, to be packed once for many calls of sequence_forward.
+struct LayerWeights {
+  Sizes size;  // I, H, P, D
+  DType dtype;
+  int threads;
+  Weights weights[2];
+  Kept kept_as;
 };
 
 // Absent gradients (null) are zero.
@@ -93,6 +112,12 @@ struct Kernels {
   size_t (*sequence_backward_scratch)(const SequenceBackward&);
   void (*sequence_backward)(const SequenceBackward&, void* scratch);
   void (*cell_backward)(const CellBackward&);
+  // Packed weights: how many bytes, 64-byte aligned, they take, and packing them. They serve calls
+  // of any T, N and number of threads, on this instruction set.
+  size_t (*kept_bytes)(const LayerWeights&);
+  void (*keep_weights)(const LayerWeights&, void* packed);
+  // Of the contents, sizes and dtype of the weights: see fingerprint.h.
+  uint64_t (*fingerprint)(const LayerWeights&);
   // For tests: sigmoid and tanh of n numbers, dtype kFloat or kDouble.
   void (*activations)(DType, const void* x, void* sigmoid, void* tanh, int64_t n);
 };

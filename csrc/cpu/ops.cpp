@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <cstring>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,6 +14,8 @@
 
 namespace lstm_kernels::cpu {
 namespace {
+
+using torch::headeronly::ScalarType;
 
 DType dtype_of(const Kind& kind) {
   if (kind.dtype == aoti_torch_dtype_float32()) return DType::kFloat;
@@ -148,21 +151,94 @@ struct LayerShape {
   }
 };
 
+// A layer's weights in one block of bytes, good for calls of any T, N and number of threads in this
+// process. What it begins with says which weights they are, and that the block is whole: layouts
+// differ between instruction sets, and a kernel would trust any block.
+class Pack {
+ public:
+  static Tensor of(const LayerWeights& layer, const Kind& kind) {
+    check(layer.kept_as == Kept::kOwn || layer.dtype == DType::kFloat,
+          "weight_dtype: only weights of float32 can be kept narrower");
+    const int64_t bytes = size(layer);
+    Tensor packed =
+        results({bytes}, Kind(aoti_torch_dtype_uint8(), kind.device_type, kind.device_index));
+    std::memset(packed.mutable_data_ptr(), 0, size_t(bytes));  // the gaps: same weights, same block
+    Header& header = *static_cast<Header*>(packed.mutable_data_ptr());
+    header = {kMagic, &kernels(), bytes, kernels().fingerprint(layer), layer.kept_as, {}};
+    kernels().keep_weights(layer, &header + 1);
+    return packed;
+  }
+
+  explicit Pack(const Tensor& packed) {
+    check(packed.dim() == 1 && packed.is_contiguous() && packed.is_cpu() &&
+              Kind(packed).dtype == aoti_torch_dtype_uint8() &&
+              packed.size(0) >= int64_t(sizeof(Header)) &&
+              uintptr_t(packed.const_data_ptr()) % alignof(Header) == 0,
+          "packed: expected what _pack_weights returned");
+    header_ = static_cast<const Header*>(packed.const_data_ptr());
+    check(header_->magic == kMagic && header_->made_for == &kernels() &&
+              header_->bytes == packed.size(0),
+          "packed: expected what _pack_weights returned in this process");
+  }
+  Kept kept_as() const { return header_->kept_as; }
+  const void* weights() const { return header_ + 1; }
+  bool is_of(const LayerWeights& layer) const {
+    return header_->fingerprint == kernels().fingerprint(layer) && header_->bytes == size(layer);
+  }
+
+ private:
+  static constexpr uint64_t kMagic = 0x6b6361706d74736c;  // "lstmpack"
+  struct alignas(64) Header {
+    uint64_t magic;
+    const Kernels* made_for;
+    int64_t bytes;  // of the whole block
+    uint64_t fingerprint;
+    Kept kept_as;
+    int unused[7];
+  };
+  static_assert(sizeof(Header) == 64);
+  static int64_t size(const LayerWeights& layer) {
+    return int64_t(sizeof(Header) + kernels().kept_bytes(layer));
+  }
+  const Header* header_;
+};
+
+LayerWeights layer_of(const SequenceForward& a) {
+  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.kept_as};
+}
+
+Tensor pack_weights(const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+                    std::optional<ScalarType> weight_dtype) {
+  const LayerShape shape(weights, has_biases, bidirectional);
+  const Kind kind(weights[0]);
+  LayerWeights layer{shape.size, dtype_of(kind), thread_count(), {}, Kept::kOwn};
+  read_weights(weights, has_biases, shape.size, shape.projects, kind, layer.weights);
+  if (weight_dtype == ScalarType::BFloat16) {
+    if (layer.dtype != DType::kBFloat16) layer.kept_as = Kept::kBFloat16;
+  } else if (weight_dtype == ScalarType::Half) {
+    if (layer.dtype != DType::kHalf) layer.kept_as = Kept::kHalf;
+  } else {
+    check(!weight_dtype, "weight_dtype: expected bfloat16 or float16");
+  }
+  return Pack::of(layer, kind);
+}
+
 using Forwarded = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
-                           const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
-                           const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
-                           const OptionalTensor& reset, bool save_cell, bool save_gates,
-                           bool /*allow_tf32*/) {
+// `packed`, where given: what _pack_weights returned; replaced where it is stale.
+Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+                  const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+                  const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
+                  const OptionalTensor& reset, bool save_cell, bool save_gates,
+                  const Tensor* packed, Tensor* repacked) {
   const Kind kind(input);
   LayerShape shape(weights, has_biases, bidirectional);
   Sizes& size = shape.size;
-  const bool packed = batch_sizes.has_value();
-  check(input.dim() == (packed ? 2 : 3), "input: expected (T, N, I), or (R, I) with batch_sizes");
-  size.T = packed ? batch_sizes->size(0) : input.size(0);
+  const bool ragged = batch_sizes.has_value();
+  check(input.dim() == (ragged ? 2 : 3), "input: expected (T, N, I), or (R, I) with batch_sizes");
+  size.T = ragged ? batch_sizes->size(0) : input.size(0);
   size.N = input.size(1);
-  if (packed) {
+  if (ragged) {
     check(size.T > 0, "batch_sizes: expected at least one step");
     size.N = *integers(*batch_sizes, "batch_sizes", size.T);
   }
@@ -177,7 +253,7 @@ Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const 
   a.size = size;
   a.rows = lists.rows();
   a.x = input.const_data_ptr();
-  a.x_step = packed ? 0 : input.stride(0);
+  a.x_step = ragged ? 0 : input.stride(0);
   a.x_row = input.stride(last - 1);
   a.h0 = checked_data(h0, "h0", {D, size.N, size.P}, kind);
   a.c0 = checked_data(c0, "c0", {D, size.N, size.H}, kind);
@@ -185,13 +261,13 @@ Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const 
 
   const int64_t R = input.size(0);
   Tensor output =
-      packed ? results({R, D * size.P}, kind) : results({size.T, size.N, D * size.P}, kind);
+      ragged ? results({R, D * size.P}, kind) : results({size.T, size.N, D * size.P}, kind);
   Tensor h_n = empty({D, size.N, size.P}, kind), c_n = empty({D, size.N, size.H}, kind);
   Tensor cell = !save_cell ? empty({0}, kind)
-                : packed   ? results({R, D * size.H}, kind)
+                : ragged   ? results({R, D * size.H}, kind)
                            : results({size.T, size.N, D * size.H}, kind);
   Tensor gates = !save_gates ? empty({0}, kind)
-                 : packed    ? results({R, D, kGates, size.H}, kind)
+                 : ragged    ? results({R, D, kGates, size.H}, kind)
                              : results({size.T, size.N, D, kGates, size.H}, kind);
   a.output = output.mutable_data_ptr();
   a.h_n = h_n.mutable_data_ptr();
@@ -199,9 +275,39 @@ Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const 
   a.cell = save_cell ? cell.mutable_data_ptr() : nullptr;
   a.gates = save_gates ? gates.mutable_data_ptr() : nullptr;
 
+  if (packed) {
+    const Pack pack(*packed);
+    a.kept_as = pack.kept_as();
+    if (a.kept_as != Kept::kOwn || size.T * size.N > kDirectRows) {
+      const LayerWeights layer = layer_of(a);
+      const bool current = pack.is_of(layer);
+      if (!current) *repacked = Pack::of(layer, kind);
+      a.packed = (current ? pack : Pack(*repacked)).weights();
+    }
+  }
   const Scratch scratch(kernels().sequence_forward_scratch(a));
   kernels().sequence_forward(a, scratch.data());
   return {output, h_n, c_n, cell, gates};
+}
+
+Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+                           const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+                           const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
+                           const OptionalTensor& reset, bool save_cell, bool save_gates,
+                           bool /*allow_tf32*/) {
+  return forward(input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset,
+                 save_cell, save_gates, nullptr, nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> packed_forward(
+    const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+    const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+    const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset,
+    bool save_cell, bool save_gates, const Tensor& packed) {
+  Tensor repacked = empty({0}, Kind(packed));
+  const Forwarded results = forward(input, h0, c0, weights, has_biases, bidirectional, batch_sizes,
+                                    lengths, reset, save_cell, save_gates, &packed, &repacked);
+  return std::tuple_cat(results, std::make_tuple(repacked));
 }
 
 using Backwarded = std::tuple<Tensor, Tensor, Tensor, Tensor>;
@@ -327,6 +433,8 @@ std::string cpu_isa() { return isa_description(); }
 
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cpu::sequence_forward));
+  m.impl("_pack_weights", TORCH_BOX(&lstm_kernels::cpu::pack_weights));
+  m.impl("_packed_forward", TORCH_BOX(&lstm_kernels::cpu::packed_forward));
   m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cpu::sequence_backward));
   m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cpu::cell_forward));
   m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cpu::cell_backward));

@@ -5,6 +5,21 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
+// Writes vector v of nv; in bfloat16, where load_column has two interleaved, first the even one.
+template <class W>
+LSTM_INLINE void store_column(W* w, int v, int nv, vec<compute<W>> column) {
+  constexpr int L = lanes<compute<W>>;
+  if constexpr (is_same<W, bf16>)
+    if ((v | 1) < nv) {
+      bf16* to = w + (v & ~1) * L;
+      const vec_u32 bits = bf16_bits(column);
+      const vec_u32 pair = v & 1 ? load_as<vec_u32>(to) | bits << 16 : bits;
+      __builtin_memcpy(to, &pair, sizeof pair);
+      return;
+    }
+  store(w + v * L, column);
+}
+
 // One vector of output columns: lane l is row l of `rows`, a (count, K) row-major matrix.
 template <class S>
 struct ColumnsFromRows {
@@ -25,7 +40,7 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
       for (int l = 0; l < L; ++l)
         block[l] = l < columns[v].count ? load_n(src + l * K, length) : vec<T>{};
       transpose<T>(block);
-      for (int64_t l = 0; l < length; ++l) store(out + ((k + l) * nv + v) * L, block[l]);
+      for (int64_t l = 0; l < length; ++l) store_column(out + (k + l) * nv * L, v, nv, block[l]);
     }
   }
 }
@@ -35,10 +50,10 @@ template <class S, class W>
 LSTM_NOINLINE void pack_straight(const S* w, int64_t columns, int64_t first, int nv, int64_t K,
                                  W* out) {
   constexpr int L = lanes<compute<S>>;
-  for (int64_t k = 0; k < K; ++k, w += columns)
-    for (int v = 0; v < nv; ++v, out += L) {
+  for (int64_t k = 0; k < K; ++k, w += columns, out += nv * L)
+    for (int v = 0; v < nv; ++v) {
       const int64_t column = first + v * L;
-      store(out, load_n(w + column, columns - column));
+      store_column(out, v, nv, load_n(w + column, columns - column));
     }
 }
 

@@ -35,6 +35,25 @@ LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) prefetch_line(from + i);
 }
 
+// Vector v of the NV that a panel has for one k. In bfloat16 two vectors lie interleaved, number by
+// number, the even one in the lower halves: a shift or a mask then widens it, while widening 16-bit
+// numbers that lie side by side takes a shuffle besides.
+// `crowded`: no register is left to hold a pair or the mask, and the odd vector reads both again.
+constexpr vec_u32 kUpperHalves = vec_u32{} + 0xffff0000;
+template <int NV, bool crowded = false, class W>
+LSTM_INLINE vec<compute<W>> load_column(const W* w, int v) {
+  constexpr int L = lanes<compute<W>>;
+  if constexpr (is_same<W, bf16>)
+    if ((v | 1) < NV) {
+      const W* pair = w + (v & ~1) * L;
+      if (!(v & 1)) return (vec<float>)(load_as<vec_u32>(pair) << 16);
+      const vec_u32* mask = &kUpperHalves;
+      if constexpr (crowded) asm("" : "+r"(pair), "+r"(mask));  // the compiler thinks them new
+      return (vec<float>)(load_as<vec_u32>(pair) & *mask);
+    }
+  return load(w + v * L);
+}
+
 // pre[r][v] += sum over k of rows[r][k] * w[k][v]
 // step: numbers from w[k] to w[k + 1]. kFetch: each k also asks for the lines at `ahead`, which
 // goes on by `stride` bytes: at most half of what a k has, for there are two tiles or more.
@@ -42,6 +61,7 @@ template <bool kFetch, int MR, int NV, class T, class W>
 LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, int64_t step,
                         T* pre, const char* ahead, int64_t stride) {
   constexpr int L = lanes<T>, kLines = int(ceil_div(NV * L * int(sizeof(W)), 2 * 64));
+  constexpr bool crowded = MR * NV + MR + 2 > kVectorRegisters;
   const T* a[MR];
   vec<T> sum[MR][NV];
   LSTM_UNROLL for (int r = 0; r < MR; ++r) {
@@ -56,7 +76,7 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
     }
     if constexpr (MR > NV) {  // the weights of this k stay in registers
       vec<T> b[NV];
-      LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load(w + v * L);
+      LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load_column<NV>(w, v);
       LSTM_UNROLL for (int r = 0; r < MR; ++r) {
         const T s = a[r][k];
         LSTM_UNROLL for (int v = 0; v < NV; ++v) sum[r][v] += s * b[v];
@@ -65,7 +85,7 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
       T s[MR];
       LSTM_UNROLL for (int r = 0; r < MR; ++r) s[r] = a[r][k];
       LSTM_UNROLL for (int v = 0; v < NV; ++v) {
-        const vec<T> b = load(w + v * L);
+        const vec<T> b = load_column<NV, crowded>(w, v);
         LSTM_UNROLL for (int r = 0; r < MR; ++r) sum[r][v] += s[r] * b;
       }
     }
@@ -86,8 +106,8 @@ LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, 
   for (int64_t k = 0; k < K; ++k, w0 += NV * L, w1 += NV * L) {
     const T s = row[k];
     LSTM_UNROLL for (int v = 0; v < NV; ++v) {
-      sum0[v] += s * load(w0 + v * L);
-      sum1[v] += s * load(w1 + v * L);
+      sum0[v] += s * load_column<NV>(w0, v);
+      sum1[v] += s * load_column<NV>(w1, v);
     }
   }
   LSTM_UNROLL for (int v = 0; v < NV; ++v) store(pre0 + v * L, sum0[v]),

@@ -100,9 +100,12 @@ LSTM_INLINE vec_u32 widen(const void* p) {
 #endif
 }
 LSTM_INLINE vec<float> load(const bf16* p) { return (vec<float>)(widen(p) << 16); }
-LSTM_INLINE void store(bf16* p, vec<float> v) {  // to nearest even; NaN stays NaN
+LSTM_INLINE vec_u32 bf16_bits(vec<float> v) {  // to nearest even; NaN stays NaN
   const vec_u32 u = (vec_u32)v, rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-  const vec_u16 h = __builtin_convertvector(v == v ? rounded : vec_u32{} + 0x7fc0, vec_u16);
+  return v == v ? rounded : vec_u32{} + 0x7fc0;
+}
+LSTM_INLINE void store(bf16* p, vec<float> v) {
+  const vec_u16 h = __builtin_convertvector(bf16_bits(v), vec_u16);
   __builtin_memcpy(p, &h, sizeof h);
 }
 LSTM_INLINE vec<float> load(const fp16* p) {

@@ -87,6 +87,20 @@ std::vector<py::ssize_t> per_row(const Sizes& s, bool packed, int64_t R,
   return shape;
 }
 
+cpu::LayerWeights layer_weights(const std::string& dtype, int threads, const py::dict& in) {
+  static const std::map<std::string, cpu::Kept> kept = {
+      {"own", cpu::Kept::kOwn}, {"bfloat16", cpu::Kept::kBFloat16}, {"float16", cpu::Kept::kHalf}};
+  cpu::LayerWeights a{sizes(in), dtype_of(dtype), threads, {}, cpu::Kept::kOwn};
+  if (in.contains("keep")) a.kept_as = kept.at(in["keep"].cast<std::string>());
+  weights(in, a.weights);
+  return a;
+}
+
+uint64_t fingerprint(const std::string& isa, const std::string& dtype, int threads, py::dict in) {
+  return find(isa).fingerprint(layer_weights(dtype, threads, in));
+}
+
+// With "keep", on weights that were packed before, by as many threads.
 py::dict sequence_forward(const std::string& isa, const std::string& dtype, int threads,
                           py::dict in) {
   const py::array x = in["x"];
@@ -111,6 +125,12 @@ py::dict sequence_forward(const std::string& isa, const std::string& dtype, int 
     a.gates = make("gates", per_row(s, packed, R, {s.D, kGates, s.H}));
   }
   const cpu::Kernels& kernels = find(isa);
+  const cpu::LayerWeights layer = layer_weights(dtype, threads, in);
+  const auto kept = poisoned(kernels.kept_bytes(layer));
+  if (in.contains("keep")) {
+    kernels.keep_weights(layer, kept.get());
+    a.packed = kept.get(), a.kept_as = layer.kept_as;
+  }
   const auto scratch = poisoned(kernels.sequence_forward_scratch(a));
   py::gil_scoped_release release;
   kernels.sequence_forward(a, scratch.get());
@@ -175,6 +195,7 @@ PYBIND11_MODULE(kernel_tests, m) {
     return names;
   });
   m.def("limit_team", &limit_team);
+  m.def("fingerprint", &fingerprint);
   m.def("sequence_forward", &sequence_forward);
   m.def("sequence_backward", &sequence_backward);
   m.def("cell_backward", &cell_backward);

@@ -112,9 +112,11 @@ class Layer:
                 a["order"] = order
         return a
 
-    def forward(self, kernels, isa, *, x=None, save=True, threads=None):
-        """Runs the kernel; returns its results in float64."""
+    def forward(self, kernels, isa, *, x=None, save=True, threads=None, keep=None):
+        """Runs the kernel, with `keep` on weights packed before; returns its results in float64."""
         a = self.arguments() | {"h0": store(self.h0, self.dtype), "save": save}
+        if keep:
+            a["keep"] = keep
         a["x"] = self.as_given(self.x) if x is None else x
         out = kernels.sequence_forward(isa, self.dtype, threads or self.threads, a)
         self.saved = {k: out[k] for k in ("cell", "gates") if save}

@@ -1,0 +1,100 @@
+"""Packed weights that a module keeps for inference.
+
+The op compares the contents of the weights with those it packed, on every call (see
+csrc/schema.cpp): whatever changed a weight, and however, the next call computes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from . import ops
+
+_NARROW = (torch.bfloat16, torch.float16)
+
+Forwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class Packs:
+    """The packed weights of every layer, and in which dtype they are kept.
+
+    A pack is never written to, only replaced by a newer one: threads may share it. Pickled or
+    copied, this is None: a pack is good for one process, and for one module's weights.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        num_layers: int,
+        bidirectional: bool,
+        weight_dtype: torch.dtype | None,
+    ) -> None:
+        """Raises what LSTM.prepack does."""
+        dtype = weights[0].dtype
+        if weight_dtype is not None and not isinstance(weight_dtype, torch.dtype):
+            raise TypeError(
+                f"weight_dtype must be a torch.dtype or None, got {type(weight_dtype).__name__}"
+            )
+        if any(weight.is_cuda for weight in weights):
+            raise NotImplementedError(
+                "prepack is for the CPU: the CUDA kernels keep weights in registers and shared "
+                "memory, and have nothing to pack"
+            )
+        if not all(map(_is_plain, weights)):
+            raise NotImplementedError("prepack is for plain tensors on the CPU")
+        allowed = [narrow for narrow in _NARROW if dtype in (torch.float32, narrow)]
+        if weight_dtype is not None and weight_dtype not in allowed:
+            raise ValueError(
+                f"weight_dtype must be {' or '.join(map(str, [None, *allowed]))} for weights of "
+                f"{dtype}, got {weight_dtype}"
+            )
+        self.weight_dtype = None if weight_dtype is dtype else weight_dtype
+        self._packed: list[Tensor] = []
+        self._bidirectional = bidirectional
+        count = len(weights) // num_layers
+        directions = 2 if bidirectional else 1
+        self._has_biases = count // directions >= 4
+        for start in range(0, len(weights), count):
+            self._packed.append(
+                ops.pack_weights(
+                    weights[start : start + count],
+                    self._has_biases,
+                    bidirectional,
+                    self.weight_dtype,
+                )
+            )
+
+    def serve(self, weights: Sequence[Tensor], autocast: torch.dtype | None) -> bool:
+        """Whether a call without gradients on these weights can use the packs.
+
+        Not where the weights have become others than prepack takes, or autocast makes them so. Not
+        inside a graph or a dispatch mode either, which the comparison of contents is not for.
+        """
+        dtype = weights[0].dtype
+        return (
+            (autocast is None or autocast is dtype)
+            and (self.weight_dtype is None or dtype is torch.float32)
+            and not torch.compiler.is_compiling()
+            and torch._C._get_tracing_state() is None
+            and not torch._C._len_torch_dispatch_stack()
+            and all(map(_is_plain, weights))
+        )
+
+    def forward(self, layer: int, *arguments: Any) -> Forwarded:
+        """`ops.sequence_forward` of a layer, on its packed weights."""
+        *results, repacked = ops.packed_forward(self._packed[layer], *arguments)
+        if repacked.numel():
+            self._packed[layer] = repacked
+        return tuple(results)  # type: ignore[return-value]
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return weight.is_cpu and type(weight) in (Tensor, Parameter)
