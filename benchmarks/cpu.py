@@ -36,7 +36,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--group", nargs="+", choices=GROUPS, default=list(GROUPS), help="questions to answer")
     add("--peer", nargs="+", help="whom to compare with; without it, all the group's peers")
     add("--threads", nargs="+", type=int, help="thread counts; without it, 1 and all cores")
-    add("--seconds", type=float, default=0.5, help="measuring time for each row")
+    add("--seconds", type=float, default=0.3, help="measuring time for each row")
     add("--full", action="store_true", help="the whole grid of shapes: takes hours")
     add("--isa", choices=("avx512", "avx2"), help="hold everyone to this instruction set")
     add("--output", type=Path, help="folder for JSON and pictures; default: by processor")

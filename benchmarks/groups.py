@@ -79,7 +79,6 @@ def loops_take_part(case: Case) -> bool:
 def groups(full: bool) -> dict[str, Group]:
     """All groups by name, with thinned grids or the full ones."""
     some = dict.fromkeys(LOOPS, loops_take_part)
-    peers = NATIVE | ONNX | LOOPS
     # Few steps, because without instructions for them nn.LSTM takes seconds in 16-bit dtypes.
     narrow = [
         Case(32, n, 256, dtype=dtype)
@@ -115,7 +114,9 @@ def groups(full: bool) -> dict[str, Group]:
         *(Case(128, 16, h, sweep="H") for h in (64, 128, 256, 512, 1024)),
     ]
     return {
-        "inference": Group("How fast is inference in float32?", list(grid(full)), peers, some=some),
+        "inference": Group(
+            "How fast is inference in float32?", list(grid(full)), NATIVE | LOOPS, some=some
+        ),
         "prepacked": Group(
             "How fast is inference in float32 with packed weights kept?",
             list(grid(full)),

@@ -46,6 +46,8 @@ def session_call(case: Case, native: nn.LSTM, data: Tensor, threads: int) -> Cal
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Its threads spin for work; after a run they would take the cores from whose turn is next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

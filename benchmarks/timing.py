@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 SAMPLE_SECONDS = 0.002  # a sample is as many calls as fill this: far above the clock's resolution
-LEAST_ROUNDS, MOST_ROUNDS = 5, 101
+LEAST_ROUNDS, MOST_ROUNDS = 4, 101
 # Between contenders the worker threads of the one before stop spinning for work.
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ def alternate(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict
     repeats, cost = {}, 0.0
     for name, call in calls.items():
         call()  # compiles, allocates, packs
-        once = min(clock(call, 1) for _ in range(2))
+        once = clock(call, 1)
+        if once < SAMPLE_SECONDS:  # how often to repeat it is worth a second look
+            once = min(once, clock(call, 1))
         repeats[name] = max(1, round(SAMPLE_SECONDS / once))
         cost += (repeats[name] + (once < SAMPLE_SECONDS)) * once + PAUSE_SECONDS
     rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, round(seconds / cost)))

@@ -182,7 +182,7 @@ def test_contenders_take_turns_and_ratios_come_from_the_same_round():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in ("a", "b")}
     samples = alternate(calls, seconds=0)
-    assert len(samples["a"]) == len(samples["b"]) == 5
+    assert len(samples["a"]) == len(samples["b"]) == 4
     assert set(order) == {"a", "b"}
     ratio = compare([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
     assert (ratio.median, ratio.low, ratio.high) == (2.0, 1.5, 3.0)
