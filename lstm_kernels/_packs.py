@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from . import ops
+from . import _checks, ops
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -54,20 +54,18 @@ class Packs:
                 f"{dtype}, got {weight_dtype}"
             )
         self.weight_dtype = None if weight_dtype is dtype else weight_dtype
-        self._packed: list[Tensor] = []
-        self._bidirectional = bidirectional
-        count = len(weights) // num_layers
         directions = 2 if bidirectional else 1
-        self._has_biases = count // directions >= 4
-        for start in range(0, len(weights), count):
-            self._packed.append(
-                ops.pack_weights(
-                    weights[start : start + count],
-                    self._has_biases,
-                    bidirectional,
-                    self.weight_dtype,
-                )
+        count = _checks.weights_per_direction(weights, num_layers, directions)
+        layers = range(0, len(weights), directions * count)
+        self._packed = [
+            ops.pack_weights(
+                weights[start : start + directions * count],
+                count >= 4,
+                bidirectional,
+                self.weight_dtype,
             )
+            for start in layers
+        ]
 
     def serve(self, weights: Sequence[Tensor], autocast: torch.dtype | None) -> bool:
         """Whether a call without gradients on these weights can use the packs.

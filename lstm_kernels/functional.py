@@ -128,20 +128,21 @@ def lstm(
             if h0 is not None and c0 is not None:
                 h = h0[layer * directions : (layer + 1) * directions]
                 c = c0[layer * directions : (layer + 1) * directions]
+        arguments = (
+            x,
+            h,
+            c,
+            layer_weights,
+            has_biases,
+            bidirectional,
+            batch_sizes,
+            lengths,
+            reset,
+            return_states,
+            return_gates,
+        )
         if keep_graph and torch.compiler.is_exporting():
-            x, h_n, c_n, cell, gates = _exported.sequence(
-                x,
-                h,
-                c,
-                layer_weights,
-                has_biases,
-                bidirectional,
-                batch_sizes,
-                lengths,
-                reset,
-                return_states,
-                return_gates,
-            )
+            x, h_n, c_n, cell, gates = _exported.sequence(*arguments)
         elif keep_graph and recompute and not return_states:
             x, h_n, c_n = _autograd.recomputed_sequence(
                 x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
@@ -150,24 +151,10 @@ def lstm(
             x, h_n, c_n, cell, gates = _autograd.sequence(
                 x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
             )
+        elif _packs is None:
+            x, h_n, c_n, cell, gates = ops.sequence_forward(*arguments)
         else:
-            arguments = (
-                x,
-                h,
-                c,
-                layer_weights,
-                has_biases,
-                bidirectional,
-                batch_sizes,
-                lengths,
-                reset,
-                return_states,
-                return_gates,
-            )
-            if _packs is None:
-                x, h_n, c_n, cell, gates = ops.sequence_forward(*arguments)
-            else:
-                x, h_n, c_n, cell, gates = _packs.forward(layer, *arguments)
+            x, h_n, c_n, cell, gates = _packs.forward(layer, *arguments)
         finals_h.append(h_n)
         finals_c.append(c_n)
         if return_states:
