@@ -34,7 +34,9 @@
 // _sequence_backward returns the gradient of the gates' pre-activations, from which those of the
 // input, the weights and the biases follow as plain matrix products, and grad_hidden, the whole
 // gradient of h_t, (T, N, D*P), which the gradient of w_hr needs (empty without projection).
-// Absent gradients are zero.
+// Absent gradients are zero. _weight_gradients and _input_gradient are these products, CPU only:
+// of one direction's weights, where grad_bias (4*H) is the gradient of b_ih and of b_hh; and of the
+// input, from the w_ih of every direction.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(lstm_kernels, m) {
@@ -57,6 +59,13 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
       "Tensor gates, bool allow_tf32=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
       "Tensor grad_c0, Tensor grad_hidden)");
+  m.def(
+      "_weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
+      "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset) -> (Tensor grad_w_ih, "
+      "Tensor grad_w_hh, Tensor grad_bias)");
+  m.def(
+      "_input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
+      "Tensor grad_input");
 
   // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
   m.def(

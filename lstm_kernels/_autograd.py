@@ -2,11 +2,11 @@
 
 The backward op runs back through time and returns the gradients of the gates' pre-activations;
 those of the input, the weights and the biases follow from them as a few large matrix products, in
-plain torch, which differentiates and batches them by its own rules. The backward op is a Function
-of its own, whose derivative is that of the equations in reference.py. The cell state and the gates
-are outputs, so gradients of gradients travel through them too. Forward mode differentiates the
-equations themselves: a Function with a forward-mode rule gives wrong results inside another
-forward mode, and torch.compile refuses it.
+plain torch where somebody differentiates or batches them by its own rules. The backward op is a
+Function of its own, whose derivative is that of the equations in reference.py. The cell state and
+the gates are outputs, so gradients of gradients travel through them too. Forward mode
+differentiates the equations themselves: a Function with a forward-mode rule gives wrong results
+inside another forward mode, and torch.compile refuses it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _batching, ops, reference
-from ._products import (
-    input_gradient,
-    input_weight_gradient,
-    projection_gradient,
-    recurrent_gradient,
-    rows_within,
-)
+from ._products import gradients, projection_gradient
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -316,35 +310,23 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
         )
         directions = reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
         wanted = reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
-        z = grad_z.flatten(-2)  # (T, N, D, 4*H), or packed (R, D, 4*H)
-        h = output.unflatten(-1, (len(directions), -1))
-        within = rows_within(lengths, input.shape[0])
-        rows = z.flatten(0, -3)  # (T * N, D, 4*H), those past the ends left out where it is known
-        if within is not None:
-            rows = rows.index_select(0, within)
+        products, grad_input = gradients(
+            grad_z,
+            input,
+            h0,
+            output,
+            batch_sizes,
+            lengths,
+            reset,
+            [any((want.w_ih, want.w_hh, want.b_ih, want.b_hh)) for want in wanted],
+            [w.w_ih for w in directions] if needs_input else None,
+            not (torch.is_grad_enabled() or _transforms_active()),
+        )
         of_weights: list[Tensor | None] = []
         for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
-            z_d, rows_d = z.select(-2, d), rows.select(-2, d)
-            of_weights.append(
-                input_weight_gradient(rows_d, input, lengths, within) if want.w_ih else None
-            )
-            of_weights.append(
-                recurrent_gradient(
-                    z_d,
-                    rows_d,
-                    h.select(-2, d),
-                    None if h0 is None else h0[d],
-                    d == 1,
-                    batch_sizes,
-                    lengths,
-                    within,
-                    reset,
-                )
-                if want.w_hh
-                else None
-            )
+            of_w_ih, of_w_hh, bias = products[d] or (None, None, None)
+            of_weights += [of_w_ih if want.w_ih else None, of_w_hh if want.w_hh else None]
             if ctx.has_biases:
-                bias = rows_d.sum(0) if want.b_ih or want.b_hh else None
                 of_weights += [bias if want.b_ih else None, bias if want.b_hh else None]
             if w.w_hr is not None:
                 of_weights.append(
@@ -356,10 +338,6 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
                     if want.w_hr
                     else None
                 )
-        grad_input = None
-        if needs_input:
-            w_ih = torch.cat([w.w_ih for w in directions]) if ctx.bidirectional else weights[0]
-            grad_input = input_gradient(rows.flatten(-2), w_ih, input.shape, within)
     return (
         grad_input,
         grad_h0 if needs_h0 else None,

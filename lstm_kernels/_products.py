@@ -1,8 +1,9 @@
-"""Gradients of the weights of one direction: sums over all steps, as a few large matrix products.
+"""Gradients of a layer's weights and input: sums over all steps, as a few large matrix products.
 
-`z` is the gradient of the pre-activations, (T, N, 4*H), or packed (R, 4*H); so are the rows of the
-other arguments. `rows` is the same without what is past the ends of the sequences: zero, and not
-worth multiplying.
+They are torch's own, which any device has and anybody may differentiate again. On the CPU the ops
+compute them where torch is slower: for 16-bit numbers, of which it has no fast product without
+instructions for them; for sequences of different lengths, whose rows it would gather first; and for
+the weights in float64.
 """
 
 from __future__ import annotations
@@ -12,8 +13,94 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import ops
 
-def rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
+# With fewer rows to add up, torch's products of float32 and float64 are faster in any case.
+_FEW_ROWS = 32
+
+# 16-bit types that this CPU has no instructions to multiply matrices of, as torch names these.
+_SLOW = [
+    dtype
+    for dtype, instructions in (
+        (torch.bfloat16, ("avx512_bf16", "amx_bf16", "bf16")),
+        (torch.float16, ("avx512_fp16", "amx_fp16", "fp16_arith")),
+    )
+    if not any(torch.cpu.get_capabilities().get(name, False) for name in instructions)
+]
+
+
+WeightGradients = tuple[Tensor, Tensor, Tensor]
+
+
+def gradients(
+    grad_z: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    output: Tensor,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    wanted: Sequence[bool],
+    w_ih: Sequence[Tensor] | None,
+    raw: bool,
+) -> tuple[list[WeightGradients | None], Tensor | None]:
+    """Gradients of one layer's weights and input, from those of its pre-activations.
+
+    Args:
+        grad_z: the gradient of the pre-activations, (T, N, D, 4, H), or packed (R, D, 4, H).
+        input, h0, output, batch_sizes, lengths, reset: as in csrc/schema.cpp.
+        wanted: the directions whose weights' gradients are.
+        w_ih: of every direction, where the input's gradient is wanted.
+        raw: nobody is going to differentiate the results, so that the ops may compute them.
+
+    Returns:
+        For each direction the gradients of w_ih (4*H, I), of w_hh (4*H, P) and, alike, of b_ih and
+        b_hh (4*H); and the gradient of the input.
+    """
+    ragged = (batch_sizes, lengths, reset)
+    on_cpu = raw and grad_z.is_cpu
+    input_by_op = on_cpu and grad_z.dtype in _SLOW
+    weights_by_op = input_by_op or (
+        on_cpu
+        and (
+            grad_z.dtype is torch.float64
+            or (grad_z.dtype is torch.float32 and (batch_sizes is not None or lengths is not None))
+        )
+        and not _few(grad_z)
+    )
+    within = None
+    rows = grad_z.flatten(-2).flatten(0, -3)
+    if (any(wanted) and not weights_by_op) or (w_ih is not None and not input_by_op):
+        within = _rows_within(lengths, input.shape[0])
+        rows = rows if within is None else rows.index_select(0, within)
+
+    of_weights: list[WeightGradients | None] = []
+    for d, want in enumerate(wanted):
+        if not want:
+            of_weights.append(None)
+        elif weights_by_op:
+            of_weights.append(ops.weight_gradients(grad_z, input, h0, output, d, *ragged))
+        else:
+            of_direction = rows.select(-2, d)
+            of_w_ih = _input_weight_gradient(of_direction, input, lengths, within)
+            of_w_hh = _recurrent_gradient(
+                grad_z.select(-3, d).flatten(-2),
+                of_direction,
+                output.unflatten(-1, (len(wanted), -1)).select(-2, d),
+                None if h0 is None else h0[d],
+                d == 1,
+                *ragged,
+                within,
+            )
+            of_weights.append((of_w_ih, of_w_hh, of_direction.sum(0)))
+    if w_ih is None:
+        return of_weights, None
+    if input_by_op:
+        return of_weights, ops.input_gradient(grad_z, w_ih, lengths)
+    return of_weights, _input_gradient(rows.flatten(-2), w_ih, input.shape, within)
+
+
+def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     """Rows t * N + n of the steps before each end, so that products need no others.
 
     None without lengths, and where their number cannot be known: on a device, without waiting for
@@ -30,18 +117,23 @@ def rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     return rows
 
 
-def input_gradient(
-    rows: Tensor, w_ih: Tensor, shape: Sequence[int], within: Tensor | None
+def _few(grad_z: Tensor) -> bool:
+    """Not for a graph, which would be tied to the number."""
+    return not torch.compiler.is_compiling() and grad_z.shape[:-3].numel() < _FEW_ROWS
+
+
+def _input_gradient(
+    rows: Tensor, w_ih: Sequence[Tensor], shape: Sequence[int], within: Tensor | None
 ) -> Tensor:
-    """Gradient of the input, of its shape, from the rows (R, D*4*H) and w_ih of all directions."""
-    products = rows @ w_ih
+    """Gradient of the input, of its shape, from the rows (R, D*4*H)."""
+    products = rows @ (w_ih[0] if len(w_ih) == 1 else torch.cat(list(w_ih)))
     if within is not None:
         padded = products.new_zeros(shape[0] * shape[1], shape[2])
         products = padded.index_copy(0, within, products)
     return products.reshape(shape)
 
 
-def input_weight_gradient(
+def _input_weight_gradient(
     rows: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None
 ) -> Tensor:
     """Gradient of w_ih, (4*H, I), from the rows (R, 4*H) and the input, (T, N, I) or (R, I)."""
@@ -60,7 +152,7 @@ def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
     return grad_h.flatten(0, -2).mT @ unprojected.flatten(0, -2)
 
 
-def recurrent_gradient(
+def _recurrent_gradient(
     z: Tensor,
     rows: Tensor,
     h: Tensor,
@@ -68,16 +160,18 @@ def recurrent_gradient(
     reverse: bool,
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
-    within: Tensor | None,
     reset: Tensor | None,
+    within: Tensor | None,
 ) -> Tensor:
     """Gradient of w_hh, (4*H, P): every row of z meets the hidden state that came before it.
 
     Args:
+        z: the gradient of the pre-activations, (T, N, 4*H), or packed (R, 4*H).
+        rows: those of z as (R, 4*H), without what `within` leaves out.
         h: the hidden state after each step, (T, N, P) or (R, P).
         h0: (N, P), or None for zeros.
         reverse: whether the direction runs from the last step to the first.
-        within: what rows_within says of the lengths.
+        within: the rows t * N + n within the lengths; None: all.
     """
     if batch_sizes is not None:
         first, later, before = _split_packed(z, h, reverse, batch_sizes)

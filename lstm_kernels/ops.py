@@ -19,6 +19,8 @@ _sequence_forward = torch.ops.lstm_kernels._sequence_forward.default
 _pack_weights = torch.ops.lstm_kernels._pack_weights.default
 _packed_forward = torch.ops.lstm_kernels._packed_forward.default
 _sequence_backward = torch.ops.lstm_kernels._sequence_backward.default
+_weight_gradients = torch.ops.lstm_kernels._weight_gradients.default
+_input_gradient = torch.ops.lstm_kernels._input_gradient.default
 _cell_forward = torch.ops.lstm_kernels._cell_forward.default
 _cell_backward = torch.ops.lstm_kernels._cell_backward.default
 
@@ -151,6 +153,42 @@ def sequence_backward(
         cell.contiguous(),
         gates.contiguous(),
         _allow_tf32(cell),
+    )
+    return result
+
+
+def weight_gradients(
+    grad_preactivations: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    output: Tensor,
+    direction: int,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction on the CPU: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
+    # Dynamo cannot ask for strides in a backward pass.
+    rows = input.contiguous() if torch.compiler.is_compiling() else _rows(input)
+    result: tuple[Tensor, Tensor, Tensor] = _weight_gradients(
+        grad_preactivations.contiguous(),
+        rows,
+        _dense(h0),
+        output.contiguous(),
+        direction,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+    )
+    return result
+
+
+def input_gradient(
+    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
+) -> Tensor:
+    """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
+    result: Tensor = _input_gradient(
+        grad_preactivations.contiguous(), [w.contiguous() for w in w_ih], lengths
     )
     return result
 
@@ -301,6 +339,31 @@ def _sequence_backward_shapes(
     )
 
 
+def _weight_gradients_shapes(
+    grad_preactivations: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    output: Tensor,
+    direction: int,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    directions, gates, hidden_size = grad_preactivations.shape[-3:]
+    units = gates * hidden_size
+    return (
+        input.new_empty(units, input.shape[-1]),
+        input.new_empty(units, output.shape[-1] // directions),
+        input.new_empty(units),
+    )
+
+
+def _input_gradient_shapes(
+    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
+) -> Tensor:
+    return grad_preactivations.new_empty(*grad_preactivations.shape[:-3], w_ih[0].shape[1])
+
+
 def _cell_forward_shapes(
     input: Tensor,
     h0: Tensor,
@@ -330,5 +393,7 @@ torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward
 torch.library.register_fake("lstm_kernels::_pack_weights", _pack_weights_shapes)
 torch.library.register_fake("lstm_kernels::_packed_forward", _packed_forward_shapes)
 torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
+torch.library.register_fake("lstm_kernels::_weight_gradients", _weight_gradients_shapes)
+torch.library.register_fake("lstm_kernels::_input_gradient", _input_gradient_shapes)
 torch.library.register_fake("lstm_kernels::_cell_forward", _cell_forward_shapes)
 torch.library.register_fake("lstm_kernels::_cell_backward", _cell_backward_shapes)

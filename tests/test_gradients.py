@@ -8,9 +8,10 @@ import torch
 from support import assert_same, tensors
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
+import lstm_kernels
 from lstm_kernels import LSTM, LSTMCell, lstm, lstm_cell
 
 CASES = [
@@ -169,6 +170,59 @@ def test_only_what_needs_a_gradient_gets_one(frozen):
         rtol=1e-10,
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["padded", "packed", "lengths", "reset"])
+@pytest.mark.parametrize("with_states", [False, True])
+def test_the_ops_and_torch_compute_the_same_products(kind, dtype, with_states):
+    """A backward pass that nobody differentiates may take the ops, any other one torch's."""
+    torch.manual_seed(0)
+    steps, batch, directions = 40, 5, 1 if kind == "reset" else 2
+    module = LSTM(6, 7, bidirectional=directions == 2, dtype=dtype)
+    x = torch.randn(steps, batch, 6, dtype=dtype, requires_grad=True)
+    hx = tuple(torch.randn(2, directions, batch, 7, dtype=dtype)) if with_states else None
+    lengths = torch.tensor([40, 31, 30, 2, 1])
+    given = pack_padded_sequence(x, lengths) if kind == "packed" else x
+    ragged = {"lengths": {"lengths": lengths}, "reset": {"reset": torch.rand(steps, batch) < 0.2}}
+    output = module(given, hx, **ragged.get(kind, {}))[0]
+    loss = (output.data if kind == "packed" else output).square().sum()
+    leaves = [x, *module.parameters()]
+    ops, plain = (
+        torch.autograd.grad(loss, leaves, retain_graph=True, create_graph=differentiable)
+        for differentiable in (False, True)
+    )
+    # Sums of 200 products in different orders; torch rounds 16-bit sums over the rows and those
+    # with h0 one by one, the ops once.
+    unit = torch.finfo(dtype).eps
+    for one, other in zip(ops, plain, strict=True):
+        largest = other.detach().abs().max().item()
+        assert_same([one], [other.detach()], rtol=16 * unit, atol=16 * unit * largest)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "rows", "weights", "input"),
+    [
+        (torch.float32, "padded", 64, False, False),
+        (torch.float32, "lengths", 64, True, False),
+        (torch.float32, "lengths", 16, False, False),
+        (torch.float64, "padded", 64, True, False),
+        (torch.bfloat16, "padded", 1, True, True),
+        (torch.float16, "lengths", 64, True, True),
+    ],
+)
+def test_which_products_the_ops_compute(monkeypatch, dtype, kind, rows, weights, input):
+    called = set()
+    for name in ("weight_gradients", "input_gradient"):
+        op = getattr(lstm_kernels.ops, name)
+        monkeypatch.setattr(
+            lstm_kernels.ops, name, lambda *a, op=op, name=name: called.add(name) or op(*a)
+        )
+    monkeypatch.setattr(lstm_kernels._products, "_SLOW", [torch.bfloat16, torch.float16])
+    x = torch.randn(rows, 1, 3, dtype=dtype, requires_grad=True)
+    ragged = {"lengths": torch.tensor([rows])} if kind == "lengths" else {}
+    LSTM(3, 4, dtype=dtype)(x, **ragged)[0].sum().backward()
+    assert ("weight_gradients" in called, "input_gradient" in called) == (weights, input)
 
 
 def test_nothing_is_saved_without_need():

@@ -159,6 +159,10 @@ def test_registration_of_the_sequence_ops(kind, bidirectional, proj_size):
             ops._sequence_backward,
             (*grads, c, weights, True, bidirectional, *ragged, cell, gates),
         )
+    for direction in range(1 + bidirectional):
+        torch.library.opcheck(ops._weight_gradients, (gates, x, h, output, direction, *ragged))
+    w_ih = [w for w in weights if w.shape == (16, 5)]
+    torch.library.opcheck(ops._input_gradient, (gates, w_ih, ragged[1]))
 
 
 def test_registration_of_the_cell_ops():

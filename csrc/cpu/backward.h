@@ -186,12 +186,11 @@ struct Backward {
     }
 
     void zero_beyond_lengths() {
-      if (!a.rows.counts || a.rows.offsets) return;
-      for (int64_t t = m.begin(size.T); t < m.end(size.T); ++t)
-        for (int64_t rank = steps.count(t); rank < size.N; ++rank) {
-          zero_row((S*)a.grad_preactivations + at(t, rank) * kGates * size.H, kGates * size.H);
-          if (a.grad_hidden) zero_row((S*)a.grad_hidden + at(t, rank) * size.P, size.P);
-        }
+      steps.past_ends(m.id, m.size, [&](int64_t row) {
+        const int64_t at = row * size.D + d;
+        zero_row((S*)a.grad_preactivations + at * kGates * size.H, kGates * size.H);
+        if (a.grad_hidden) zero_row((S*)a.grad_hidden + at * size.P, size.P);
+      });
     }
 
     void step(int64_t s) {

@@ -2,6 +2,8 @@
 #include "backward.h"
 #include "fingerprint.h"
 #include "forward.h"
+#include "input_gradient.h"
+#include "weight_gradients.h"
 
 namespace lstm_kernels::LSTM_ISA {
 namespace {
@@ -39,6 +41,20 @@ size_t backward_scratch(const cpu::SequenceBackward& a) {
 }
 void backward(const cpu::SequenceBackward& a, void* scratch) {
   with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_STORAGE(s)>>(a, scratch); });
+}
+size_t weight_gradients_scratch(const cpu::GradWeights& a) {
+  return with_dtype(a.dtype,
+                    [&](auto* s) { return scratch_of<WeightGradients<LSTM_STORAGE(s)>>(a); });
+}
+void weight_gradients(const cpu::GradWeights& a, void* scratch) {
+  with_dtype(a.dtype, [&](auto* s) { run_pass<WeightGradients<LSTM_STORAGE(s)>>(a, scratch); });
+}
+size_t input_gradient_scratch(const cpu::GradInput& a) {
+  return with_dtype(a.dtype,
+                    [&](auto* s) { return scratch_of<InputGradient<LSTM_STORAGE(s)>>(a); });
+}
+void input_gradient(const cpu::GradInput& a, void* scratch) {
+  with_dtype(a.dtype, [&](auto* s) { run_pass<InputGradient<LSTM_STORAGE(s)>>(a, scratch); });
 }
 void cell_backward(const cpu::CellBackward& a) {
   with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_STORAGE(s)>(a); });
@@ -78,6 +94,10 @@ const cpu::Kernels table = {LSTM_STRING(LSTM_ISA),
                             forward,
                             backward_scratch,
                             backward,
+                            weight_gradients_scratch,
+                            weight_gradients,
+                            input_gradient_scratch,
+                            input_gradient,
                             cell_backward,
                             kept,
                             keep,

@@ -90,6 +90,34 @@ struct SequenceBackward {
   void* grad_hidden;          // (T, N, D * P): the whole gradient of h_t; null without projection
 };
 
+// The gradients of one direction's weights, from those of its gates' pre-activations.
+struct GradWeights {
+  Sizes size;
+  DType dtype;
+  int threads;
+  int direction;
+  Rows rows;
+  const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
+  const void* x;                    // as in SequenceForward
+  int64_t x_step, x_row;
+  const void* h0;      // (D, N, P), or null: zeros
+  const void* output;  // (T, N, D * P) or (R, D * P), as the forward pass returned it
+  void* grad_w_ih;     // (4 * H, I)
+  void* grad_w_hh;     // (4 * H, P)
+  void* grad_bias;     // (4 * H): the gradient of b_ih, and of b_hh
+};
+
+// The gradient of a layer's input, likewise.
+struct GradInput {
+  Sizes size;  // P is not used
+  DType dtype;
+  int threads;
+  Rows rows;
+  const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
+  Weights weights[2];               // w_ih is read
+  void* grad_input;                 // (T, N, I) or (R, I)
+};
+
 // The elementwise part of one step's backward.
 struct CellBackward {
   int64_t N, H;
@@ -111,6 +139,10 @@ struct Kernels {
   void (*sequence_forward)(const SequenceForward&, void* scratch);
   size_t (*sequence_backward_scratch)(const SequenceBackward&);
   void (*sequence_backward)(const SequenceBackward&, void* scratch);
+  size_t (*weight_gradients_scratch)(const GradWeights&);
+  void (*weight_gradients)(const GradWeights&, void* scratch);
+  size_t (*input_gradient_scratch)(const GradInput&);
+  void (*input_gradient)(const GradInput&, void* scratch);
   void (*cell_backward)(const CellBackward&);
   // Packed weights: how many bytes, 64-byte aligned, they take, and packing them. They serve calls
   // of any T, N and number of threads, on this instruction set.

@@ -28,6 +28,38 @@ struct Steps {
   LSTM_INLINE bool reset(int64_t t, int64_t rank) const {
     return rows.reset && rows.reset[t * N + sequence(rank)];
   }
+  // A row of an input with strides of its own; `x_step` is 0 where it is packed.
+  template <class S>
+  LSTM_INLINE const S* input_row(const void* x, int64_t x_step, int64_t x_row, int64_t t,
+                                 int64_t rank) const {
+    return (const S*)x +
+           (rows.offsets ? row(t, rank) * x_row : t * x_step + sequence(rank) * x_row);
+  }
+  // Part `id` of `parts` of the padded rows past the ends of their sequences.
+  template <class Visit>
+  LSTM_INLINE void past_ends(int64_t id, int64_t parts, Visit visit) const {
+    if (!rows.counts || rows.offsets) return;
+    for (int64_t t = T * id / parts; t < T * (id + 1) / parts; ++t)
+      for (int64_t rank = count(t); rank < N; ++rank) visit(row(t, rank));
+  }
+};
+
+// All rows that take part, step after step.
+struct RowWalk {
+  const Steps& steps;
+  int64_t s = 0, rank = 0;
+
+  // Calls visit(i, s, rank) for the next `most` rows, as far as there are any; says how many.
+  template <class Visit>
+  LSTM_INLINE int64_t next(int64_t most, Visit visit) {
+    int64_t i = 0;
+    while (i < most && s < steps.T)
+      if (rank < steps.count(steps.time(s)))
+        visit(i++, s, rank++);
+      else
+        ++s, rank = 0;
+    return i;
+  }
 };
 
 // The ranks one thread works on: first, first + stride, ...

@@ -373,6 +373,94 @@ Backwarded sequence_backward(const OptionalTensor& grad_output, const OptionalTe
   return {grad_preactivations, grad_h0, grad_c0, grad_hidden};
 }
 
+std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactivations,
+                                                    const Tensor& input, const OptionalTensor& h0,
+                                                    const Tensor& output, int64_t direction,
+                                                    const OptionalTensor& batch_sizes,
+                                                    const OptionalTensor& lengths,
+                                                    const OptionalTensor& reset) {
+  const Kind kind(grad_preactivations);
+  const bool packed = batch_sizes.has_value();
+  const int64_t dims = packed ? 4 : 5, last = dims - 3;  // of grad_preactivations; of the others
+  check(grad_preactivations.dim() == dims,
+        "grad_preactivations: expected (T, N, D, 4, H), or (R, D, 4, H) with batch_sizes");
+  check(input.dim() == dims - 2 && output.dim() == dims - 2,
+        "input, output: expected (T, N, ...), or (R, ...) with batch_sizes");
+  GradWeights a{};
+  Sizes& size = a.size;
+  size.D = int(grad_preactivations.size(dims - 3));
+  size.H = grad_preactivations.size(dims - 1);
+  size.I = input.size(last);
+  size.P = size.D > 0 ? output.size(last) / size.D : 0;
+  size.T = packed ? batch_sizes->size(0) : input.size(0);
+  size.N = packed ? *integers(*batch_sizes, "batch_sizes", size.T) : input.size(1);
+  check(direction >= 0 && direction < size.D, "direction: expected one of the layer's");
+  check(size.T > 0 && size.H > 0 && size.I > 0 && size.P > 0, "expected no empty sizes");
+  check(Kind(input) == kind, "input: expected the dtype and device of grad_preactivations");
+  check(size.I == 1 || input.stride(last) == 1, "input: expected a contiguous last dimension");
+  const int64_t R = input.size(0), T = size.T, N = size.N, D = size.D;
+  const RowLists lists(batch_sizes, lengths, reset, T, N, R, size.D);
+  a.dtype = dtype_of(kind);
+  a.threads = thread_count();
+  a.direction = int(direction);
+  a.rows = lists.rows();
+  const char* name = "grad_preactivations";
+  a.grad_preactivations =
+      packed ? checked_data(grad_preactivations, name, {R, D, kGates, size.H}, kind)
+             : checked_data(grad_preactivations, name, {T, N, D, kGates, size.H}, kind);
+  a.x = input.const_data_ptr();
+  a.x_step = packed ? 0 : input.stride(0);
+  a.x_row = input.stride(last - 1);
+  a.h0 = checked_data(h0, "h0", {D, N, size.P}, kind);
+  a.output = packed ? checked_data(output, "output", {R, D * size.P}, kind)
+                    : checked_data(output, "output", {T, N, D * size.P}, kind);
+  Tensor grad_w_ih = results({kGates * size.H, size.I}, kind);
+  Tensor grad_w_hh = results({kGates * size.H, size.P}, kind);
+  Tensor grad_bias = empty({kGates * size.H}, kind);
+  a.grad_w_ih = grad_w_ih.mutable_data_ptr();
+  a.grad_w_hh = grad_w_hh.mutable_data_ptr();
+  a.grad_bias = grad_bias.mutable_data_ptr();
+  const Scratch scratch(kernels().weight_gradients_scratch(a));
+  kernels().weight_gradients(a, scratch.data());
+  return {grad_w_ih, grad_w_hh, grad_bias};
+}
+
+Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tensor>& w_ih,
+                      const OptionalTensor& lengths) {
+  const Kind kind(grad_preactivations);
+  const int64_t dims = grad_preactivations.dim();
+  check(dims == 5 || (dims == 4 && !lengths),
+        "grad_preactivations: expected (T, N, D, 4, H), or packed (R, D, 4, H)");
+  const bool packed = dims == 4;
+  GradInput a{};
+  Sizes& size = a.size;
+  size.D = int(grad_preactivations.size(dims - 3));
+  size.H = grad_preactivations.size(dims - 1);
+  size.T = grad_preactivations.size(0);
+  size.N = packed ? 1 : grad_preactivations.size(1);  // each row by itself
+  check((size.D == 1 || size.D == 2) && w_ih.size() == size_t(size.D) && w_ih[0].dim() == 2,
+        "w_ih: expected one matrix per direction");
+  size.I = w_ih[0].size(1);
+  check(size.I > 0 && size.H > 0, "w_ih: expected no empty sizes");
+  const RowLists lists(std::nullopt, lengths, std::nullopt, size.T, size.N, size.T, size.D);
+  a.dtype = dtype_of(kind);
+  a.threads = thread_count();
+  a.rows = lists.rows();
+  const char* name = "grad_preactivations";
+  a.grad_preactivations =
+      packed
+          ? checked_data(grad_preactivations, name, {size.T, size.D, kGates, size.H}, kind)
+          : checked_data(grad_preactivations, name, {size.T, size.N, size.D, kGates, size.H}, kind);
+  for (int d = 0; d < size.D; ++d)
+    a.weights[d].w_ih = checked_data(w_ih[size_t(d)], "w_ih", {kGates * size.H, size.I}, kind);
+  Tensor grad_input =
+      packed ? results({size.T, size.I}, kind) : results({size.T, size.N, size.I}, kind);
+  a.grad_input = grad_input.mutable_data_ptr();
+  const Scratch scratch(kernels().input_gradient_scratch(a));
+  kernels().input_gradient(a, scratch.data());
+  return grad_input;
+}
+
 // One step is a sequence of length one.
 std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tensor& h0,
                                                 const Tensor& c0, const Tensor& w_ih,
@@ -436,6 +524,8 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_pack_weights", TORCH_BOX(&lstm_kernels::cpu::pack_weights));
   m.impl("_packed_forward", TORCH_BOX(&lstm_kernels::cpu::packed_forward));
   m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cpu::sequence_backward));
+  m.impl("_weight_gradients", TORCH_BOX(&lstm_kernels::cpu::weight_gradients));
+  m.impl("_input_gradient", TORCH_BOX(&lstm_kernels::cpu::input_gradient));
   m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cpu::cell_forward));
   m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cpu::cell_backward));
 }

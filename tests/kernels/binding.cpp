@@ -164,6 +164,52 @@ py::dict sequence_backward(const std::string& isa, const std::string& dtype, int
   return out;
 }
 
+py::dict weight_gradients(const std::string& isa, const std::string& dtype, int threads,
+                          int direction, py::dict in) {
+  const py::array x = in["x"];
+  const bool packed = x.ndim() == 2;
+  cpu::GradWeights a{};
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.direction = direction;
+  a.grad_preactivations = data(in, "grad_preactivations");
+  a.x = x.data();
+  a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
+  a.x_row = x.strides(packed ? 0 : 1) / x.itemsize();
+  a.h0 = data(in, "h0"), a.output = data(in, "output");
+  const Sizes& s = a.size;
+  py::dict out;
+  a.grad_w_ih = result(out, "grad_w_ih", {kGates * s.H, s.I}, x.dtype());
+  a.grad_w_hh = result(out, "grad_w_hh", {kGates * s.H, s.P}, x.dtype());
+  a.grad_bias = result(out, "grad_bias", {kGates * s.H}, x.dtype());
+  const cpu::Kernels& kernels = find(isa);
+  const auto scratch = poisoned(kernels.weight_gradients_scratch(a));
+  py::gil_scoped_release release;
+  kernels.weight_gradients(a, scratch.get());
+  return out;
+}
+
+py::dict input_gradient(const std::string& isa, const std::string& dtype, int threads,
+                        py::dict in) {
+  const py::array grad = in["grad_preactivations"];
+  const bool packed = grad.ndim() == 4;
+  cpu::GradInput a{};
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads;
+  if (packed)
+    a.size.T = grad.shape(0), a.size.N = 1;
+  else
+    a.rows = rows(in);
+  a.grad_preactivations = data(in, "grad_preactivations");
+  weights(in, a.weights);
+  py::dict out;
+  a.grad_input =
+      result(out, "grad_input", per_row(a.size, packed, grad.shape(0), {a.size.I}), grad.dtype());
+  const cpu::Kernels& kernels = find(isa);
+  const auto scratch = poisoned(kernels.input_gradient_scratch(a));
+  py::gil_scoped_release release;
+  kernels.input_gradient(a, scratch.get());
+  return out;
+}
+
 py::dict cell_backward(const std::string& isa, const std::string& dtype, py::dict in) {
   const py::array c = in["c"];
   cpu::CellBackward a{};
@@ -198,6 +244,8 @@ PYBIND11_MODULE(kernel_tests, m) {
   m.def("fingerprint", &fingerprint);
   m.def("sequence_forward", &sequence_forward);
   m.def("sequence_backward", &sequence_backward);
+  m.def("weight_gradients", &weight_gradients);
+  m.def("input_gradient", &input_gradient);
   m.def("cell_backward", &cell_backward);
   m.def("activations", &activations);
 }

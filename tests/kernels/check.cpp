@@ -106,6 +106,19 @@ double forward_and_backward(const cpu::Kernels& kernels, cpu::DType dtype, const
         to[2 * H] = dc * i * (1 - z * z), to[3 * H] = dh * squashed * o * (1 - o);
         dc *= f;
       }
+  std::vector<double> dx(size_t(R * I)), dw(size_t(4 * H * I)), du(size_t(4 * H * H)),
+      db(size_t(4 * H));
+  for (int64_t row = 0; row < R; ++row)
+    for (int64_t g = 0; g < 4 * H; ++g) {
+      const double* h = row < N ? &h0[size_t(row * H)] : &y[size_t((row - N) * H)];
+      const double grad = dg[size_t(row * 4 * H + g)];
+      db[size_t(g)] += grad;
+      for (int64_t j = 0; j < H; ++j) du[size_t(g * H + j)] += grad * h[j];
+      for (int64_t j = 0; j < I; ++j) {
+        dw[size_t(g * I + j)] += grad * x[size_t(row * I + j)];
+        dx[size_t(row * I + j)] += grad * w_ih[size_t(g * I + j)];
+      }
+    }
 
   const auto X = as<T>(x), W = as<T>(w_ih), U = as<T>(w_hh), B = as<T>(b), H0 = as<T>(h0),
              C0 = as<T>(c0), DY = as<T>(dy);
@@ -127,9 +140,24 @@ double forward_and_backward(const cpu::Kernels& kernels, cpu::DType dtype, const
   const Aligned more(kernels.sequence_backward_scratch(d));
   kernels.sequence_backward(d, more.data);
 
+  std::vector<T> DX(dx.size()), DW(dw.size()), DU(du.size()), DB(db.size());
+  cpu::GradWeights w{};
+  w.size = a.size, w.dtype = dtype, w.threads = k.threads, w.grad_preactivations = DG.data();
+  w.x = X.data(), w.x_step = N * I, w.x_row = I, w.h0 = H0.data(), w.output = Y.data();
+  w.grad_w_ih = DW.data(), w.grad_w_hh = DU.data(), w.grad_bias = DB.data();
+  const Aligned for_weights(kernels.weight_gradients_scratch(w));
+  kernels.weight_gradients(w, for_weights.data);
+
+  cpu::GradInput i{};
+  i.size = a.size, i.dtype = dtype, i.threads = k.threads, i.grad_preactivations = DG.data();
+  i.weights[0] = a.weights[0], i.grad_input = DX.data();
+  const Aligned for_input(kernels.input_gradient_scratch(i));
+  kernels.input_gradient(i, for_input.data);
+
   double most = 0;
-  for (double e : {distance(Y, y), distance(C, cell), distance(G, gates), distance(DG, dg),
-                   distance(DH0, dh0), distance(DC0, dc0)})
+  for (double e :
+       {distance(Y, y), distance(C, cell), distance(G, gates), distance(DG, dg), distance(DH0, dh0),
+        distance(DC0, dc0), distance(DX, dx), distance(DW, dw), distance(DU, du), distance(DB, db)})
     most = e > most ? e : most;
   return most;
 }

@@ -131,6 +131,52 @@ class Layer:
         out = kernels.sequence_backward(isa, self.dtype, threads or self.threads, a)
         return {k: load(v, self.dtype) for k, v in out.items()}
 
+    # The matrix products of a backward pass take any numbers: those of grads serve.
+
+    def _products(self):
+        """Their arguments, not a number in the rows that nobody may read."""
+        rows = {"grad_preactivations": self.grads["gates"], "output": self.grads["output"]}
+        rows["x"] = self.x
+        unread = ~self.valid
+        for name, a in rows.items():
+            rows[name] = np.where(unread.reshape(unread.shape + (1,) * (a.ndim - 2)), np.nan, a)
+        a = self.arguments() | {name: self.as_given(value) for name, value in rows.items()}
+        return a | {"h0": store(self.h0, self.dtype)}
+
+    def weight_gradients(self, kernels, isa, direction, *, threads=None, x=None):
+        a = self._products() | ({} if x is None else {"x": x})
+        threads = threads or self.threads
+        out = kernels.weight_gradients(isa, self.dtype, threads, direction, a)
+        return {k: load(v, self.dtype) for k, v in out.items()}
+
+    def input_gradient(self, kernels, isa, *, threads=None):
+        out = kernels.input_gradient(isa, self.dtype, threads or self.threads, self._products())
+        return load(out["grad_input"], self.dtype)
+
+    def expected_weight_gradients(self, direction):
+        shape = (self.T, self.N, self.D, self.P)
+        h = self.grads["output"].reshape(shape)[:, :, direction]
+        before = np.zeros_like(h)
+        for n, length in enumerate(self.lengths):
+            times = np.arange(length)[::-1] if direction else np.arange(length)
+            before[times[1:], n] = h[times[:-1], n]
+            if length and self.states:
+                before[times[0], n] = self.h0[direction, n]
+        if self.reset is not None:
+            before[self.reset] = 0
+        g = self.grads["gates"][:, :, direction][self.valid].reshape(-1, 4 * self.H)
+        return {
+            "grad_w_ih": g.T @ self.x[self.valid],
+            "grad_w_hh": g.T @ before[self.valid],
+            "grad_bias": g.sum(0),
+        }
+
+    def expected_input_gradient(self):
+        g = np.where(self.valid[:, :, None, None, None], self.grads["gates"], 0)
+        g = g.reshape(self.T, self.N, self.D * 4 * self.H)
+        dx = g @ np.concatenate([w["w_ih"] for w in self.weights])
+        return dx[self.valid] if self.ragged == "packed" else dx
+
     def expected(self, absent=()):
         """What forward and backward should return, by the equations."""
         T, N, H, P, D = self.T, self.N, self.H, self.P, self.D
