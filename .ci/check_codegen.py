@@ -2,8 +2,8 @@
 
 The tiles of csrc/cpu/panels.h and direct.h run at the FMA peak only while their sums, weights and
 operands all stay in registers. One spilled register costs 10 to 30% and no test of values notices,
-so this looks at the innermost loops of every `tile`, `tile_pair` and `direct_tile` over whole
-vectors in the given object files.
+so this looks at the innermost loops of every `tile`, `tile_pair` and `direct_tile` in the given
+object files.
 
     python .ci/check_codegen.py build/**/kernels_*.dir/**/kernels.cpp.o
 
@@ -17,9 +17,10 @@ import sys
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 BRANCH_TARGET = re.compile(r"^([0-9a-f]+)")
-STACK = re.compile(r"\((%[er]?sp|%rbp)|\[sp|\[x29")
+# rbp with an index is no frame pointer but one of the operands'.
+STACK = re.compile(r"\((%[er]?sp|%rbp\))|\[sp|\[x29")
 FMA = re.compile("vfmadd|fmla")
-HOT = re.compile(r"\btile(_pair)?<|\bdirect_tile<true")
+HOT = re.compile(r"\b(direct_)?tile(_pair)?<")
 # SSE2 widens 16-bit weights by hand, with more constants than it has registers left.
 BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
 

@@ -3,11 +3,11 @@
 // step, which reads the weights once in any case, that holds for 24 rows, from H = 512 on for 48.
 //
 // A row of weights and an operand are multiplied lane by lane along k into a vector of partial
-// sums, and the vectors of L rows are then added across: a vector of L results, the same place that
-// a packed panel's vector has. A tile of several weight rows and operands lets a loaded vector
-// serve several multiply-adds; the operands pass over L weight rows while those are in L1. The sums
-// are taken in the same order for every tile, but in another one than in panels.h: the one place
-// where results depend, to rounding, on T and N.
+// sums, in one pass over x W_ih^T and h W_hh^T, and the vectors of several rows are then added
+// across. A tile of several weight rows and operands lets a loaded vector serve several
+// multiply-adds; all operands pass over the same few rows of weights while those are in L1 and the
+// next ones are on their way there. The sums are taken in the same order for every tile, but in
+// another one than in panels.h: the one place where results depend, to rounding, on T and N.
 //
 // Backward, where the products are with the weights' columns, a few rows of weights at a time pass
 // through the tiles of panels.h: read in the order in which they lie, added in the order of k.
@@ -25,82 +25,203 @@ using cpu::kDirectRows;
 // register for each product.
 constexpr int kDirectOperands = kVectorBytes == 16 && kVectorRegisters == 16 ? 2 : 3;
 template <class T>
-constexpr int direct_height(int operands) {
-  const int rows = operands == 1 || kVectorRegisters == 32 ? 8 : 4;
+constexpr int direct_height(bool one_operand) {
+  const int rows = one_operand || kVectorRegisters == 32 ? 8 : 4;
   return rows < lanes<T> ? rows : lanes<T>;
 }
+// Bytes of weights that pass at once: half of a 32 KiB L1. Longer rows pass product by product.
+constexpr int64_t kDirectBytes = 16 << 10;
 
-// sums[m * lanes + r] += w[r] * x[m] lane by lane, for weight rows r of stride K; those after
-// `last` repeat it. kWhole: over the whole vectors of K, which is the hot loop; else over what is
-// left.
-template <bool kWhole, int M, class S, class T>
-LSTM_NOINLINE void direct_tile(const S* w, int64_t last, const T* const* x, int64_t K,
-                               vec<T>* sums) {
-  constexpr int L = lanes<T>, R = direct_height<T>(M);
-  const S* rows[R];
-  const T* operands[M];
-  vec<T> sum[M][R];
-  LSTM_UNROLL for (int r = 0; r < R; ++r) rows[r] = w + min_of(r, last) * K;
-  LSTM_UNROLL for (int m = 0; m < M; ++m) {
-    operands[m] = x[m];
-    LSTM_UNROLL for (int r = 0; r < R; ++r) sum[m][r] = sums[m * L + r];
-  }
-  const int64_t whole = K / L * L;
-#pragma GCC unroll 1
-  for (int64_t k = kWhole ? 0 : whole; k < (kWhole ? whole : K); k += L) {
-    auto part = [&](const auto* p) { return kWhole ? load(p + k) : load_n(p + k, K - k); };
-    vec<T> operand[M];
-    LSTM_UNROLL for (int m = 0; m < M; ++m) operand[m] = part(operands[m]);
-    LSTM_UNROLL for (int r = 0; r < R; ++r) {
-      const vec<T> weight = part(rows[r]);
-      LSTM_UNROLL for (int m = 0; m < M; ++m) sum[m][r] += weight * operand[m];
-    }
-  }
-  LSTM_UNROLL for (int m = 0; m < M; ++m) LSTM_UNROLL for (int r = 0; r < R; ++r) sums[m * L + r] =
-      sum[m][r];
+// ---- sums across the lanes of several vectors ---------------------------------------------------
+
+// Lane i of a vector made of two, a and b: of the neighbours in `window` lanes, in groups of
+// `group`, the even or the odd ones, those of a before those of b.
+template <class T>
+constexpr int neighbour(int i, int group, int window, bool odd) {
+  const int at = i % window, half = window / 2;
+  const int block = at % half / group * 2 + odd;
+  return (at < half ? 0 : lanes<T>)+(i - at) + block * group + at % group;
 }
-template <int M, class S, class T>
-LSTM_INLINE void direct_tiles(const S* w, int64_t count, const T* const* x, int64_t K,
-                              vec<T>* sums) {
-  for (int64_t r = 0; r < lanes<T>; r += direct_height<T>(M)) {
-    const int64_t first = min_of(r, count - 1), last = count - 1 - first;
-    direct_tile<true, M>(w + first * K, last, x, K, sums + r);
-    if (K % lanes<T>) direct_tile<false, M>(w + first * K, last, x, K, sums + r);
+template <class T, int group, int window, int... I>
+LSTM_INLINE vec<T> add_neighbours(vec<T> a, vec<T> b, indices<I...>) {
+  return shuffle<T, neighbour<T>(I, group, window, false)...>(a, b) +
+         shuffle<T, neighbour<T>(I, group, window, true)...>(a, b);
+}
+// The sums of R vectors are the first R lanes. Neighbours within 16 bytes come first, because x86
+// shuffles those at once; the order of the additions does not depend on R.
+template <class T, int R, int done = 1>
+LSTM_INLINE vec<T> add_across(vec<T>* v) {
+  constexpr int L = lanes<T>, kNear = 16 / int(sizeof(T));
+  if constexpr (done == L) {
+    return v[0];
+  } else {
+    constexpr int n = R / done > 1 ? R / done : 1;
+    constexpr int group = done < kNear ? 1 : kNear, window = done < kNear ? kNear : L;
+    LSTM_UNROLL for (int i = 0; i < n; i += 2) v[i / 2] =
+        add_neighbours<T, group, window>(v[i], v[n > 1 ? i + 1 : i], typename count_to<L>::type{});
+    return add_across<T, R, 2 * done>(v);
   }
 }
 
-// sums[j * lanes + l] += w[l] * x[j] lane by lane, for n operands and L rows of w, a (count, K)
-// matrix, whose last row is repeated where count is less.
+// ---- products of weight rows with operands ------------------------------------------------------
+
+// A (rows, K) matrix and the vectors of K numbers that it is multiplied with: their memory goes on
+// to a whole number of vectors. next: the rows that are read after these.
 template <class S, class T>
-LSTM_NOINLINE void add_products(const S* w, int64_t count, const T* const* x, int64_t n, int64_t K,
-                                vec<T>* sums) {
+struct Product {
+  const S* w;
+  int64_t K;
+  const T* const* x;
+  const S* next;
+};
+
+// Its part in R results: whole vectors of K. What is left of K is a part of its own, on a copy of
+// the weights that zeros fill up.
+template <int R, class S, class T>
+struct Part {
+  const S* rows[R];
+  const T* const* x;
+  int64_t begin, K;   // of the operands
+  const char* ahead;  // what to ask for meanwhile
+};
+
+// Where not all parts pass at once, each pass goes on from the sums of the one before.
+template <class T>
+struct Sums {
+  vec<T>* kept;     // [operand][row]
+  bool begin, end;  // whether this is the first pass, and the last
+};
+
+// to[m * step + r] += the products of the parts' row r with their operand m.
+// With each vector of K it asks for kLines lines at `ahead`, which goes on by `stride` bytes.
+template <int kLines, int M, int R, class S, class T>
+LSTM_NOINLINE void direct_tile(Part<R, S, T>* part, const Part<R, S, T>* end, int64_t operand,
+                               int64_t stride, Sums<T> sums, T* to, int64_t step) {
+  constexpr int L = lanes<T>;
+  vec<T> sum[M][R];
+  LSTM_UNROLL for (int m = 0; m < M; ++m) LSTM_UNROLL for (int r = 0; r < R; ++r) sum[m][r] =
+      vec<T>{};
+  if (!sums.begin)
+    LSTM_UNROLL for (int m = 0; m < M; ++m) LSTM_UNROLL for (int r = 0; r < R; ++r) sum[m][r] =
+        sums.kept[m * R + r];
+  do {
+    const int64_t K = part->K;
+    const S* rows[R];
+    const T* x[M];
+    LSTM_UNROLL for (int r = 0; r < R; ++r) rows[r] = part->rows[r] + K;
+    LSTM_UNROLL for (int m = 0; m < M; ++m) x[m] = part->x[operand + m] + part->begin + K;
+    const char* ahead = part->ahead;
+#pragma GCC unroll 1
+    for (int64_t k = -K; k < 0; k += L) {
+      LSTM_UNROLL for (int l = 0; l < kLines; ++l) __builtin_prefetch(ahead + 64 * l);
+      if (kLines) ahead += stride;
+      vec<T> s[M];
+      LSTM_UNROLL for (int m = 0; m < M; ++m) s[m] = load(x[m] + k);
+      LSTM_UNROLL for (int r = 0; r < R; ++r) {
+        const vec<T> weight = load(rows[r] + k);
+        LSTM_UNROLL for (int m = 0; m < M; ++m) sum[m][r] += weight * s[m];
+      }
+    }
+    if (kLines) part->ahead = ahead;
+  } while (++part != end);
+  if (!sums.end) {
+    LSTM_UNROLL for (int m = 0; m < M; ++m) LSTM_UNROLL for (int r = 0; r < R; ++r)
+        sums.kept[m * R + r] = sum[m][r];
+    return;
+  }
+  LSTM_UNROLL for (int m = 0; m < M; ++m) {
+    const vec<T> all = add_across<T, R>(sum[m]);
+    vec<T, R> first;
+    __builtin_memcpy(&first, &all, sizeof first);
+    first += load_as<vec<T, R>>(to + m * step);
+    __builtin_memcpy(to + m * step, &first, sizeof first);
+  }
+}
+
+// The tiles of n operands on the same rows, which together ask for as many rows.
+template <int kLines, int R, class S, class T>
+LSTM_INLINE void direct_tiles(Part<R, S, T>* part, const Part<R, S, T>* end, int64_t n,
+                              Sums<T> sums, T* to, int64_t step) {
   const int64_t tiles = ceil_div(n, kDirectOperands);
+  const int64_t stride = ceil_div(R * lanes<T> * int64_t(sizeof(S)), tiles);
   for (int64_t i = 0, j = 0; i < tiles; ++i) {
     const int64_t operands = ceil_div(n - j, tiles - i);  // 4: 2 2, not 3 1
-    vec<T>* to = sums + j * lanes<T>;
-    switch (operands) {
-      case 1:
-        direct_tiles<1>(w, count, x + j, K, to);
-        break;
-      case 2:
-        direct_tiles<2>(w, count, x + j, K, to);
-        break;
-      default:
-        direct_tiles<kDirectOperands>(w, count, x + j, K, to);
-        break;
-    }
-    j += operands;
+    if (operands == 1)
+      direct_tile<kLines, 1>(part, end, j, stride, sums, to, step);
+    else if (operands == 2)
+      direct_tile<kLines, 2>(part, end, j, stride, sums, to, step);
+    else
+      direct_tile<kLines, kDirectOperands>(part, end, j, stride, sums, to, step);
+    j += operands, to += operands * step, sums.kept += operands * R;
+  }
+}
+template <int R, class S, class T>
+LSTM_INLINE void direct_tiles_of(Part<R, S, T>* part, const Part<R, S, T>* end, int64_t n,
+                                 Sums<T> sums, T* to, int64_t step) {
+  constexpr int kLines = int(ceil_div(R * lanes<T> * int(sizeof(S)), 64));
+  if (n == 1)  // bound by bandwidth: asking for more would not help
+    direct_tile<0, 1>(part, end, 0, 0, sums, to, step);
+  else if constexpr (R == direct_height<T>(false)) {
+    if (n <= kDirectOperands)
+      direct_tiles<kLines>(part, end, n, sums, to, step);
+    else
+      direct_tiles<int(ceil_div(kLines, 2))>(part, end, n, sums, to, step);
   }
 }
 
-template <class T>
-LSTM_INLINE vec<T> add_across(const vec<T>* sums) {
-  vec<T> sum[lanes<T>];
-  LSTM_UNROLL for (int l = 0; l < lanes<T>; ++l) sum[l] = sums[l];
-  transpose<T>(sum);
-  LSTM_UNROLL for (int n = lanes<T> / 2; n > 0; n /= 2) LSTM_UNROLL for (int l = 0; l < n; ++l)
-      sum[l] += sum[l + n];
-  return sum[0];
+// R weight rows from `first` on; rows after `last` repeat it.
+template <int R, int P, class S, class T>
+LSTM_NOINLINE void add_rows(const Product<S, T> (&products)[P], int64_t first, int64_t last,
+                            int64_t n, T* to, int64_t step) {
+  constexpr int L = lanes<T>;
+  Part<R, S, T> parts[2 * P], *end = parts;
+  S rest[P][R][L];
+  for (int p = 0; p < P; ++p) {
+    const Product<S, T>& of = products[p];
+    const int64_t whole = of.K / L * L, left = of.K - whole;
+    const S *w = of.w + first * of.K, *rows[R];
+    for (int64_t r = 0; r < R; ++r) rows[r] = w + min_of(r, last - first) * of.K;
+    auto add = [&](int64_t begin, int64_t K) {
+      end->x = of.x, end->begin = begin, end->K = K;
+      end->ahead = (const char*)(first + R < L ? w + R * of.K : of.next);
+      for (int64_t r = 0; r < R; ++r) end->rows[r] = rows[r];
+      ++end;
+    };
+    if (whole) add(0, whole);
+    if (!left) continue;
+    for (int64_t r = 0; r < R; ++r) {
+      for (int64_t k = 0; k < L; ++k) rest[p][r][k] = k < left ? rows[r][whole + k] : S{};
+      rows[r] = rest[p][r];
+    }
+    add(whole, L);
+  }
+  vec<T> kept[kDirectRows * R];
+  Sums<T> sums{kept, true, false};
+  for (Part<R, S, T>* from = parts; from != end; sums.begin = false) {
+    constexpr int64_t kMost = kDirectBytes / (R * int64_t(sizeof(S)));
+    Part<R, S, T>* part = from;
+    int64_t K = 0;
+    do K += part++->K;
+    while (part != end && K + part->K <= kMost);
+    sums.end = part == end;
+    direct_tiles_of(from, part, n, sums, to, step);
+    from = part;
+  }
+}
+
+// to[j * step + l] += the sum of the products' weight rows l times their operands j, for n operands
+// and L rows of each matrix, whose last row is repeated where it has less, `count`.
+template <int P, class S, class T>
+LSTM_INLINE void add_products(const Product<S, T> (&products)[P], int64_t count, int64_t n, T* to,
+                              int64_t step) {
+  constexpr int kAlone = direct_height<T>(true), kHeight = direct_height<T>(false);
+  const int64_t last = min_of(count, lanes<T>) - 1;
+  if (n == 1)
+    for (int64_t first = 0; first <= last; first += kAlone)
+      add_rows<kAlone>(products, first, last, n, to + first, step);
+  else
+    for (int64_t first = 0; first <= last; first += kHeight)
+      add_rows<kHeight>(products, first, last, n, to + first, step);
 }
 
 // The rows of weights that pass at a time: their lines stay in L1 for all rows of the batch, and a

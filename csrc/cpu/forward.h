@@ -35,7 +35,7 @@ struct Forward {
   };
   struct Work {        // of one thread
     const T **x, **h;  // operand rows
-    T* x_wide;         // [row][x_stride]: input rows widened, for 16-bit types
+    T* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
     T* pre;            // pre-activations: [panel][row][gate][lane]
     T* projected;      // one panel of h_t: [row][vector][lane], where there is a projection
   };
@@ -59,7 +59,7 @@ struct Forward {
   Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const Sizes& s = a.size;
-    direct = !a.packed && s.T * s.N <= kDirectRows;
+    direct = !a.packed && cpu::direct(s);
     panels = ceil_div(s.H, L);
     h_stride = padded<T>(s.P), c_stride = padded<T>(s.H), x_stride = padded<T>(s.I);
     // Kept weights are only read.
@@ -94,7 +94,7 @@ struct Forward {
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
     w.x = arena.take<const T*>(most), w.h = arena.take<const T*>(most);
-    w.x_wide = is_same<S, T> ? nullptr : arena.take<T>(most * x_stride);
+    w.x_copy = is_same<S, T> && !direct ? nullptr : arena.take<T>(most * x_stride);
     w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
@@ -221,37 +221,40 @@ struct Forward {
     const T* input_row(int64_t t, int64_t rank, int64_t r) {
       const S* x = (const S*)a.x + (a.rows.offsets ? steps.row(t, rank) * a.x_row
                                                    : t * a.x_step + steps.sequence(rank) * a.x_row);
-      if constexpr (is_same<S, T>) {
-        return x;
-      } else {
-        copy_row(w.x_wide + r * f.x_stride, x, size.I);
-        return w.x_wide + r * f.x_stride;
-      }
+      if constexpr (is_same<S, T>)
+        if (!f.direct) return x;
+      T* copy = w.x_copy + r * f.x_stride;
+      copy_row(copy, x, size.I);
+      return copy;
+    }
+
+    void set_biases(const vec<T> (&bias)[kGates], int64_t rows, T* pre) {
+      for (int64_t r = 0; r < rows; ++r)
+        for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, bias[g]);
     }
 
     // pre = bias + x W_ih^T for the units of panel p
     void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
-      const T* bias = dir.weights.bias + p * kPanel;
-      vec<T> b[kGates];
-      for (int g = 0; g < kGates; ++g) b[g] = load(bias + g * L);
-      for (int64_t r = 0; r < rows; ++r)
-        for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, b[g]);
+      vec<T> bias[kGates];
+      for (int g = 0; g < kGates; ++g) bias[g] = load(dir.weights.bias + p * kPanel + g * L);
+      set_biases(bias, rows, pre);
       dir.weights.w_ih.accumulate(p, next, w.x, rows, pre);
     }
 
     // pre = bias + x W_ih^T + h W_hh^T for the units of panel p, on unpacked weights
-    void direct_gates(int64_t p, int64_t n, T* pre) {
-      const int64_t unit = p * L, count = size.H - unit;
+    void direct_gates(int64_t p, int64_t next, int64_t n, T* pre) {
+      const cpu::Weights& weights = a.weights[d];
+      vec<T> bias[kGates];
+      for (int g = 0; g < kGates; ++g) bias[g] = bias_of<S>(weights, size.H, g, p * L);
+      set_biases(bias, n, pre);
       for (int g = 0; g < kGates; ++g) {
-        const S* w_ih = (const S*)a.weights[d].w_ih + (g * size.H + unit) * size.I;
-        const S* w_hh = (const S*)a.weights[d].w_hh + (g * size.H + unit) * size.P;
-        vec<T> sums[kDirectRows * L];
-        __builtin_memset(sums, 0, size_t(n * L) * sizeof(vec<T>));
-        add_products(w_ih, count, w.x, n, size.I, sums);
-        add_products(w_hh, count, w.h, n, size.P, sums);
-        for (int64_t j = 0; j < n; ++j)
-          store(pre + j * kPanel + g * L,
-                bias_of<S>(a.weights[d], size.H, g, unit) + add_across<T>(sums + j * L));
+        const int64_t row = g * size.H + p * L;
+        const int64_t after = g + 1 < kGates ? row + size.H : (next < 0 ? p : next) * L;
+        auto product = [&](const void* w, int64_t K, const T** x) -> Product<S, T> {
+          return {(const S*)w + row * K, K, x, (const S*)w + after * K};
+        };
+        add_products({product(weights.w_ih, size.I, w.x), product(weights.w_hh, size.P, w.h)},
+                     size.H - p * L, n, pre + g * L, kPanel);
       }
     }
 
@@ -267,7 +270,7 @@ struct Forward {
       for (int64_t i = 0; i < order.count();) {
         const int64_t p = order.panel(i);
         if (f.direct) {
-          direct_gates(p, n, pre);
+          direct_gates(p, order.after(i), n, pre);
           cell(p, s, n, pre);
           ++i;
         } else if (n == 1 && i + 1 < order.count()) {
@@ -315,17 +318,14 @@ struct Forward {
       }
     }
 
-    // The columns of h_t in panel p, on unpacked weights
+    // Adds to the columns of h_t in panel p, on unpacked weights
     void direct_hidden(int64_t p, int64_t n) {
       const int nv = dir.weights.w_hr.width_of(p);
       for (int v = 0; v < nv; ++v) {
         const int64_t column = (p * dir.weights.w_hr.width + v) * L;
-        vec<T> sums[kDirectRows * L];
-        __builtin_memset(sums, 0, size_t(n * L) * sizeof(vec<T>));
-        add_products((const S*)a.weights[d].w_hr + column * size.H, size.P - column, w.h, n, size.H,
-                     sums);
-        for (int64_t j = 0; j < n; ++j)
-          store(w.projected + (j * nv + v) * L, add_across<T>(sums + j * L));
+        const S* rows = (const S*)a.weights[d].w_hr + column * size.H;
+        const Product<S, T> product{rows, size.H, w.h, rows + L * size.H};
+        add_products({product}, size.P - column, n, w.projected + v * L, nv * L);
       }
     }
 
@@ -337,12 +337,11 @@ struct Forward {
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
         const int nv = dir.weights.w_hr.width_of(p);
-        if (f.direct) {
+        __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
+        if (f.direct)
           direct_hidden(p, n);
-        } else {
-          __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
+        else
           dir.weights.w_hr.accumulate(p, -1, w.h, n, w.projected);
-        }
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);

@@ -40,6 +40,7 @@ enum class Kept : int { kOwn, kBFloat16, kHalf };
 // T * N up to which a forward pass on weights of the layer's own precision leaves them unpacked:
 // see direct.h.
 constexpr int64_t kDirectRows = 16;
+constexpr bool direct(const Sizes& s) { return s.T * s.N <= kDirectRows; }
 
 struct SequenceForward {
   Sizes size;

@@ -165,6 +165,31 @@ def test_bits_do_not_depend_on_batch_or_threads(kernels, isa, dtype, projection)
         assert all(np.array_equal(alone[name], back[name][:, rows]) for name in back)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(9, 21, 0), (1203, 21, 0), (1203, 601, 0), (70, 601, 35)])
+def test_unpacked_weights(kernels, isa, dtype, sizes):
+    """One step of 1 to 16 rows follows the equations, with bits that the other rows do not change.
+
+    Rows of weights so long that the products pass one after the other, and shorter ones.
+    """
+    I, H, P = sizes
+    layer = Layer(1, 16, I, H, P=P, dtype=dtype)
+    together = layer.forward(kernels, isa)
+    exact = layer.expected()
+    # Sums of I + H products instead of few: their errors grow with the square root.
+    depth = int((I + H) ** 0.5)
+    assert_close(together, {name: exact[name] for name in together}, dtype, depth)
+    again = layer.forward(kernels, isa, threads=2)
+    assert all(np.array_equal(again[name], together[name]) for name in together)
+    for rows in (slice(0, 1), slice(5, 7), slice(3, 6), slice(9, 13), slice(2, 10)):
+        part = of(layer, dtype)
+        part.N = rows.stop - rows.start
+        part.x, part.h0, part.c0 = layer.x[:, rows], layer.h0[:, rows], layer.c0[:, rows]
+        part.lengths, part.valid = layer.lengths[rows], layer.valid[:, rows]
+        alone = part.forward(kernels, isa)
+        assert all(np.array_equal(alone[name], together[name][:, rows]) for name in together)
+
+
 def test_bits_do_not_depend_on_what_is_saved(kernels, isa):
     layer = Layer(5, 7, 6, 20, D=2, threads=2)
     plain, saving = layer.forward(kernels, isa, save=False), layer.forward(kernels, isa)
