@@ -36,11 +36,18 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
     const int64_t length = min_of(L, K - k);
     for (int v = 0; v < nv; ++v) {
       const S* src = columns[v].rows + k;
+      const int64_t count = columns[v].count;
+      W* to = out + k * nv * L;
       vec<T> block[L];
-      for (int l = 0; l < L; ++l)
-        block[l] = l < columns[v].count ? load_n(src + l * K, length) : vec<T>{};
-      transpose<T>(block);
-      for (int64_t l = 0; l < length; ++l) store_column(out + (k + l) * nv * L, v, nv, block[l]);
+      if (__builtin_expect(length == L && count == L, 1)) {  // no test for each row and column
+        LSTM_UNROLL for (int l = 0; l < L; ++l) block[l] = load(src + l * K);
+        transpose<T>(block);
+        LSTM_UNROLL for (int l = 0; l < L; ++l) store_column(to + l * nv * L, v, nv, block[l]);
+      } else {
+        for (int l = 0; l < L; ++l) block[l] = l < count ? load_n(src + l * K, length) : vec<T>{};
+        transpose<T>(block);
+        for (int64_t l = 0; l < length; ++l) store_column(to + l * nv * L, v, nv, block[l]);
+      }
     }
   }
 }
