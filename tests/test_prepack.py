@@ -116,6 +116,15 @@ def test_any_length_and_batch(dtype, steps, batch, mode):
     assert_equal(lstm(x), plain(lstm)(x))
 
 
+@pytest.mark.parametrize("batch", [1, 16, 40, 60])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_long_rows_of_weights(steps, batch, mode):
+    """Unpacked weights take more rows there, prepacked or not."""
+    lstm = LSTM(300, 260).prepack()
+    x = torch.randn(steps, batch, 300)
+    assert_equal(lstm(x), plain(lstm)(x))
+
+
 @pytest.mark.parametrize("weight_dtype", NARROW)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("steps", [1, 4, 60])

@@ -1,6 +1,7 @@
-// Matrix products on the weights as they are, for calls too short to pay for packing: T * N up to
-// kDirectRows. Up to there packing was measured to cost more than it gains at every H; in a single
-// step, which reads the weights once in any case, that holds for 24 rows, from H = 512 on for 48.
+// Matrix products on the weights as they are, for calls too short to pay for packing: few rows, of
+// few steps. With K numbers in the rows of both matrices together, packing was measured to lose in
+// a single step up to 48 rows for K = 512 and more, 16 for 256, 8 for 128 and 4 for 32; and with 16
+// rows in several steps, each of which reads the weights anew, up to K / 64 steps, at most 8 to 12.
 //
 // A row of weights and an operand are multiplied lane by lane along k into a vector of partial
 // sums, in one pass over x W_ih^T and h W_hh^T, and the vectors of several rows are then added
@@ -20,6 +21,7 @@
 namespace lstm_kernels::LSTM_ISA {
 
 using cpu::kDirectRows;
+using cpu::kDirectStepRows;
 
 // Operands and weight rows of a tile; one operand alone needs more chains of additions, and SSE2 a
 // register for each product.
@@ -195,7 +197,7 @@ LSTM_NOINLINE void add_rows(const Product<S, T> (&products)[P], int64_t first, i
     }
     add(whole, L);
   }
-  vec<T> kept[kDirectRows * R];
+  vec<T> kept[kDirectStepRows * R];
   Sums<T> sums{kept, true, false};
   for (Part<R, S, T>* from = parts; from != end; sums.begin = false) {
     constexpr int64_t kMost = kDirectBytes / (R * int64_t(sizeof(S)));

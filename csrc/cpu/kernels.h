@@ -37,10 +37,14 @@ struct Weights {
 // narrower type, which a float32 layer alone can ask for. Biases are never rounded.
 enum class Kept : int { kOwn, kBFloat16, kHalf };
 
-// T * N up to which a forward pass on weights of the layer's own precision leaves them unpacked:
-// see direct.h.
-constexpr int64_t kDirectRows = 16;
-constexpr bool direct(const Sizes& s) { return s.T * s.N <= kDirectRows; }
+// Whether a forward pass leaves weights of the layer's own precision unpacked, because packing them
+// would take longer than it saves: see direct.h.
+constexpr int64_t kDirectRows = 16, kDirectStepRows = 48;  // at most so many rows, and in one step
+constexpr bool direct(const Sizes& s) {
+  const int64_t rows = s.T * s.N, K = s.I + s.P;
+  if (s.T == 1) return rows <= (K < 512 ? kDirectRows : kDirectStepRows) && 8 * rows <= K;
+  return rows <= kDirectRows && s.T <= 8 && 64 * s.T <= K;
+}
 
 struct SequenceForward {
   Sizes size;
