@@ -7,12 +7,11 @@
 // One call computes one layer in all its directions. Direction 1 runs from the last step to the
 // first; everything it returns is aligned to the time of its input.
 //
-// input        (T, N, I) with any strides but a contiguous last dimension, or packed: (R, I), R
-//              the sum of batch_sizes, rows of one step side by side
-// h0, c0       (D, N, P), (D, N, H), contiguous; absent means zeros
+// input        (T, N, I), or packed: (R, I), R the sum of batch_sizes, rows of one step side by side
+// h0, c0       (D, N, P), (D, N, H); absent means zeros
 // weights      per direction, as torch.nn.LSTM lists them: w_ih (4*H, I), w_hh (4*H, P), then
 //              b_ih (4*H), b_hh (4*H) where has_biases, then w_hr (P, H) where the layer projects;
-//              contiguous, gates stacked in the order i, f, g, o
+//              gates stacked in the order i, f, g, o
 // batch_sizes  (T) int64 on the CPU, non-increasing: the input is packed
 // lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
 //              whatever is returned for later steps is zero, and no state moves there
@@ -24,6 +23,8 @@
 // gates        (T, N, D, 4, H) or (R, D, 4, H): activated i, f, g, o; empty unless save_gates
 //
 // Results are contiguous, new tensors of the input's dtype. Nothing is ever written to an argument.
+// Input, states and weights may have any strides; an input whose last dimension is contiguous is
+// read where it is, and so are states and weights that are contiguous as a whole.
 //
 // _pack_weights packs a layer's weights once for many calls of _packed_forward, which is CPU only.
 // packed: (bytes) uint8, good for this process alone. weight_dtype: bfloat16 or float16 rounds the

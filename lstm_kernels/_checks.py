@@ -1,9 +1,10 @@
-"""What a caller can get wrong, said before any work starts, in torch.nn.LSTM's types and words."""
+"""What a caller can get wrong, said in torch.nn.LSTM's types and words."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,11 +15,20 @@ from . import _load
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
+def explain(refusal: Exception, check: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Raise what is wrong with the arguments of an op that refused them, or its refusal."""
+    try:
+        check(*arguments)
+    except Exception as problem:
+        raise problem from None
+    raise refusal
+
+
 def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor | None]:
     """The two states, or two times None."""
     if hx is None:
         return None, None
-    if isinstance(hx, Tensor):
+    if not isinstance(hx, tuple) and isinstance(hx, Tensor):
         raise TypeError(f"{name}: hx must be a tuple (h_0, c_0) of two tensors, not a Tensor")
     if len(hx) > 2 or (len(hx) < 2 and name == "lstm_cell"):
         raise RuntimeError(f"{name} expects two hidden states")
@@ -38,15 +48,14 @@ def autocast_dtype(input: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def weights_per_direction(weights: Sequence[Tensor], num_layers: int, directions: int) -> int:
-    """How many weights each direction of each layer has: 2, 3, 4 or 5."""
+def weights_count(weights: Sequence[Tensor], num_layers: int, directions: int) -> None:
+    """Whether each direction of each layer has 2, 3, 4 or 5 weights."""
     count, rest = divmod(len(weights), num_layers * directions) if num_layers > 0 else (0, 0)
     if rest or not 2 <= count <= 5:
         raise ValueError(
             f"expected 2, 3, 4 or 5 weights for each of {directions} directions of {num_layers} "
             f"layers, got {len(weights)} weights in all"
         )
-    return count
 
 
 def input_is_usable(x: Tensor, weight: Tensor, dims: int, autocast: torch.dtype | None) -> None:
@@ -139,17 +148,66 @@ def weights_fit(
                 same_dtype(x, weight, "parameter", autocast)
 
 
-def state_dims(h0: Tensor, c0: Tensor, batched: bool) -> None:
-    if batched and (h0.dim() != 3 or c0.dim() != 3):
+def ragged_kinds(
+    packed: PackedSequence | None, lengths: Tensor | None, reset: Tensor | None
+) -> None:
+    if packed is not None and (lengths is not None or reset is not None):
+        raise ValueError("lengths and reset describe padded input, not a PackedSequence")
+    for value, name in ((lengths, "lengths"), (reset, "reset")):
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+
+
+def state_dims(h0: Tensor | None, c0: Tensor | None, dims: int) -> None:
+    if h0 is None or c0 is None:
+        return
+    if dims == 3 and (h0.dim() != 3 or c0.dim() != 3):
         raise RuntimeError(
             "For batched 3-D input, hx and cx should also be 3-D but got "
             f"({h0.dim()}-D, {c0.dim()}-D) tensors"
         )
-    if not batched and (h0.dim() != 2 or c0.dim() != 2):
+    if dims == 2 and (h0.dim() != 2 or c0.dim() != 2):
         raise RuntimeError(
             "For unbatched 2-D input, hx and cx should also be 2-D but got "
             f"({h0.dim()}-D, {c0.dim()}-D) tensors"
         )
+
+
+def sequence_fits(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    num_layers: int,
+    directions: int,
+    packed: PackedSequence | None,
+    autocast: torch.dtype | None,
+) -> None:
+    """Everything about input, (T, N, I) or packed, states and weights."""
+    weights_count(weights, num_layers, directions)
+    state_dims(h0, c0, 3)
+    count = len(weights) // (num_layers * directions)
+    input_is_usable(x, weights[0], 3 if packed is None else 2, autocast)
+    weights_fit(x, weights, count, directions, autocast)
+    batch = x.shape[1] if packed is None else packed_batch(packed)
+    if x.shape[0] == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    states_fit(h0, c0, x, batch, weights, num_layers * directions, autocast)
+
+
+def states_fit(
+    h0: Tensor | None,
+    c0: Tensor | None,
+    x: Tensor,
+    batch: int,
+    weights: Sequence[Tensor],
+    rows: int,
+    autocast: torch.dtype | None = None,
+) -> None:
+    """The states of all layers and directions, so many rows."""
+    if h0 is not None and c0 is not None:
+        state_fits(h0, (rows, batch, weights[1].shape[1]), 0, x, autocast)
+        state_fits(c0, (rows, batch, weights[0].shape[0] // 4), 1, x, autocast)
 
 
 def state_fits(
@@ -201,8 +259,17 @@ def packed_batch(packed: PackedSequence) -> int:
     return batch
 
 
-def lengths_fit(lengths: Tensor, x: Tensor) -> Tensor:
-    """Check the lengths of padded sequences x (T, N, I), and return them as the ops want them."""
+def ragged_fits(x: Tensor, lengths: Tensor | None, reset: Tensor | None, directions: int) -> None:
+    """Lengths (N,) and reset (T, N) against x (T, N, I)."""
+    if lengths is not None:
+        lengths_fit(lengths, x)
+    if reset is not None:
+        if directions == 2:
+            raise ValueError("reset has no meaning for a bidirectional LSTM")
+        reset_fits(reset, x)
+
+
+def lengths_fit(lengths: Tensor, x: Tensor) -> None:
     steps, batch = x.shape[:2]
     if lengths.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"lengths must be an int64 or int32 tensor, got {lengths.dtype}")
@@ -220,16 +287,9 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> Tensor:
         inside = (lengths >= 0) & (lengths <= steps)
         # No wait for the device; and no number in the words, which would tie a graph to it.
         torch._assert_async(inside.all(), message)
-    return lengths.to(torch.int64)
-
-
-def is_tensor(value: object, name: str) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
 
 
 def reset_fits(reset: Tensor, x: Tensor) -> None:
-    """Check reset, already (T, N), against x (T, N, I)."""
     if reset.dtype is not torch.bool:
         raise TypeError(f"reset must be a bool tensor, got {reset.dtype}")
     if reset.shape != x.shape[:2]:
@@ -240,6 +300,14 @@ def reset_fits(reset: Tensor, x: Tensor) -> None:
     same_device(x, reset, "reset")
 
 
+def cell_state_dims(h0: Tensor | None, c0: Tensor | None) -> None:
+    for k, state in enumerate((h0, c0)):
+        if state is not None and state.dim() not in (1, 2):
+            raise ValueError(
+                f"LSTMCell: Expected hx[{k}] to be 1D or 2D, got {state.dim()}D instead"
+            )
+
+
 def cell_fits(
     input: Tensor,
     h0: Tensor | None,
@@ -248,9 +316,12 @@ def cell_fits(
     w_hh: Tensor,
     b_ih: Tensor | None,
     b_hh: Tensor | None,
+    dims: int,
     autocast: torch.dtype | None,
 ) -> None:
-    """Everything about the arguments of one batched step."""
+    """Everything about the arguments of one step, batched after the caller gave so many `dims`."""
+    if dims == 2:
+        cell_state_dims(h0, c0)
     if input.layout is not torch.strided:
         raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
     gates, input_size = w_ih.shape

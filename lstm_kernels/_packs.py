@@ -55,7 +55,8 @@ class Packs:
             )
         self.weight_dtype = None if weight_dtype is dtype else weight_dtype
         directions = 2 if bidirectional else 1
-        count = _checks.weights_per_direction(weights, num_layers, directions)
+        _checks.weights_count(weights, num_layers, directions)
+        count = len(weights) // (num_layers * directions)
         layers = range(0, len(weights), directions * count)
         self._packed = [
             ops.pack_weights(

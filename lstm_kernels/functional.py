@@ -1,4 +1,9 @@
-"""LSTM and LSTMCell as functions: arguments are checked here, once, before any work starts."""
+"""LSTM and LSTMCell as functions: they check arguments once, choose the gradients, call the ops.
+
+With gradients, in graphs and wherever else the ops would not see the very arguments, these are
+looked at before any work starts. In a plain call the ops refuse what does not fit, and only then
+the same checks look, to say what was wrong in torch.nn.LSTM's words.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch._C import (
+    _are_functorch_transforms_active,
+    _is_any_autocast_enabled,
+    _len_torch_dispatch_stack,
+)
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _autograd, _checks, _exported, ops
@@ -61,26 +73,23 @@ def lstm(
         NotImplementedError: a dtype or device that has no kernel.
     """
     directions = 2 if bidirectional else 1
-    packed = input if isinstance(input, PackedSequence) else None
-    batch_sizes = sorted_indices = unsorted_indices = None
-    if isinstance(input, PackedSequence):
+    look = lengths is not None or reset is not None or not _ops_look(input)
+    packed = batch_sizes = sorted_indices = unsorted_indices = None
+    x: Tensor = input  # type: ignore[assignment]
+    if look and isinstance(input, PackedSequence):
+        packed = input
         x, batch_sizes, sorted_indices, unsorted_indices = input
-    else:
-        x = input
-        if x.dim() not in (2, 3):
-            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead")
-    count = _checks.weights_per_direction(weights, num_layers, directions)
-    if packed is not None and (lengths is not None or reset is not None):
-        raise ValueError("lengths and reset describe padded input, not a PackedSequence")
-    if lengths is not None:
-        _checks.is_tensor(lengths, "lengths")
-    if reset is not None:
-        _checks.is_tensor(reset, "reset")
-    batched = packed is not None or x.dim() == 3
-    h0, c0 = _checks.pair(hx, "lstm")
-    if h0 is not None and c0 is not None:
-        _checks.state_dims(h0, c0, batched)
-    if not batched:
+    dims = 3 if packed is not None else x.dim()
+    if dims != 3 and dims != 2:
+        raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {dims}D instead")
+    if num_layers != 1:
+        _checks.weights_count(weights, num_layers, directions)
+    count = len(weights) // (num_layers * directions)
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+    if look:
+        _checks.ragged_kinds(packed, lengths, reset)
+    if dims == 2:
+        _checks.state_dims(h0, c0, dims)
         x = x.unsqueeze(1)
         h0, c0, lengths, reset = (
             None if value is None else value.unsqueeze(axis)
@@ -90,39 +99,29 @@ def lstm(
         x = x.transpose(0, 1)
         reset = reset.mT if reset is not None and reset.dim() == 2 else reset
 
-    autocast = _checks.autocast_dtype(x)
-    _checks.input_is_usable(x, weights[0], 3 if packed is None else 2, autocast)
-    _checks.weights_fit(x, weights, count, directions, autocast)
-    batch = x.shape[1] if packed is None else _checks.packed_batch(packed)
-    if x.shape[0] == 0:
-        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    if h0 is not None and c0 is not None:
-        layers = num_layers * directions
-        _checks.state_fits(h0, (layers, batch, weights[1].shape[1]), 0, x, autocast)
-        _checks.state_fits(c0, (layers, batch, weights[0].shape[0] // 4), 1, x, autocast)
-        if sorted_indices is not None:
-            h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
+    autocast = None
+    if look:
+        autocast = _checks.autocast_dtype(x)
+        _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
+        _checks.ragged_fits(x, lengths, reset, directions)
+    elif num_layers > 1:  # no op sees the states of all layers
+        _checks.states_fit(h0, c0, x, x.shape[1], weights, num_layers * directions)
+    if h0 is not None and c0 is not None and sorted_indices is not None:
+        h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:
-        lengths = _checks.lengths_fit(lengths, x)
-    if reset is not None:
-        if bidirectional:
-            raise ValueError("reset has no meaning for a bidirectional LSTM")
-        _checks.reset_fits(reset, x)
+        lengths = lengths.to(torch.int64)
     if _packs is not None and not _packs.serve(weights, autocast):
         _packs = None
     if autocast is not None:
         x, h0, c0, *weights = _autocast((x, h0, c0, *weights), autocast)
 
     return_states = return_states or return_gates
-    keep_graph = _autograd.wanted(x, h0, c0, *weights)
-    has_biases = count >= 4
-    finals_h, finals_c = [], []
-    hidden, cells, all_gates = [], [], []
+    keep_graph = look and _autograd.wanted(x, h0, c0, *weights)
+    given, results = x, []
     for layer in range(num_layers):
         if layer > 0 and training and dropout > 0:
             x = F.dropout(x, dropout, True)
-        h, c = h0, c0
-        layer_weights = weights
+        h, c, layer_weights = h0, c0, weights
         if num_layers > 1:
             layer_weights = weights[layer * directions * count : (layer + 1) * directions * count]
             if h0 is not None and c0 is not None:
@@ -133,7 +132,7 @@ def lstm(
             h,
             c,
             layer_weights,
-            has_biases,
+            count >= 4,
             bidirectional,
             batch_sizes,
             lengths,
@@ -141,51 +140,90 @@ def lstm(
             return_states,
             return_gates,
         )
-        if keep_graph and torch.compiler.is_exporting():
-            x, h_n, c_n, cell, gates = _exported.sequence(*arguments)
-        elif keep_graph and recompute and not return_states:
-            x, h_n, c_n = _autograd.recomputed_sequence(
-                x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
-            )
-        elif keep_graph:
-            x, h_n, c_n, cell, gates = _autograd.sequence(
-                x, h, c, batch_sizes, lengths, reset, has_biases, bidirectional, *layer_weights
-            )
-        elif _packs is None:
-            x, h_n, c_n, cell, gates = ops.sequence_forward(*arguments)
-        else:
-            x, h_n, c_n, cell, gates = _packs.forward(layer, *arguments)
-        finals_h.append(h_n)
-        finals_c.append(c_n)
-        if return_states:
-            hidden.append(x)
-            cells.append(cell)
-            all_gates.append(gates)
+        try:
+            if keep_graph:
+                result = _differentiable(*arguments, recompute)
+            elif _packs is None:
+                result = ops.sequence_forward(*arguments)
+            else:
+                result = _packs.forward(layer, *arguments)
+        except Exception as refusal:
+            if look:
+                raise
+            fits = (given, h0, c0, weights, num_layers, directions, packed, autocast)
+            _checks.explain(refusal, _checks.sequence_fits, *fits)
+        results.append(result)
+        x = result[0]
 
-    h_n = finals_h[0] if num_layers == 1 else torch.cat(finals_h)
-    c_n = finals_c[0] if num_layers == 1 else torch.cat(finals_c)
+    _, h_n, c_n, _, _ = results[0]
+    if num_layers > 1:
+        h_n, c_n = (torch.cat([result[k] for result in results]) for k in (1, 2))
     if unsorted_indices is not None:
         h_n, c_n = h_n.index_select(1, unsorted_indices), c_n.index_select(1, unsorted_indices)
-    if not batched:
+    if dims == 2:
         h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
-
-    def as_given(rows: Tensor) -> Any:
-        """Rows of the ops in the layout of the input."""
-        if packed is not None:
-            return PackedSequence(rows, batch_sizes, sorted_indices, unsorted_indices)
-        if not batched:
-            return rows.squeeze(1)
-        return rows.transpose(0, 1) if batch_first else rows
-
     if not return_states:
-        return as_given(x), (h_n, c_n)
-    hidden[-1] = x.clone()  # the output is the caller's to write to
+        return _as_given(x, packed, dims, batch_first), (h_n, c_n)
+    results[-1] = (x.clone(), *results[-1][1:])  # the output is the caller's to write to
+    hidden, _, _, cells, gates = zip(*results, strict=True)
     states = LSTMStates(
-        tuple(map(as_given, hidden)),
-        tuple(map(as_given, cells)),
-        tuple(map(as_given, all_gates)) if return_gates else None,
+        tuple(_as_given(rows, packed, dims, batch_first) for rows in hidden),
+        tuple(_as_given(rows, packed, dims, batch_first) for rows in cells),
+        tuple(_as_given(rows, packed, dims, batch_first) for rows in gates)
+        if return_gates
+        else None,
     )
-    return as_given(x), (h_n, c_n), states
+    return _as_given(x, packed, dims, batch_first), (h_n, c_n), states
+
+
+def _ops_look(input: object) -> bool:
+    """Whether the ops get a call's very tensors, and so refuse what does not fit.
+
+    Looking at them in Python beforehand would take as long as a small step. Where something is
+    between, it may convert them or compute with their shapes alone.
+    """
+    return (
+        type(input) is Tensor
+        and not is_dynamo_compiling()
+        and not is_grad_enabled()
+        and (input.is_cpu or input.is_cuda)
+        and not _is_any_autocast_enabled()
+        and not _len_torch_dispatch_stack()
+        and not _are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_first: bool) -> Any:
+    """Rows of the ops in the layout of the input."""
+    if packed is not None:
+        return PackedSequence(rows, *packed[1:])
+    if dims == 2:
+        return rows.squeeze(1)
+    return rows.transpose(0, 1) if batch_first else rows
+
+
+def _differentiable(
+    x: Tensor,
+    h: Tensor | None,
+    c: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+    recompute: bool,
+) -> Any:
+    """`ops.sequence_forward` where a derivative may be asked for."""
+    kind, ragged = (has_biases, bidirectional), (batch_sizes, lengths, reset)
+    if torch.compiler.is_exporting():
+        return _exported.sequence(x, h, c, weights, *kind, *ragged, save_cell, save_gates)
+    if recompute and not save_cell:
+        return *_autograd.recomputed_sequence(x, h, c, *ragged, *kind, *weights), None, None
+    return _autograd.sequence(x, h, c, *ragged, *kind, *weights)
 
 
 def lstm_cell(
@@ -215,22 +253,20 @@ def lstm_cell(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
-    if input.dim() not in (1, 2):
-        raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
-    h0, c0 = _checks.pair(hx, "lstm_cell")
-    if h0 is not None and c0 is not None:
-        for k, state in enumerate((h0, c0)):
-            if state.dim() not in (1, 2):
-                raise ValueError(
-                    f"LSTMCell: Expected hx[{k}] to be 1D or 2D, got {state.dim()}D instead"
-                )
-    batched = input.dim() == 2
-    if not batched:
+    dims = input.dim()
+    if dims != 2 and dims != 1:
+        raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
+    look = not _ops_look(input)
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
+    if dims == 1:
+        _checks.cell_state_dims(h0, c0)
         input = input.unsqueeze(0)
         if h0 is not None and c0 is not None:
             h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
-    autocast = _checks.autocast_dtype(input)
-    _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, autocast)
+    autocast = None
+    if look:
+        autocast = _checks.autocast_dtype(input)
+        _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
     if autocast is not None:
         if input.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
             autocast = input.dtype if c0 is None else c0.dtype
@@ -239,14 +275,20 @@ def lstm_cell(
         )
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
-    keep_graph = _autograd.wanted(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    keep_graph = look and _autograd.wanted(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     if keep_graph and torch.compiler.is_exporting():
         h, c, gates = _exported.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
     elif keep_graph:
         h, c, gates = _autograd.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     else:
-        h, c, gates = ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
-    if not batched:
+        try:
+            h, c, gates = ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+        except Exception as refusal:
+            if look:
+                raise
+            fits = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
+            _checks.explain(refusal, _checks.cell_fits, *fits)
+    if dims == 1:
         h, c = h.squeeze(0), c.squeeze(0)
         gates = gates.squeeze(0) if return_gates else gates
     return (h, c, gates) if return_gates else (h, c)

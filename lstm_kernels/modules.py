@@ -14,7 +14,7 @@ from ._packs import Packs
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_CELL_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
 
 class LSTM(nn.RNNBase):
@@ -295,15 +295,11 @@ class LSTMCell(nn.RNNCellBase):
 
 
 def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
-    """Weights as they are now; each is read once, for reading may compute it.
-
-    Those that are plain Parameters come from where getattr would find them last.
-    """
+    """Weights as they are now; each is read once, for reading may compute it."""
     plain = module._parameters
-    return [
-        weight if (weight := plain.get(name)) is not None else getattr(module, name)
-        for name in names
-    ]
+    if [*plain] == names:
+        return [*plain.values()]
+    return [getattr(module, name) for name in names]
 
 
 def replace_lstm(model: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ _cell_backward = torch.ops.lstm_kernels._cell_backward.default
 
 
 def _rows(tensor: Tensor) -> Tensor:
-    """The ops read any strides but a contiguous last dimension."""
+    """A tensor with a contiguous last dimension."""
     return tensor if tensor.stride(-1) == 1 else tensor.clone(memory_format=torch.contiguous_format)
 
 
@@ -58,18 +58,18 @@ def sequence_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates (see csrc/schema.cpp)."""
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _sequence_forward(
-        _rows(input),
-        _dense(h0),
-        _dense(c0),
-        [w.contiguous() for w in weights],
+        input,
+        h0,
+        c0,
+        weights,
         has_biases,
         bidirectional,
         batch_sizes,
         lengths,
-        _dense(reset),
+        None if reset is None else reset.contiguous(),
         save_cell,
         save_gates,
-        _allow_tf32(input),
+        input.is_cuda and _allow_tf32(input),
     )
     return result
 
@@ -82,9 +82,7 @@ def pack_weights(
 ) -> Tensor:
     """One layer's weights, packed for packed_forward."""
     with torch.no_grad():
-        packed: Tensor = _pack_weights(
-            [w.contiguous() for w in weights], has_biases, bidirectional, weight_dtype
-        )
+        packed: Tensor = _pack_weights(weights, has_biases, bidirectional, weight_dtype)
     return packed
 
 
@@ -104,10 +102,10 @@ def packed_forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """sequence_forward on packed weights; last, those to use from now on, or an empty tensor."""
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _packed_forward(
-        _rows(input),
-        _dense(h0),
-        _dense(c0),
-        [w.contiguous() for w in weights],
+        input,
+        h0,
+        c0,
+        weights,
         has_biases,
         bidirectional,
         batch_sizes,
@@ -205,14 +203,7 @@ def cell_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step: h, c and gates."""
     result: tuple[Tensor, Tensor, Tensor] = _cell_forward(
-        input.contiguous(),
-        h0.contiguous(),
-        c0.contiguous(),
-        w_ih.contiguous(),
-        w_hh.contiguous(),
-        _dense(b_ih),
-        _dense(b_hh),
-        save_gates,
+        input, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates
     )
     return result
 
@@ -237,6 +228,12 @@ def cell_backward(
     return result
 
 
+def _one_device(tensor: Tensor, *others: Tensor | None) -> None:
+    """Refuse tensors some of which only are on the meta device, as the ops of the others would."""
+    if any(other is not None and other.device != tensor.device for other in others):
+        raise RuntimeError("expected all tensors on one device")
+
+
 def _sequence_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -251,6 +248,7 @@ def _sequence_forward_shapes(
     save_gates: bool,
     allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    _one_device(input, h0, c0, lengths, reset, *weights)
     rows = input.shape[:-1]  # (T, N), or (R) packed
     if batch_sizes is None:
         batch: int | torch.SymInt = rows[1]
@@ -374,8 +372,9 @@ def _cell_forward_shapes(
     b_hh: Tensor | None,
     save_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _one_device(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     gates = (c0.shape[0], 4, c0.shape[1]) if save_gates else (0,)
-    return torch.empty_like(h0), torch.empty_like(c0), c0.new_empty(gates)
+    return h0.new_empty(h0.shape), c0.new_empty(c0.shape), c0.new_empty(gates)
 
 
 def _cell_backward_shapes(

@@ -153,11 +153,32 @@ def test_any_strides_give_what_a_copy_gives(view):
     actual = tensors(lstm(view(leaf), (h, c)))
     expected = tensors(lstm(copied, (h.contiguous(), c.contiguous())))
     assert_same(actual, expected, rtol=0, atol=0)
+    with torch.no_grad():
+        assert_same(tensors(lstm(given, (h, c))), expected, rtol=0, atol=0)
     torch.stack([value.sin().sum() for value in actual]).sum().backward()
     torch.stack([value.sin().sum() for value in expected]).sum().backward()
     reference = torch.zeros_like(x).requires_grad_()
     view(reference).backward(copied.grad)
     torch.testing.assert_close(leaf.grad, reference.grad)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_weights_of_any_strides(grad):
+    """What functional_call puts in place of Parameters need not be contiguous."""
+    for module, x in (
+        (LSTM(3, 4, 2, proj_size=2), torch.zeros(5, 2, 3)),
+        (LSTMCell(3, 4), torch.zeros(2, 3)),
+    ):
+        x = torch.randn_like(x)
+        strided = {
+            name: torch.stack([value, value], -1)[..., 0].detach()
+            for name, value in module.named_parameters()
+        }
+        assert not any(value.is_contiguous() for value in strided.values())
+        with torch.set_grad_enabled(grad):
+            expected = tensors(module(x))
+            actual = tensors(torch.func.functional_call(module, strided, (x,)))
+            assert_same(actual, expected, rtol=0, atol=0)
 
 
 def test_an_empty_batch_gives_empty_results_and_zero_gradients():

@@ -1,4 +1,4 @@
-"""Bad input raises before any work starts, with torch.nn.LSTM's exception types and words.
+"""Bad input raises torch.nn.LSTM's exception types and words, with gradients before any work starts.
 
 Where nn.LSTM has words of its own (raised by its Python code or its argument checks), the very
 message must come out of both; where its words are those of some inner matrix product, or where
@@ -218,15 +218,18 @@ CELL_SAME_TYPE = {
 }
 
 
-@pytest.fixture
-def no_work(monkeypatch):
-    """Fail as soon as an op is called."""
+@pytest.fixture(params=[True, False], ids=["grad", "no grad"])
+def no_work(monkeypatch, request):
+    """Fail as soon as an op is called with bad input; without gradients one may be, and refuse."""
 
     def called(*_):
-        raise AssertionError("an op was called with bad input")
+        pytest.fail("an op was called with bad input")
 
-    for op in ("_sequence_forward", "_cell_forward"):
-        monkeypatch.setattr(lstm_kernels.ops, op, called)
+    if request.param:
+        for op in ("_sequence_forward", "_cell_forward"):
+            monkeypatch.setattr(lstm_kernels.ops, op, called)
+    with torch.set_grad_enabled(request.param):
+        yield
 
 
 def raised_by(call):
@@ -347,6 +350,22 @@ def test_integers_cannot_be_differentiated(no_work):
         X.long().requires_grad_()
     with pytest.raises(ValueError, match="does not match weight dtype"):
         LSTM(I, H)(X.to(torch.int8))
+
+
+def test_states_of_another_number_of_layers(no_work):
+    for rows in (1, 3):
+        for lstm in (LSTM(I, H, 2), LSTM(I, H, 2).prepack()):
+            with pytest.raises(RuntimeError, match=rf"size \(2, 2, 4\), got \[{rows}, 2, 4\]"):
+                lstm(X, pair(rows, N, H))
+
+
+def test_what_an_op_says_is_not_shown_where_nn_lstms_words_are():
+    with torch.no_grad():
+        wrong = raised_by(lambda: LSTM(I, H)(X, pair(1, N + 1, H)))
+        wrong_cell = raised_by(lambda: LSTMCell(I, H)(X[0], pair(N + 1, H)))
+    for error in (wrong, wrong_cell):
+        assert error.__cause__ is None
+        assert error.__suppress_context__
 
 
 def test_out_of_memory_is_torchs_error():

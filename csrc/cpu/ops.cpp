@@ -48,6 +48,31 @@ const int64_t* integers(const Tensor& t, const char* name, int64_t n) {
   return static_cast<const int64_t*>(t.const_data_ptr());
 }
 
+// Checks arguments and reads them; keeps copies of those that are not contiguous.
+class Reader {
+ public:
+  explicit Reader(const Kind& kind) : kind_(kind) {}
+  const void* operator()(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes) {
+    if (t.is_contiguous()) return checked_data(t, name, sizes, kind_);
+    copies_.push_back(torch::stable::contiguous(t));
+    return checked_data(copies_.back(), name, sizes, kind_);
+  }
+  const void* operator()(const OptionalTensor& t, const char* name,
+                         std::initializer_list<int64_t> sizes) {
+    return t ? (*this)(*t, name, sizes) : nullptr;
+  }
+
+ private:
+  const Kind kind_;
+  std::vector<Tensor> copies_;
+};
+
+// `t`, or a copy of it, with a contiguous last dimension.
+Tensor with_dense_rows(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
+}
+
 // Rows, with the arrays it points to.
 class RowLists {
  public:
@@ -117,19 +142,19 @@ class RowLists {
 };
 
 void read_weights(const std::vector<Tensor>& weights, bool has_biases, const Sizes& size,
-                  bool projects, const Kind& kind, Weights (&out)[2]) {
+                  bool projects, Reader& read, Weights (&out)[2]) {
   const int64_t gates = kGates * size.H;
   auto next = weights.begin();
   for (int d = 0; d < size.D; ++d) {
     Weights& w = out[d];
     w = {};
-    w.w_ih = checked_data(*next++, "w_ih", {gates, size.I}, kind);
-    w.w_hh = checked_data(*next++, "w_hh", {gates, size.P}, kind);
+    w.w_ih = read(*next++, "w_ih", {gates, size.I});
+    w.w_hh = read(*next++, "w_hh", {gates, size.P});
     if (has_biases) {
-      w.b_ih = checked_data(*next++, "b_ih", {gates}, kind);
-      w.b_hh = checked_data(*next++, "b_hh", {gates}, kind);
+      w.b_ih = read(*next++, "b_ih", {gates});
+      w.b_hh = read(*next++, "b_hh", {gates});
     }
-    if (projects) w.w_hr = checked_data(*next++, "w_hr", {size.P, size.H}, kind);
+    if (projects) w.w_hr = read(*next++, "w_hr", {size.P, size.H});
   }
 }
 
@@ -212,7 +237,8 @@ Tensor pack_weights(const std::vector<Tensor>& weights, bool has_biases, bool bi
   const LayerShape shape(weights, has_biases, bidirectional);
   const Kind kind(weights[0]);
   LayerWeights layer{shape.size, dtype_of(kind), thread_count(), {}, Kept::kOwn};
-  read_weights(weights, has_biases, shape.size, shape.projects, kind, layer.weights);
+  Reader read(kind);
+  read_weights(weights, has_biases, shape.size, shape.projects, read, layer.weights);
   if (weight_dtype == ScalarType::BFloat16) {
     if (layer.dtype != DType::kBFloat16) layer.kept_as = Kept::kBFloat16;
   } else if (weight_dtype == ScalarType::Half) {
@@ -242,9 +268,10 @@ Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalT
     check(size.T > 0, "batch_sizes: expected at least one step");
     size.N = *integers(*batch_sizes, "batch_sizes", size.T);
   }
+  check(size.T > 0, "input: expected at least one step");
   const int64_t last = input.dim() - 1, D = size.D;
   check(input.size(last) == size.I, "input: its last size is not that of w_ih");
-  check(size.I == 1 || input.stride(last) == 1, "input: expected a contiguous last dimension");
+  const Tensor x = with_dense_rows(input);
 
   SequenceForward a{};
   a.dtype = dtype_of(kind);
@@ -252,12 +279,13 @@ Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalT
   const RowLists lists(batch_sizes, lengths, reset, size.T, size.N, input.size(0), size.D);
   a.size = size;
   a.rows = lists.rows();
-  a.x = input.const_data_ptr();
-  a.x_step = ragged ? 0 : input.stride(0);
-  a.x_row = input.stride(last - 1);
-  a.h0 = checked_data(h0, "h0", {D, size.N, size.P}, kind);
-  a.c0 = checked_data(c0, "c0", {D, size.N, size.H}, kind);
-  read_weights(weights, has_biases, size, shape.projects, kind, a.weights);
+  a.x = x.const_data_ptr();
+  a.x_step = ragged ? 0 : x.stride(0);
+  a.x_row = x.stride(last - 1);
+  Reader read(kind);
+  a.h0 = read(h0, "h0", {D, size.N, size.P});
+  a.c0 = read(c0, "c0", {D, size.N, size.H});
+  read_weights(weights, has_biases, size, shape.projects, read, a.weights);
 
   const int64_t R = input.size(0);
   Tensor output =
@@ -352,8 +380,9 @@ Backwarded sequence_backward(const OptionalTensor& grad_output, const OptionalTe
   a.grad_c_n = checked_data(grad_c_n, "grad_c_n", {D, N, H}, kind);
   a.grad_cell = per_row(grad_cell, "grad_cell", H);
   a.grad_gates = per_gate(grad_gates, "grad_gates");
-  a.c0 = checked_data(c0, "c0", {D, N, H}, kind);
-  read_weights(weights, has_biases, size, shape.projects, kind, a.weights);
+  Reader read(kind);
+  a.c0 = read(c0, "c0", {D, N, H});
+  read_weights(weights, has_biases, size, shape.projects, read, a.weights);
   a.cell = per_row(cell, "cell", H);
   a.gates = per_gate(gates, "gates");
 
@@ -470,19 +499,21 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
   check(input.dim() == 2 && w_hh.dim() == 2, "_cell_forward: expected matrices");
   const int64_t N = input.size(0), I = input.size(1), H = w_hh.size(1);
   check(I > 0 && H > 0, "_cell_forward: expected non-empty weights");
-  check(I == 1 || input.stride(1) == 1, "input: expected a contiguous last dimension");
+  check(b_ih.has_value() == b_hh.has_value(), "_cell_forward: expected both biases, or neither");
+  const Tensor x = with_dense_rows(input);
   SequenceForward a{};
   a.size = {1, N, I, H, H, 1};
   a.dtype = dtype_of(kind);
   a.threads = thread_count();
-  a.x = input.const_data_ptr();
-  a.x_row = input.stride(0);
-  a.h0 = checked_data(h0, "h0", {N, H}, kind);
-  a.c0 = checked_data(c0, "c0", {N, H}, kind);
-  a.weights[0].w_ih = checked_data(w_ih, "w_ih", {kGates * H, I}, kind);
-  a.weights[0].w_hh = checked_data(w_hh, "w_hh", {kGates * H, H}, kind);
-  a.weights[0].b_ih = checked_data(b_ih, "b_ih", {kGates * H}, kind);
-  a.weights[0].b_hh = checked_data(b_hh, "b_hh", {kGates * H}, kind);
+  a.x = x.const_data_ptr();
+  a.x_row = x.stride(0);
+  Reader read(kind);
+  a.h0 = read(h0, "h0", {N, H});
+  a.c0 = read(c0, "c0", {N, H});
+  a.weights[0].w_ih = read(w_ih, "w_ih", {kGates * H, I});
+  a.weights[0].w_hh = read(w_hh, "w_hh", {kGates * H, H});
+  a.weights[0].b_ih = read(b_ih, "b_ih", {kGates * H});
+  a.weights[0].b_hh = read(b_hh, "b_hh", {kGates * H});
   Tensor h = empty({N, H}, kind), c = empty({N, H}, kind);
   Tensor gates = save_gates ? empty({N, kGates, H}, kind) : empty({0}, kind);
   a.output = h.mutable_data_ptr();

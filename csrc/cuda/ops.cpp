@@ -12,13 +12,19 @@ const void* data(const OptionalTensor& tensor) {
   return tensor ? tensor->const_data_ptr() : nullptr;
 }
 
-// A gradient may come in any layout; it is read contiguous.
+// An argument may come in any layout; it is read contiguous.
 OptionalTensor checked_dense(const OptionalTensor& tensor, const char* name,
                              std::initializer_list<int64_t> sizes, const Kind& kind) {
   if (!tensor) return std::nullopt;
-  const Tensor gradient = dense(*tensor);
-  checked_data(gradient, name, sizes, kind);
-  return gradient;
+  const Tensor argument = dense(*tensor);
+  checked_data(argument, name, sizes, kind);
+  return argument;
+}
+
+// `t`, or a copy of it, with contiguous rows.
+Tensor dense_rows(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
 }
 
 std::vector<Weights> unpack_weights(const std::vector<Tensor>& list, bool has_biases, int D,
@@ -29,19 +35,14 @@ std::vector<Weights> unpack_weights(const std::vector<Tensor>& list, bool has_bi
                   "weights: unexpected number of tensors");
   std::vector<Weights> weights;
   for (size_t first = 0; first < list.size(); first += each) {
-    Weights w{list[first], list[first + 1], std::nullopt, std::nullopt, std::nullopt};
-    checked_data(w.w_ih, "w_ih", {kGates * H, I}, kind);
-    checked_data(w.w_hh, "w_hh", {kGates * H, P}, kind);
+    Weights w{*checked_dense(list[first], "w_ih", {kGates * H, I}, kind),
+              *checked_dense(list[first + 1], "w_hh", {kGates * H, P}, kind), std::nullopt,
+              std::nullopt, std::nullopt};
     if (has_biases) {
-      w.b_ih = list[first + 2];
-      w.b_hh = list[first + 3];
-      checked_data(w.b_ih, "b_ih", {kGates * H}, kind);
-      checked_data(w.b_hh, "b_hh", {kGates * H}, kind);
+      w.b_ih = checked_dense(list[first + 2], "b_ih", {kGates * H}, kind);
+      w.b_hh = checked_dense(list[first + 3], "b_hh", {kGates * H}, kind);
     }
-    if (projects) {
-      w.w_hr = list[first + each - 1];
-      checked_data(w.w_hr, "w_hr", {P, H}, kind);
-    }
+    if (projects) w.w_hr = checked_dense(list[first + each - 1], "w_hr", {P, H}, kind);
     weights.push_back(w);
   }
   return weights;
@@ -59,6 +60,7 @@ Layer unpack(const Kind& kind, DataType type, int64_t T, int64_t N, int64_t I, i
   const int64_t H = weights[0].size(0) / kGates, P = weights[1].size(1);
   layer.size = {T, N, I, H, P, D};
   layer.weights = unpack_weights(weights, has_biases, D, I, H, P, kind);
+  STD_TORCH_CHECK(T > 0 && H > 0 && P > 0, "expected at least one step and one hidden unit");
   STD_TORCH_CHECK(layer.projects() || P == H, "w_hh: expected as many columns as hidden units");
   if (batch_sizes) {
     STD_TORCH_CHECK(!lengths && !reset, "packed input takes neither lengths nor reset");
@@ -183,21 +185,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sequence_forward(
   const Kind kind(input);
   STD_TORCH_CHECK(input.dim() == (batch_sizes ? 2 : 3), "input: unexpected number of dimensions");
   const int64_t I = input.size(input.dim() - 1);
-  STD_TORCH_CHECK(I == 1 || input.stride(input.dim() - 1) == 1, "input: expected contiguous rows");
   const auto [T, N] =
       batch_sizes ? packed_sizes(*batch_sizes) : std::pair(input.size(0), input.size(1));
   const Layer layer = unpack(kind, data_type(input), T, N, I, input.size(0), weights, has_biases,
                              bidirectional, batch_sizes, lengths, reset);
   const int64_t H = layer.size.H, P = layer.size.P, D = layer.size.D;
-  checked_data(h0, "h0", {D, N, P}, kind);
-  checked_data(c0, "c0", {D, N, H}, kind);
 
   const auto per_step = [&](int64_t width) {
     return batch_sizes ? empty({input.size(0), width}, kind) : empty({T, N, width}, kind);
   };
-  Forward call{input,
-               h0,
-               c0,
+  Forward call{dense_rows(input),
+               checked_dense(h0, "h0", {D, N, P}, kind),
+               checked_dense(c0, "c0", {D, N, H}, kind),
                per_step(D * P),
                empty({D, N, P}, kind),
                empty({D, N, H}, kind),
@@ -232,7 +231,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sequence_backward(
   const Layer layer = unpack(kind, data_type(gates), T, N, weights[0].size(1), gates.size(0),
                              weights, has_biases, bidirectional, batch_sizes, lengths, reset);
   const int64_t H = layer.size.H, P = layer.size.P, D = layer.size.D, R = gates.size(0);
-  checked_data(c0, "c0", {D, N, H}, kind);
 
   // What there is for every step, packed or not.
   const auto checked = [&](const OptionalTensor& t, const char* name, int64_t width) {
@@ -248,7 +246,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sequence_backward(
                 checked_dense(grad_c_n, "grad_c_n", {D, N, H}, kind),
                 checked(grad_cell, "grad_cell", D * H),
                 checked_gates(grad_gates, "grad_gates"),
-                c0,
+                checked_dense(c0, "c0", {D, N, H}, kind),
                 *checked(cell, "cell", D * H),
                 *checked_gates(gates, "gates"),
                 batch_sizes ? empty({R, D, kGates, H}, kind) : empty({T, N, D, kGates, H}, kind),
@@ -274,22 +272,19 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
   const Kind kind(input);
   STD_TORCH_CHECK(input.dim() == 2 && c0.dim() == 2, "input, c0: expected two dimensions");
   const int64_t N = input.size(0), I = input.size(1), H = c0.size(1);
-  STD_TORCH_CHECK(I == 1 || input.stride(1) == 1, "input: expected contiguous rows");
-  checked_data(h0, "h0", {N, H}, kind);
-  checked_data(c0, "c0", {N, H}, kind);
-  checked_data(w_ih, "w_ih", {kGates * H, I}, kind);
-  checked_data(w_hh, "w_hh", {kGates * H, H}, kind);
-  checked_data(b_ih, "b_ih", {kGates * H}, kind);
-  checked_data(b_hh, "b_hh", {kGates * H}, kind);
+  STD_TORCH_CHECK(b_ih.has_value() == b_hh.has_value(), "expected both biases, or neither");
   SingleStep call{data_type(input),
                   kind,
                   N,
                   I,
                   H,
-                  input,
-                  h0,
-                  c0,
-                  {w_ih, w_hh, b_ih, b_hh, std::nullopt},
+                  dense_rows(input),
+                  *checked_dense(h0, "h0", {N, H}, kind),
+                  *checked_dense(c0, "c0", {N, H}, kind),
+                  {*checked_dense(w_ih, "w_ih", {kGates * H, I}, kind),
+                   *checked_dense(w_hh, "w_hh", {kGates * H, H}, kind),
+                   checked_dense(b_ih, "b_ih", {kGates * H}, kind),
+                   checked_dense(b_hh, "b_hh", {kGates * H}, kind), std::nullopt},
                   empty({N, H}, kind),
                   empty({N, H}, kind),
                   std::nullopt};

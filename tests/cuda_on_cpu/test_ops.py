@@ -163,7 +163,7 @@ def test_gradients_that_are_absent_count_as_zero(ops, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(1, 3, 5), (3, 8, 8), (17, 5, 6)])
-def test_the_layout_of_the_input_does_not_matter(ops, monkeypatch, size):
+def test_the_layout_of_an_argument_does_not_matter(ops, monkeypatch, size):
     """batch_first, slices and expanded inputs give the bits that a contiguous copy gives."""
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
     for T in (1, 6):
@@ -182,7 +182,19 @@ def test_the_layout_of_the_input_does_not_matter(ops, monkeypatch, size):
         case.x = contiguous[:, :1].expand(T, N, inputs)
         got = case.forward(ops)
         case.x = case.x.contiguous()
-        assert all(map(torch.equal, got, case.forward(ops)))
+        expected = case.forward(ops)
+        assert all(map(torch.equal, got, expected))
+        gradients = case.gradients(expected)
+        backward = case.backward(ops, gradients, *expected[3:])
+        case.x, case.h0, case.c0 = map(spread, (case.x, case.h0, case.c0))
+        case.layer = ([*map(spread, case.layer[0])], *case.layer[1:])
+        assert all(map(torch.equal, case.forward(ops), expected))
+        assert all(map(torch.equal, case.backward(ops, gradients, *expected[3:]), backward))
+
+
+def spread(tensor):
+    """The same values, no two of them side by side."""
+    return torch.stack([tensor, tensor], -1)[..., 0]
 
 
 def test_results_do_not_depend_on_the_schedule_and_arguments_are_left_alone(ops, monkeypatch):
@@ -276,7 +288,8 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
     refused(1, case.h0[:, :1], "h0")
     refused(2, case.c0.double(), "c0")
     refused(3, weights[:-1], "weights")
-    refused(3, [weights[0].T.contiguous().T, *weights[1:]], "w_ih")
+    refused(0, case.x[:0], "at least one step")
+    refused(3, [weights[0].T, *weights[1:]], "w_ih")
     refused(6, torch.tensor([2, 2, 2]), "input")
     refused(7, torch.tensor([1, 2, 3]), "lengths")
     refused(7, torch.tensor([1, 2], dtype=torch.int32), "lengths")
