@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _batching, ops, reference
-from ._products import gradients, projection_gradient
+from ._products import gradients, product, projection_gradient
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -452,11 +452,11 @@ class _Cell(torch.autograd.Function):
             z = grad_z.flatten(1)
             bias = z.sum(0) if needs[5] or needs[6] else None
             return (
-                z @ w_ih if needs[0] else None,
-                z @ w_hh if needs[1] else None,
+                product(z, w_ih) if needs[0] else None,
+                product(z, w_hh) if needs[1] else None,
                 grad_c0 if needs[2] else None,
-                z.mT @ input if needs[3] else None,
-                z.mT @ h0 if needs[4] else None,
+                product(z.mT, input) if needs[3] else None,
+                product(z.mT, h0) if needs[4] else None,
                 bias if needs[5] else None,
                 bias if needs[6] else None,
             )
