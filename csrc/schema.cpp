@@ -43,9 +43,9 @@
 STABLE_TORCH_LIBRARY(lstm_kernels, m) {
   m.def(
       "_sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
-      "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
-      "bool save_gates, bool allow_tf32=False) -> (Tensor output, Tensor h_n, Tensor c_n, "
-      "Tensor cell, Tensor gates)");
+      "bool bidirectional, Tensor? batch_sizes=None, Tensor? lengths=None, Tensor? reset=None, "
+      "bool save_cell=False, bool save_gates=False, bool allow_tf32=False) -> (Tensor output, "
+      "Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
   m.def(
       "_pack_weights(Tensor[] weights, bool has_biases, bool bidirectional, "
       "ScalarType? weight_dtype) -> Tensor packed");

@@ -38,11 +38,11 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         weights: Sequence[Any],
         has_biases: bool,
         bidirectional: bool,
-        batch_sizes: Any,
-        lengths: Any,
-        reset: Any,
-        save_cell: bool,
-        save_gates: bool,
+        batch_sizes: Any = None,
+        lengths: Any = None,
+        reset: Any = None,
+        save_cell: bool = False,
+        save_gates: bool = False,
         allow_tf32: bool = False,
     ) -> tuple[Any, Any, Any, Any, Any]:
         count = len(weights) // (1 + bidirectional)

@@ -57,7 +57,13 @@ def sequence_forward(
     save_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates (see csrc/schema.cpp)."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _sequence_forward(
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    ragged = batch_sizes is not None or lengths is not None or reset is not None
+    if not ragged and not save_cell and not save_gates and input.is_cpu:
+        # torch looks into each argument that it is given, defaults too: a tenth of a small step.
+        result = _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
+        return result
+    result = _sequence_forward(
         input,
         h0,
         c0,
@@ -66,10 +72,10 @@ def sequence_forward(
         bidirectional,
         batch_sizes,
         lengths,
-        None if reset is None else reset.contiguous(),
+        _dense(reset),
         save_cell,
         save_gates,
-        input.is_cuda and _allow_tf32(input),
+        _allow_tf32(input),
     )
     return result
 
@@ -241,11 +247,11 @@ def _sequence_forward_shapes(
     weights: Sequence[Tensor],
     has_biases: bool,
     bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_cell: bool,
-    save_gates: bool,
+    batch_sizes: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    save_cell: bool = False,
+    save_gates: bool = False,
     allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     _one_device(input, h0, c0, lengths, reset, *weights)
