@@ -161,7 +161,12 @@ template <int R, class S, class T>
 LSTM_INLINE void direct_tiles_of(Part<R, S, T>* part, const Part<R, S, T>* end, int64_t n,
                                  Sums<T> sums, T* to, int64_t step) {
   constexpr int kLines = int(ceil_div(R * lanes<T> * int(sizeof(S)), 64));
-  if (n == 1)  // bound by bandwidth: asking for more would not help
+  // One operand is bound by bandwidth: it waits for the first lines of short rows, while with long
+  // ones asking for more was measured to hold up what is read.
+  const bool whole = sums.begin && sums.end;
+  if (n == 1 && whole)
+    direct_tile<kLines, 1>(part, end, 0, 64 * kLines, sums, to, step);
+  else if (n == 1)
     direct_tile<0, 1>(part, end, 0, 0, sums, to, step);
   else if constexpr (R == direct_height<T>(false)) {
     if (n <= kDirectOperands)
