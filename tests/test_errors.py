@@ -1,4 +1,4 @@
-"""Bad input raises torch.nn.LSTM's exception types and words, with gradients before any work starts.
+"""Bad input raises torch.nn.LSTM's exception types and words; with gradients, before any work.
 
 Where nn.LSTM has words of its own (raised by its Python code or its argument checks), the very
 message must come out of both; where its words are those of some inner matrix product, or where
