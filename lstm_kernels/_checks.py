@@ -192,20 +192,8 @@ def sequence_fits(
     batch = x.shape[1] if packed is None else packed_batch(packed)
     if x.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    states_fit(h0, c0, x, batch, weights, num_layers * directions, autocast)
-
-
-def states_fit(
-    h0: Tensor | None,
-    c0: Tensor | None,
-    x: Tensor,
-    batch: int,
-    weights: Sequence[Tensor],
-    rows: int,
-    autocast: torch.dtype | None = None,
-) -> None:
-    """The states of all layers and directions, so many rows."""
     if h0 is not None and c0 is not None:
+        rows = num_layers * directions
         state_fits(h0, (rows, batch, weights[1].shape[1]), 0, x, autocast)
         state_fits(c0, (rows, batch, weights[0].shape[0] // 4), 1, x, autocast)
 

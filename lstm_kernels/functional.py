@@ -73,7 +73,8 @@ def lstm(
         NotImplementedError: a dtype or device that has no kernel.
     """
     directions = 2 if bidirectional else 1
-    look = lengths is not None or reset is not None or not _ops_look(input)
+    # An op sees one layer, and no lengths or reset beyond what memory safety needs.
+    look = num_layers != 1 or lengths is not None or reset is not None or not _ops_look(input)
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]
     if look and isinstance(input, PackedSequence):
@@ -104,8 +105,6 @@ def lstm(
         autocast = _checks.autocast_dtype(x)
         _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
         _checks.ragged_fits(x, lengths, reset, directions)
-    elif num_layers > 1:  # no op sees the states of all layers
-        _checks.states_fit(h0, c0, x, x.shape[1], weights, num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:

@@ -25,11 +25,6 @@ _cell_forward = torch.ops.lstm_kernels._cell_forward.default
 _cell_backward = torch.ops.lstm_kernels._cell_backward.default
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """A tensor with a contiguous last dimension."""
-    return tensor if tensor.stride(-1) == 1 else tensor.clone(memory_format=torch.contiguous_format)
-
-
 def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -172,12 +167,10 @@ def weight_gradients(
     reset: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction on the CPU: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
-    # Dynamo cannot ask for strides in a backward pass.
-    rows = input.contiguous() if torch.compiler.is_compiling() else _rows(input)
     result: tuple[Tensor, Tensor, Tensor] = _weight_gradients(
         grad_preactivations.contiguous(),
-        rows,
-        _dense(h0),
+        input,
+        h0,
         output.contiguous(),
         direction,
         batch_sizes,
@@ -191,9 +184,7 @@ def input_gradient(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
     """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
-    result: Tensor = _input_gradient(
-        grad_preactivations.contiguous(), [w.contiguous() for w in w_ih], lengths
-    )
+    result: Tensor = _input_gradient(grad_preactivations.contiguous(), list(w_ih), lengths)
     return result
 
 

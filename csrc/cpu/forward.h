@@ -180,14 +180,12 @@ struct Forward {
     }
 
     void zero_beyond_lengths() {
-      if (!a.rows.counts || a.rows.offsets) return;
-      for (int64_t t = m.begin(size.T); t < m.end(size.T); ++t)
-        for (int64_t rank = steps.count(t); rank < size.N; ++rank) {
-          const int64_t row = steps.row(t, rank) * size.D + d;
-          zero_row((S*)a.output + row * size.P, size.P);
-          if (a.cell) zero_row((S*)a.cell + row * size.H, size.H);
-          if (a.gates) zero_row((S*)a.gates + row * kGates * size.H, kGates * size.H);
-        }
+      steps.past_ends(m.id, m.size, [&](int64_t row) {
+        const int64_t at = row * size.D + d;
+        zero_row((S*)a.output + at * size.P, size.P);
+        if (a.cell) zero_row((S*)a.cell + at * size.H, size.H);
+        if (a.gates) zero_row((S*)a.gates + at * kGates * size.H, kGates * size.H);
+      });
     }
 
     // Steps s .. of one chunk; returns the first step after it.
@@ -219,8 +217,7 @@ struct Forward {
     }
 
     const T* input_row(int64_t t, int64_t rank, int64_t r) {
-      const S* x = (const S*)a.x + (a.rows.offsets ? steps.row(t, rank) * a.x_row
-                                                   : t * a.x_step + steps.sequence(rank) * a.x_row);
+      const S* x = steps.template input_row<S>(a.x, a.x_step, a.x_row, t, rank);
       if constexpr (is_same<S, T>)
         if (!f.direct) return x;
       T* copy = w.x_copy + r * f.x_stride;

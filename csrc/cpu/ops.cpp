@@ -426,7 +426,7 @@ std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactiva
   check(direction >= 0 && direction < size.D, "direction: expected one of the layer's");
   check(size.T > 0 && size.H > 0 && size.I > 0 && size.P > 0, "expected no empty sizes");
   check(Kind(input) == kind, "input: expected the dtype and device of grad_preactivations");
-  check(size.I == 1 || input.stride(last) == 1, "input: expected a contiguous last dimension");
+  const Tensor x = with_dense_rows(input);
   const int64_t R = input.size(0), T = size.T, N = size.N, D = size.D;
   const RowLists lists(batch_sizes, lengths, reset, T, N, R, size.D);
   a.dtype = dtype_of(kind);
@@ -437,10 +437,11 @@ std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactiva
   a.grad_preactivations =
       packed ? checked_data(grad_preactivations, name, {R, D, kGates, size.H}, kind)
              : checked_data(grad_preactivations, name, {T, N, D, kGates, size.H}, kind);
-  a.x = input.const_data_ptr();
-  a.x_step = packed ? 0 : input.stride(0);
-  a.x_row = input.stride(last - 1);
-  a.h0 = checked_data(h0, "h0", {D, N, size.P}, kind);
+  a.x = x.const_data_ptr();
+  a.x_step = packed ? 0 : x.stride(0);
+  a.x_row = x.stride(last - 1);
+  Reader read(kind);
+  a.h0 = read(h0, "h0", {D, N, size.P});
   a.output = packed ? checked_data(output, "output", {R, D * size.P}, kind)
                     : checked_data(output, "output", {T, N, D * size.P}, kind);
   Tensor grad_w_ih = results({kGates * size.H, size.I}, kind);
@@ -480,8 +481,9 @@ Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tenso
       packed
           ? checked_data(grad_preactivations, name, {size.T, size.D, kGates, size.H}, kind)
           : checked_data(grad_preactivations, name, {size.T, size.N, size.D, kGates, size.H}, kind);
+  Reader read(kind);
   for (int d = 0; d < size.D; ++d)
-    a.weights[d].w_ih = checked_data(w_ih[size_t(d)], "w_ih", {kGates * size.H, size.I}, kind);
+    a.weights[d].w_ih = read(w_ih[size_t(d)], "w_ih", {kGates * size.H, size.I});
   Tensor grad_input =
       packed ? results({size.T, size.I}, kind) : results({size.T, size.N, size.I}, kind);
   a.grad_input = grad_input.mutable_data_ptr();
