@@ -2,8 +2,8 @@
 
 They are torch's own, which any device has and anybody may differentiate again. On the CPU the ops
 compute them where torch is slower: for 16-bit numbers, of which it has no fast product without
-instructions for them; for sequences of different lengths, whose rows it would gather first; and for
-the weights in float64.
+instructions for them; for sequences of different lengths, whose rows it would gather first; and
+sums over the rows in float64.
 """
 
 from __future__ import annotations
@@ -65,15 +65,12 @@ def gradients(
         b_hh (4*H); and the gradient of the input.
     """
     ragged = (batch_sizes, lengths, reset)
-    on_cpu = raw and grad_z.is_cpu
-    input_by_op = on_cpu and grad_z.dtype in _SLOW
+    slow = grad_z.dtype in _SLOW
+    sums = grad_z.dtype in (torch.float32, torch.float64) and not _few(grad_z)
+    double = grad_z.dtype is torch.float64
+    input_by_op = raw and grad_z.is_cpu and (slow or (sums and lengths is not None))
     weights_by_op = input_by_op or (
-        on_cpu
-        and (
-            grad_z.dtype is torch.float64
-            or (grad_z.dtype is torch.float32 and (batch_sizes is not None or lengths is not None))
-        )
-        and not _few(grad_z)
+        raw and grad_z.is_cpu and sums and (batch_sizes is not None or double)
     )
     within = None
     rows = grad_z.flatten(-2).flatten(0, -3)

@@ -204,7 +204,8 @@ def test_the_ops_and_torch_compute_the_same_products(kind, dtype, with_states):
     ("dtype", "kind", "rows", "weights", "input"),
     [
         (torch.float32, "padded", 64, False, False),
-        (torch.float32, "lengths", 64, True, False),
+        (torch.float32, "packed", 64, True, False),
+        (torch.float32, "lengths", 64, True, True),
         (torch.float32, "lengths", 16, False, False),
         (torch.float64, "padded", 64, True, False),
         (torch.bfloat16, "padded", 1, True, True),
@@ -221,7 +222,9 @@ def test_which_products_the_ops_compute(monkeypatch, dtype, kind, rows, weights,
     monkeypatch.setattr(lstm_kernels._products, "_SLOW", [torch.bfloat16, torch.float16])
     x = torch.randn(rows, 1, 3, dtype=dtype, requires_grad=True)
     ragged = {"lengths": torch.tensor([rows])} if kind == "lengths" else {}
-    LSTM(3, 4, dtype=dtype)(x, **ragged)[0].sum().backward()
+    given = pack_padded_sequence(x, torch.tensor([rows])) if kind == "packed" else x
+    output = LSTM(3, 4, dtype=dtype)(given, **ragged)[0]
+    (output.data if kind == "packed" else output).sum().backward()
     assert ("weight_gradients" in called, "input_gradient" in called) == (weights, input)
 
 
