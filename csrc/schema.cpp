@@ -7,7 +7,8 @@
 // One call computes one layer in all its directions. Direction 1 runs from the last step to the
 // first; everything it returns is aligned to the time of its input.
 //
-// input        (T, N, I), or packed: (R, I), R the sum of batch_sizes, rows of one step side by side
+// input        (T, N, I), or packed: (R, I), R the sum of batch_sizes, rows of one step side by
+//              side
 // h0, c0       (D, N, P), (D, N, H); absent means zeros
 // weights      per direction, as torch.nn.LSTM lists them: w_ih (4*H, I), w_hh (4*H, P), then
 //              b_ih (4*H), b_hh (4*H) where has_biases, then w_hr (P, H) where the layer projects;
