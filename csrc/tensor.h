@@ -3,6 +3,7 @@
 // types; here only what memory safety needs.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <initializer_list>
@@ -42,6 +43,12 @@ inline Tensor empty(std::initializer_list<int64_t> sizes, const Kind& kind) {
                              " bytes.");
   }
   return Tensor(handle);
+}
+
+// `t`, or a copy of it, with a contiguous last dimension.
+inline Tensor with_dense_rows(const Tensor& t) {
+  const int64_t last = t.dim() - 1;
+  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
 }
 
 // `t` must be contiguous, of these sizes and of this kind. Returns its data, or null if absent.

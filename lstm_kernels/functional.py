@@ -83,9 +83,6 @@ def lstm(
     dims = 3 if packed is not None else x.dim()
     if dims != 3 and dims != 2:
         raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {dims}D instead")
-    if num_layers != 1:
-        _checks.weights_count(weights, num_layers, directions)
-    count = len(weights) // (num_layers * directions)
     h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
     if look:
         _checks.ragged_kinds(packed, lengths, reset)
@@ -105,6 +102,7 @@ def lstm(
         autocast = _checks.autocast_dtype(x)
         _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
         _checks.ragged_fits(x, lengths, reset, directions)
+    count = len(weights) // (num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:

@@ -142,8 +142,8 @@ def sequence_backward(
         _dense(grad_c_n),
         _dense(grad_cell),
         _dense(grad_gates),
-        _dense(c0),
-        [w.contiguous() for w in weights],
+        c0,
+        weights,
         has_biases,
         bidirectional,
         batch_sizes,
@@ -184,7 +184,7 @@ def input_gradient(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
     """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
-    result: Tensor = _input_gradient(grad_preactivations.contiguous(), list(w_ih), lengths)
+    result: Tensor = _input_gradient(grad_preactivations.contiguous(), w_ih, lengths)
     return result
 
 

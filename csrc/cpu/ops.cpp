@@ -67,12 +67,6 @@ class Reader {
   std::vector<Tensor> copies_;
 };
 
-// `t`, or a copy of it, with a contiguous last dimension.
-Tensor with_dense_rows(const Tensor& t) {
-  const int64_t last = t.dim() - 1;
-  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
-}
-
 // Rows, with the arrays it points to.
 class RowLists {
  public:

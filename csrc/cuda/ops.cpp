@@ -21,12 +21,6 @@ OptionalTensor checked_dense(const OptionalTensor& tensor, const char* name,
   return argument;
 }
 
-// `t`, or a copy of it, with contiguous rows.
-Tensor dense_rows(const Tensor& t) {
-  const int64_t last = t.dim() - 1;
-  return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
-}
-
 std::vector<Weights> unpack_weights(const std::vector<Tensor>& list, bool has_biases, int D,
                                     int64_t I, int64_t H, int64_t P, const Kind& kind) {
   const size_t each = list.size() / size_t(D), with_bias = has_biases ? 2 : 0;
@@ -194,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sequence_forward(
   const auto per_step = [&](int64_t width) {
     return batch_sizes ? empty({input.size(0), width}, kind) : empty({T, N, width}, kind);
   };
-  Forward call{dense_rows(input),
+  Forward call{with_dense_rows(input),
                checked_dense(h0, "h0", {D, N, P}, kind),
                checked_dense(c0, "c0", {D, N, H}, kind),
                per_step(D * P),
@@ -278,7 +272,7 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
                   N,
                   I,
                   H,
-                  dense_rows(input),
+                  with_dense_rows(input),
                   *checked_dense(h0, "h0", {N, H}, kind),
                   *checked_dense(c0, "c0", {N, H}, kind),
                   {*checked_dense(w_ih, "w_ih", {kGates * H, I}, kind),
