@@ -1,9 +1,8 @@
 """Gradients of a layer's weights and input: sums over all steps, as a few large matrix products.
 
-They are torch's own, which any device has and anybody may differentiate again. On the CPU the ops
-compute them where torch is slower: for 16-bit numbers, of which it has no fast product without
-instructions for them; for sequences of different lengths, whose rows it would gather first; and
-sums over the rows in float64.
+On the CPU the ops compute them: with few rows faster than torch, which gathers, adds up biases and
+calls one product at a time, and at its speed or above with many. Plain torch serves other devices,
+whoever differentiates them again, and 16-bit numbers that the CPU has instructions to multiply.
 """
 
 from __future__ import annotations
@@ -15,17 +14,14 @@ from torch import Tensor
 
 from . import ops
 
-# With fewer rows to add up, torch's products of float32 and float64 are faster in any case.
-_FEW_ROWS = 32
-
-# 16-bit types that this CPU has no instructions to multiply matrices of, as torch names these.
-_SLOW = [
+# 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
+_MULTIPLIED = [
     dtype
     for dtype, instructions in (
         (torch.bfloat16, ("avx512_bf16", "amx_bf16", "bf16")),
         (torch.float16, ("avx512_fp16", "amx_fp16", "fp16_arith")),
     )
-    if not any(torch.cpu.get_capabilities().get(name, False) for name in instructions)
+    if any(torch.cpu.get_capabilities().get(name, False) for name in instructions)
 ]
 
 
@@ -34,7 +30,7 @@ WeightGradients = tuple[Tensor, Tensor, Tensor]
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, in float32 where that is the faster way to multiply 16-bit numbers."""
-    if a.is_cpu and a.dtype in _SLOW:
+    if a.is_cpu and a.itemsize == 2 and a.dtype not in _MULTIPLIED:
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b
 
@@ -65,42 +61,34 @@ def gradients(
         b_hh (4*H); and the gradient of the input.
     """
     ragged = (batch_sizes, lengths, reset)
-    slow = grad_z.dtype in _SLOW
-    sums = grad_z.dtype in (torch.float32, torch.float64) and not _few(grad_z)
-    double = grad_z.dtype is torch.float64
-    input_by_op = raw and grad_z.is_cpu and (slow or (sums and lengths is not None))
-    weights_by_op = input_by_op or (
-        raw and grad_z.is_cpu and sums and (batch_sizes is not None or double)
-    )
-    within = None
-    rows = grad_z.flatten(-2).flatten(0, -3)
-    if (any(wanted) and not weights_by_op) or (w_ih is not None and not input_by_op):
-        within = _rows_within(lengths, input.shape[0])
-        rows = rows if within is None else rows.index_select(0, within)
+    if raw and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED:
+        return [
+            ops.weight_gradients(grad_z, input, h0, output, d, *ragged) if want else None
+            for d, want in enumerate(wanted)
+        ], None if w_ih is None else ops.input_gradient(grad_z, w_ih, lengths)
 
+    within = _rows_within(lengths, input.shape[0])
+    rows = grad_z.flatten(-2).flatten(0, -3)
+    rows = rows if within is None else rows.index_select(0, within)
     of_weights: list[WeightGradients | None] = []
     for d, want in enumerate(wanted):
         if not want:
             of_weights.append(None)
-        elif weights_by_op:
-            of_weights.append(ops.weight_gradients(grad_z, input, h0, output, d, *ragged))
-        else:
-            of_direction = rows.select(-2, d)
-            of_w_ih = _input_weight_gradient(of_direction, input, lengths, within)
-            of_w_hh = _recurrent_gradient(
-                grad_z.select(-3, d).flatten(-2),
-                of_direction,
-                output.unflatten(-1, (len(wanted), -1)).select(-2, d),
-                None if h0 is None else h0[d],
-                d == 1,
-                *ragged,
-                within,
-            )
-            of_weights.append((of_w_ih, of_w_hh, of_direction.sum(0)))
+            continue
+        of_direction = rows.select(-2, d)
+        of_w_ih = _input_weight_gradient(of_direction, input, lengths, within)
+        of_w_hh = _recurrent_gradient(
+            grad_z.select(-3, d).flatten(-2),
+            of_direction,
+            output.unflatten(-1, (len(wanted), -1)).select(-2, d),
+            None if h0 is None else h0[d],
+            d == 1,
+            *ragged,
+            within,
+        )
+        of_weights.append((of_w_ih, of_w_hh, of_direction.sum(0)))
     if w_ih is None:
         return of_weights, None
-    if input_by_op:
-        return of_weights, ops.input_gradient(grad_z, w_ih, lengths)
     return of_weights, _input_gradient(rows.flatten(-2), w_ih, input.shape, within)
 
 
@@ -119,11 +107,6 @@ def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
         return None
     rows: Tensor = (torch.arange(steps)[:, None] < lengths).flatten().nonzero().squeeze(1)
     return rows
-
-
-def _few(grad_z: Tensor) -> bool:
-    """Not for a graph, which would be tied to the number."""
-    return not torch.compiler.is_compiling() and grad_z.shape[:-3].numel() < _FEW_ROWS
 
 
 def _input_gradient(

@@ -134,7 +134,8 @@ def test_a_second_backward_equals_the_first():
     second = torch.autograd.grad(loss, leaves, retain_graph=True)
     with_graph = torch.autograd.grad(loss, leaves, create_graph=True)
     assert_same(second, first, rtol=0, atol=0)
-    assert_same(with_graph, first, rtol=0, atol=0)
+    # Sums of 10 rows and of 16 gates, which torch's products take in another order.
+    assert_same(with_graph, first, rtol=16 * 2**-23, atol=16 * 2**-23)
 
 
 @pytest.mark.parametrize("used", range(6))
@@ -200,32 +201,28 @@ def test_the_ops_and_torch_compute_the_same_products(kind, dtype, with_states):
         assert_same([one], [other.detach()], rtol=16 * unit, atol=16 * unit * largest)
 
 
+@pytest.mark.parametrize("kind", ["padded", "packed", "lengths"])
 @pytest.mark.parametrize(
-    ("dtype", "kind", "rows", "weights", "input"),
-    [
-        (torch.float32, "padded", 64, False, False),
-        (torch.float32, "packed", 64, True, False),
-        (torch.float32, "lengths", 64, True, True),
-        (torch.float32, "lengths", 16, False, False),
-        (torch.float64, "padded", 64, True, False),
-        (torch.bfloat16, "padded", 1, True, True),
-        (torch.float16, "lengths", 64, True, True),
-    ],
+    ("dtype", "by_ops"),
+    [(torch.float32, True), (torch.float64, True), (torch.bfloat16, False), (torch.float16, True)],
 )
-def test_which_products_the_ops_compute(monkeypatch, dtype, kind, rows, weights, input):
+def test_ops_compute_the_products_that_the_cpu_has_no_instructions_for(
+    monkeypatch, dtype, by_ops, kind
+):
+    """Here on a CPU that can multiply bfloat16."""
     called = set()
     for name in ("weight_gradients", "input_gradient"):
         op = getattr(lstm_kernels.ops, name)
         monkeypatch.setattr(
             lstm_kernels.ops, name, lambda *a, op=op, name=name: called.add(name) or op(*a)
         )
-    monkeypatch.setattr(lstm_kernels._products, "_SLOW", [torch.bfloat16, torch.float16])
-    x = torch.randn(rows, 1, 3, dtype=dtype, requires_grad=True)
-    ragged = {"lengths": torch.tensor([rows])} if kind == "lengths" else {}
-    given = pack_padded_sequence(x, torch.tensor([rows])) if kind == "packed" else x
+    monkeypatch.setattr(lstm_kernels._products, "_MULTIPLIED", [torch.bfloat16])
+    x = torch.randn(5, 1, 3, dtype=dtype, requires_grad=True)
+    ragged = {"lengths": torch.tensor([5])} if kind == "lengths" else {}
+    given = pack_padded_sequence(x, torch.tensor([5])) if kind == "packed" else x
     output = LSTM(3, 4, dtype=dtype)(given, **ragged)[0]
     (output.data if kind == "packed" else output).sum().backward()
-    assert ("weight_gradients" in called, "input_gradient" in called) == (weights, input)
+    assert called == ({"weight_gradients", "input_gradient"} if by_ops else set())
 
 
 def test_nothing_is_saved_without_need():

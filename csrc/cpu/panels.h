@@ -7,10 +7,10 @@
 //
 // A tile of up to kMaxRows rows times NV vectors stays in registers for a block of k. Between
 // blocks it rests in `pre`, [row][vector][lane]: small, and in L1. The k block keeps a panel's part
-// in L1 while all rows pass over it. The sum over k runs in the same order for every tile height,
-// block length and thread count, so a row's result does not depend on what is computed beside it.
-// Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the weights when
-// there are few.
+// in a near cache while all rows pass over it. The sum over k runs in the same order for every tile
+// height, block length and thread count, so a row's result does not depend on what is computed
+// beside it. Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the
+// weights when there are few.
 #pragma once
 #include "simd.h"
 
@@ -24,7 +24,9 @@ LSTM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; 
 constexpr int kMaxVectors = 4;
 // kMaxRows * kMaxVectors accumulators, the broadcasts or the weights of one k, and one to spare.
 constexpr int kMaxRows = kVectorRegisters == 32 ? 6 : 3;
-constexpr int64_t kBlockBytes = 16 << 10;  // of a panel, per k block: half of a 32 KiB L1
+// Of a panel, per k block: half of a 32 KiB L1; or half of a 1 MiB L2 where a tile takes so long
+// for each k that L2 keeps up, and to interrupt it costs more.
+constexpr int64_t kBlockBytes = kVectorBytes == 64 ? 512 << 10 : 16 << 10;
 // Up to so many tiles the block after this one is fetched line by line from inside their loops, in
 // blocks of half the size: it is needed soon, and asking for much of it at once would wait.
 constexpr int64_t kFewTiles = 8;

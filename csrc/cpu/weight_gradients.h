@@ -18,7 +18,7 @@ template <class S>
 struct WeightGradients {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr int64_t kChunkRows = kBlockBytes / (kMaxVectors * kVectorBytes);  // in L1
+  static constexpr int64_t kChunkRows = 128;  // a panel of them stays in L1
   // Sums of a thread: in L2 where the rows are one chunk, so that they go to the caller from there;
   // else in the outer cache, for the operands are packed again for each slab.
   static constexpr int64_t kChunkSums = 1 << 17, kSums = 4 << 20;
