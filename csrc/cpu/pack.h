@@ -40,7 +40,10 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
       W* to = out + k * nv * L;
       vec<T> block[L];
       if (__builtin_expect(length == L && count == L, 1)) {  // no test for each row and column
-        LSTM_UNROLL for (int l = 0; l < L; ++l) block[l] = load(src + l * K);
+        LSTM_UNROLL for (int l = 0; l < L; ++l) {
+          block[l] = load(src + l * K);
+          prefetch_line((const char*)(src + l * K + 2 * L));  // too many rows for the hardware
+        }
         transpose<T>(block);
         LSTM_UNROLL for (int l = 0; l < L; ++l) store_column(to + l * nv * L, v, nv, block[l]);
       } else {
