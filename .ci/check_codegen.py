@@ -19,7 +19,7 @@ INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 BRANCH_TARGET = re.compile(r"^([0-9a-f]+)")
 # rbp with an index is no frame pointer but one of the operands'.
 STACK = re.compile(r"\((%[er]?sp|%rbp\))|\[sp|\[x29")
-FMA = re.compile("vfmadd|fmla")
+FMA = re.compile("vfmadd|fmla|vdpbf16ps")
 HOT = re.compile(r"\b(direct_)?tile(_pair)?<")
 # SSE2 widens 16-bit weights by hand, with more constants than it has registers left.
 BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
@@ -60,7 +60,7 @@ def check(path):
         if not HOT.search(name) or BASELINE_NARROW.search(name):
             continue
         for loop in innermost_loops(body):
-            if not any(m.startswith(("vfmadd", "mulp", "fmla")) for _, m, _ in loop):
+            if not any(m.startswith(("vfmadd", "mulp", "fmla", "vdpbf16ps")) for _, m, _ in loop):
                 continue  # pointer setup
             loops += 1
             if "baseline" not in name and not any(FMA.match(m) for _, m, _ in loop):

@@ -10,6 +10,10 @@
 #include <utility>
 #include <vector>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #ifdef __AVX512F__
@@ -74,6 +78,25 @@ double fma_rate(int threads, double seconds, std::index_sequence<Chain...>) {
   });
 }
 
+#ifdef __AVX512BF16__
+template <std::size_t... Chain>
+double pair_rate(int threads, double seconds, std::index_sequence<Chain...>) {
+  constexpr int kRounds = 100000;
+  return rate(threads, seconds, [](int) {
+    return [] {
+      __m512 sum[] = {_mm512_set1_ps(float(Chain))...};
+      __m512i pairs = _mm512_set1_epi16(0x3f00);
+      opaque(pairs);
+      for (int round = 0; round < kRounds; ++round)
+        ((sum[Chain] = _mm512_dpbf16_ps(sum[Chain], (__m512bh)pairs, (__m512bh)pairs)), ...);
+      __m512 total = (sum[Chain] + ...);
+      opaque(total);
+      return 4.0 * sizeof...(Chain) * kRounds * 16;
+    };
+  });
+}
+#endif
+
 template <std::size_t... Chain>
 double read_rate(int threads, std::size_t bytes, double seconds, std::index_sequence<Chain...>) {
   typedef std::int64_t Vector __attribute__((vector_size(kVectorBytes)));
@@ -107,6 +130,14 @@ extern "C" double fma_rate_f32(int threads, double seconds) {
 }
 extern "C" double fma_rate_f64(int threads, double seconds) {
   return fma_rate<double>(threads, seconds, FmaChains{});
+}
+// The same, of products of bfloat16 pairs; 0 without such an instruction.
+extern "C" double pair_rate([[maybe_unused]] int threads, [[maybe_unused]] double seconds) {
+#ifdef __AVX512BF16__
+  return pair_rate(threads, seconds, FmaChains{});
+#else
+  return 0;
+#endif
 }
 
 // Bytes read per second by all threads together, each going over `bytes` of its own.

@@ -13,7 +13,12 @@ from pathlib import Path
 from .cases import Case
 
 SOURCE = Path(__file__).with_name("bound.cpp")
-ARCHITECTURES = {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "baseline": "x86-64"}
+TARGETS = {
+    "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
+    "avx512": ["-march=x86-64-v4"],
+    "avx2": ["-march=x86-64-v3"],
+    "baseline": ["-march=x86-64"],
+}
 # On a shared machine a peak is what the best of several short tries reaches.
 TRIES, SECONDS = 5, 0.05
 
@@ -23,6 +28,7 @@ class Bound:
     """Peaks of the machine, by number of threads.
 
     float32, float64: floating-point operations per second, a multiply-add counting two.
+    bfloat16: those of products of pairs; none where the instruction set has no such thing.
     caches: bytes of each level of data cache, per core, the last one shared.
     read: bytes per second read by all threads from each cache level, and last from memory.
     """
@@ -31,6 +37,7 @@ class Bound:
     float32: dict[int, float] = field(default_factory=dict)
     float64: dict[int, float] = field(default_factory=dict)
     read: dict[int, list[float]] = field(default_factory=dict)
+    bfloat16: dict[int, float] = field(default_factory=dict)
 
     def seconds(self, case: Case, threads: int) -> float:
         """The least time that `case` can take: arithmetic at the peak, or, where that takes longer,
@@ -38,9 +45,10 @@ class Bound:
 
         Each thread reads its share of them, as much of it as fits from the first cache, what more
         fits the second from there, and so on. 16-bit weights are multiplied in float32, so their
-        peak is that of float32.
+        peak is that of float32, unless there are products of pairs.
         """
-        peak = (self.float64 if case.dtype == "float64" else self.float32)[threads]
+        own = {"float64": self.float64, "bfloat16": self.bfloat16}.get(case.dtype)
+        peak = (own or self.float32)[threads]
         share = case.recurrent_bytes / threads
         reading, held = 0.0, 0.0
         for size, rate in zip([*self.caches, math.inf], self.read[threads], strict=True):
@@ -62,11 +70,11 @@ def measure(threads: list[int], isa: str) -> Bound | None:
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "bound.so"
         flags = ["-std=c++20", "-O2", "-ffp-contract=fast", "-Wno-psabi", "-shared", "-fPIC"]
-        target = [f"-march={ARCHITECTURES[isa]}"] if os.uname().machine == "x86_64" else []
+        target = TARGETS[isa] if os.uname().machine == "x86_64" else []
         command = [compiler, *flags, *target, "-pthread", str(SOURCE), "-o", str(library)]
         subprocess.run(command, check=True)
         probe = ctypes.CDLL(str(library))
-    for function in (probe.fma_rate_f32, probe.fma_rate_f64, probe.read_rate):
+    for function in (probe.fma_rate_f32, probe.fma_rate_f64, probe.pair_rate, probe.read_rate):
         function.restype = ctypes.c_double
 
     def best(function, *arguments):
@@ -80,6 +88,8 @@ def measure(threads: list[int], isa: str) -> Bound | None:
     for count in threads:
         bound.float32[count] = best(probe.fma_rate_f32, ctypes.c_int(count))
         bound.float64[count] = best(probe.fma_rate_f64, ctypes.c_int(count))
+        if isa == "avx512_bf16":
+            bound.bfloat16[count] = best(probe.pair_rate, ctypes.c_int(count))
         shared = [*buffers[:-2], *(size // count for size in buffers[-2:])]
         bound.read[count] = [
             best(probe.read_rate, ctypes.c_int(count), ctypes.c_size_t(size)) for size in shared

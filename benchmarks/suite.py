@@ -83,11 +83,10 @@ def print_bound(bound: Bound | None) -> None:
         report.CONSOLE.print("No C++ compiler: the bound of this machine is not measured.")
         return
     levels = [*(f"L{level}" for level in range(1, len(bound.caches) + 1)), "memory"]
-    for threads, rates in bound.read.items():
-        reads = ", ".join(
-            f"{level} {rate / 1e9:.0f}" for level, rate in zip(levels, rates, strict=True)
-        )
+    peaks = {"float32": bound.float32, "float64": bound.float64, "bfloat16": bound.bfloat16}
+    for threads, read in bound.read.items():
+        rates = [f"{peak[threads] / 1e9:.0f} {name}" for name, peak in peaks.items() if peak]
+        reads = [f"{level} {rate / 1e9:.0f}" for level, rate in zip(levels, read, strict=True)]
         report.CONSOLE.print(
-            f"threads {threads}: {bound.float32[threads] / 1e9:.0f} GF/s float32, "
-            f"{bound.float64[threads] / 1e9:.0f} float64; GB/s read: {reads}"
+            f"threads {threads}: GF/s {', '.join(rates)}; GB/s read: {', '.join(reads)}"
         )

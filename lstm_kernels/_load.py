@@ -9,7 +9,7 @@ import torch
 
 _TORCH_FLOOR = (2, 11)
 _INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps lstm_kernels"
-_ISAS = ("baseline", "avx2", "avx512")
+_ISAS = ("baseline", "avx2", "avx512", "avx512_bf16")
 
 #: Why CUDA tensors cannot be used, or None where they can.
 cuda_problem: str | None = None

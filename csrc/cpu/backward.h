@@ -11,7 +11,7 @@
 // a step are done: gates and cell states are then read as whole rows, which the hardware
 // prefetches; panel by panel they would be pieces of two lines on a page each, and cost as much as
 // the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
-// product.
+// product. Where pairs of stored numbers are multiplied, that is the G which the caller gets.
 #pragma once
 #include "direct.h"
 #include "layer.h"
@@ -45,18 +45,21 @@ LSTM_INLINE CellGradient<T> cell_gradient(vec<T> dh, vec<T> dc, vec<T> c_before,
 template <class S>
 struct Backward {
   using T = compute<S>;
+  using X = operand<S>;
   static constexpr int L = lanes<T>;
+  static constexpr bool kKeepsG = is_same<X, T>;
 
   struct Direction {
     Panels<T> w_hh, w_hr;  // (4 * H) -> P, P -> H
-    T* g[2];               // [rank][g_stride]: G of a step, read and written in turn
+    T* g[2];               // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
     T* dc;                 // [rank][c_stride]: f_{t+1} * dc_{t+1}
     T* dh;                 // [rank][h_stride], where there is a projection
     Flag* flags;
   };
-  struct Work {      // of one thread
-    const T** rows;  // operand rows
-    T* sum;          // results of this thread's panels: [panel][row][vector][lane]
+  struct Work {    // of one thread
+    const X** g;   // rows of G
+    const T** dh;  // and of dh, where there is a projection
+    T* sum;        // results of this thread's panels: [panel][row][vector][lane]
   };
 
   const cpu::SequenceBackward& a;
@@ -64,7 +67,7 @@ struct Backward {
   bool direct;  // w_hh is not packed: few rows, and few steps that would read a packed one faster
   int64_t g_stride, h_stride, c_stride;
   Direction directions[2];
-  T* zeros;
+  T* zeros;  // of any type
   char* work_base;
   int64_t work_bytes;
 
@@ -82,17 +85,17 @@ struct Backward {
     g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      auto pack = [&](int64_t K, int64_t columns, bool packed) {
+      auto pack = [&](Format format, int64_t K, int64_t columns, bool packed) {
         const int64_t vectors = ceil_div(columns, L);
         const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
-        Panels<T> p{nullptr, weight_format<S>(s.N), K, vectors, width};
+        Panels<T> p{nullptr, format, K, vectors, width};
         if (packed) p.data = arena.take<char>(p.bytes());
         return p;
       };
-      to.w_hh = pack(kGates * s.H, s.P, !direct);
+      to.w_hh = pack(operand_format<X, S>(s.N), kGates * s.H, s.P, !direct);
       to.w_hr = {};
-      if (projects()) to.w_hr = pack(s.P, s.H, true);
-      for (T*& g : to.g) g = arena.take<T>(s.N * g_stride);
+      if (projects()) to.w_hr = pack(weight_format<S>(s.N), s.P, s.H, true);
+      for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
       to.flags = arena.take<Flag>(team);
@@ -106,7 +109,8 @@ struct Backward {
 
   Work work(Arena& arena) const {
     const int64_t N = max_of(a.size.N, 1);
-    return {arena.take<const T*>(N), arena.take<T>(N * c_stride)};
+    return {arena.take<const X*>(N), arena.take<const T*>(projects() ? N : 0),
+            arena.take<T>(N * c_stride)};
   }
 
   void clear_flags() {
@@ -200,38 +204,48 @@ struct Backward {
           s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
       for (int64_t j = 0; j < going_on; ++j) {
         const int64_t rank = share.rank(j);
-        w.rows[j] =
-            steps.reset(steps.time(s + 1), rank) ? f.zeros : dir.g[~s & 1] + rank * f.g_stride;
+        w.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
       }
       begin_sums(t, n, going_on);
       add_recurrent(s & 1, n, going_on);
       if (!f.projects()) return cells(dir.w_hh, s, n, going_on);
       keep_hidden(t, n);
       sync();
-      for (int64_t j = 0; j < n; ++j) w.rows[j] = dir.dh + share.rank(j) * f.h_stride;
+      for (int64_t j = 0; j < n; ++j) w.dh[j] = dir.dh + share.rank(j) * f.h_stride;
       for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
         T* sum = result(dir.w_hr, p, n);
         __builtin_memset(sum, 0, size_t(n * dir.w_hr.width_of(p) * L) * sizeof(T));
-        dir.w_hr.accumulate(p, -1, w.rows, n, sum);
+        dir.w_hr.accumulate(p, -1, w.dh, n, sum);
       }
       cells(dir.w_hr, s, n, going_on);
     }
 
-    // Adds w.rows[j] W_hh, j < count, to the sums of n rows.
+    // G of step s, or zeros, as an operand.
+    const X* gradient(int64_t s, int64_t rank, bool zero) const {
+      if (zero) return (const X*)f.zeros;
+      if constexpr (kKeepsG)
+        return dir.g[s & 1] + rank * f.g_stride;
+      else
+        return (const X*)((const S*)a.grad_preactivations +
+                          at(steps.time(s), rank) * kGates * size.H);
+    }
+
+    // Adds w.g[j] W_hh, j < count, to the sums of n rows.
     void add_recurrent(bool back, int64_t n, int64_t count) {
       if (count == 0) return;
       const Order order{first(dir.w_hh), last(dir.w_hh), back};
       if (!f.direct) {
         for (int64_t i = 0; i < order.count(); ++i)
-          dir.w_hh.accumulate(order.panel(i), order.after(i), w.rows, count,
+          dir.w_hh.accumulate(order.panel(i), order.after(i), w.g, count,
                               result(dir.w_hh, order.panel(i), n));
         return;
       }
-      for (int64_t k = 0; k < dir.w_hh.K; k += kDirectSteps)
-        for (int64_t p = order.first; p < order.last; ++p)
-          add_direct(w.rows, count, k, min_of(kDirectSteps, dir.w_hh.K - k),
-                     (const T*)a.weights[d].w_hh + k * size.P + p * dir.w_hh.width * L, size.P,
-                     dir.w_hh.width_of(p), result(dir.w_hh, p, n));
+      if constexpr (kKeepsG)
+        for (int64_t k = 0; k < dir.w_hh.K; k += kDirectSteps)
+          for (int64_t p = order.first; p < order.last; ++p)
+            add_direct(w.g, count, k, min_of(kDirectSteps, dir.w_hh.K - k),
+                       (const T*)a.weights[d].w_hh + k * size.P + p * dir.w_hh.width * L, size.P,
+                       dir.w_hh.width_of(p), result(dir.w_hh, p, n));
     }
 
     // Where the sums of panel p stand, n rows of them.
@@ -298,7 +312,7 @@ struct Backward {
       r.c = (const S*)a.cell + row * H;
       r.to_c = dir.dc + rank * f.c_stride;
       r.grad_c = cut ? f.zeros : r.to_c;
-      r.kept = dir.g[s & 1] + rank * f.g_stride;
+      r.kept = kKeepsG ? dir.g[s & 1] + rank * f.g_stride : nullptr;
       r.to_preactivations = (S*)a.grad_preactivations + row * kGates * H;
       return r;
     }
@@ -343,13 +357,14 @@ struct Backward {
                                                   read(r.c_before), read(r.c), gate, extra);
       store(r.to_c + unit, to.c);
       LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
-        T* kept = r.kept + g * H + unit;
-        S* out = r.to_preactivations + g * H + unit;
-        if constexpr (kWhole) {
-          store(kept, to.preactivation[g]), store(out, to.preactivation[g]);
-        } else {
-          store_n(kept, to.preactivation[g], H - unit), store_n(out, to.preactivation[g], H - unit);
-        }
+        auto write = [&](auto* row, vec<T> v) {
+          if constexpr (kWhole)
+            store(row + g * H + unit, v);
+          else
+            store_n(row + g * H + unit, v, H - unit);
+        };
+        if constexpr (kKeepsG) write(r.kept, to.preactivation[g]);
+        write(r.to_preactivations, to.preactivation[g]);
       }
     }
 
@@ -368,8 +383,7 @@ struct Backward {
       for (int64_t j = 0; j < n; ++j) {
         const int64_t rank = share.rank(j), length = steps.length(rank);
         const int64_t s = d == 1 ? size.T - length : 0;
-        const bool none = length == 0 || steps.reset(0, rank);
-        w.rows[j] = none ? f.zeros : dir.g[s & 1] + rank * f.g_stride;
+        w.g[j] = gradient(s, rank, length == 0 || steps.reset(0, rank));
       }
       each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
         const int64_t rank = share.rank(j);

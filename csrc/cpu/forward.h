@@ -20,7 +20,12 @@ namespace lstm_kernels::LSTM_ISA {
 
 constexpr int64_t kChunkRows = 96;
 
-template <class S>
+inline bool reads_unpacked(const cpu::SequenceForward& a) {
+  return !a.packed && cpu::direct(a.size);
+}
+
+// X: what x and h are made of. On unpacked weights it is the compute type.
+template <class S, class X>
 struct Forward {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
@@ -28,14 +33,15 @@ struct Forward {
 
   struct Direction {
     PackedWeights<S> weights;
-    T* h[2];    // [rank][h_stride], read and written in turn
+    X* h[2];    // [rank][h_stride], read and written in turn
     T* c;       // [rank][c_stride]
     T* hidden;  // [rank][c_stride]: o * tanh(c), where there is a projection
     Flag* flags;
   };
   struct Work {        // of one thread
-    const T **x, **h;  // operand rows
-    T* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
+    const X **x, **h;  // operand rows
+    const T** hidden;  // likewise, of the projection
+    X* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
     T* pre;            // pre-activations: [panel][row][gate][lane]
     T* projected;      // one panel of h_t: [row][vector][lane], where there is a projection
   };
@@ -43,9 +49,10 @@ struct Forward {
   const cpu::SequenceForward& a;
   int team;
   bool direct;  // the weights are read as they are
+  bool copies;  // the input's rows are not
   int64_t panels, h_stride, c_stride, x_stride;
   Direction directions[2];
-  T* zeros;
+  X* zeros;
   char* work_base;
   int64_t work_bytes;
 
@@ -59,9 +66,11 @@ struct Forward {
   Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const Sizes& s = a.size;
-    direct = !a.packed && cpu::direct(s);
+    direct = reads_unpacked(a);
     panels = ceil_div(s.H, L);
-    h_stride = padded<T>(s.P), c_stride = padded<T>(s.H), x_stride = padded<T>(s.I);
+    copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
+    h_stride = padded<X>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
+    x_stride = padded<X>(ceil_div(s.I, numbers_in<X>));
     // Kept weights are only read.
     const KeptWeights<S> kept(s, projects(), a.kept_as, const_cast<void*>(a.packed));
     Arena nowhere(nullptr);
@@ -70,13 +79,14 @@ struct Forward {
       if (a.packed)
         to.weights = kept.directions[d];
       else
-        to.weights.lay_out(s, projects(), weight_format<S>(s.N), direct ? nowhere : arena);
-      for (T*& h : to.h) h = arena.take<T>(s.N * h_stride);
+        to.weights.lay_out(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
+                           direct ? nowhere : arena);
+      for (X*& h : to.h) h = arena.take<X>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.hidden = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
       to.flags = arena.take<Flag>(team);
     }
-    zeros = arena.take<T>(max_of(h_stride, c_stride));
+    zeros = arena.take<X>(h_stride);
     Arena measure(nullptr);
     work(measure);
     work_bytes = int64_t(measure.used());
@@ -93,15 +103,16 @@ struct Forward {
     }
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
-    w.x = arena.take<const T*>(most), w.h = arena.take<const T*>(most);
-    w.x_copy = is_same<S, T> && !direct ? nullptr : arena.take<T>(most * x_stride);
+    w.x = arena.take<const X*>(most), w.h = arena.take<const X*>(most);
+    w.hidden = arena.take<const T*>(projects() ? rows : 0);
+    w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
   }
 
   void clear_flags() {
-    __builtin_memset(zeros, 0, size_t(max_of(h_stride, c_stride)) * sizeof(T));
+    __builtin_memset(zeros, 0, size_t(h_stride) * sizeof(X));
     for (int d = 0; d < a.size.D; ++d)
       __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
   }
@@ -164,7 +175,7 @@ struct Forward {
         const int64_t row = d * size.N + steps.sequence(r);
         const S* h0 = a.h0 ? (const S*)a.h0 + row * size.P : nullptr;
         const S* c0 = a.c0 ? (const S*)a.c0 + row * size.H : nullptr;
-        for (T* h : dir.h) copy_row(h + r * f.h_stride, h0, size.P);
+        for (X* h : dir.h) copy_row(h + r * f.h_stride, h0, size.P);
         copy_row(dir.c + r * f.c_stride, c0, size.H);
       }
     }
@@ -174,7 +185,8 @@ struct Forward {
         const int64_t row = d * size.N + steps.sequence(r);
         // The reverse direction ends with step T - 1, the other one with the sequence's length.
         const int64_t last = d == 1 ? size.T : steps.length(r);
-        if (a.h_n) copy_out((S*)a.h_n + row * size.P, dir.h[last & 1] + r * f.h_stride, size.P);
+        const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(dir.h[last & 1] + r * f.h_stride);
+        if (a.h_n) copy_out((S*)a.h_n + row * size.P, h, size.P);
         if (a.c_n) copy_out((S*)a.c_n + row * size.H, dir.c + r * f.c_stride, size.H);
       }
     }
@@ -216,11 +228,10 @@ struct Forward {
       return end;
     }
 
-    const T* input_row(int64_t t, int64_t rank, int64_t r) {
+    const X* input_row(int64_t t, int64_t rank, int64_t r) {
       const S* x = steps.template input_row<S>(a.x, a.x_step, a.x_row, t, rank);
-      if constexpr (is_same<S, T>)
-        if (!f.direct) return x;
-      T* copy = w.x_copy + r * f.x_stride;
+      if (!f.copies) return (const X*)x;
+      X* copy = w.x_copy + r * f.x_stride;
       copy_row(copy, x, size.I);
       return copy;
     }
@@ -247,7 +258,7 @@ struct Forward {
       for (int g = 0; g < kGates; ++g) {
         const int64_t row = g * size.H + p * L;
         const int64_t after = g + 1 < kGates ? row + size.H : (next < 0 ? p : next) * L;
-        auto product = [&](const void* w, int64_t K, const T** x) -> Product<S, T> {
+        auto product = [&](const void* w, int64_t K, const X** x) -> Product<S, X> {
           return {(const S*)w + row * K, K, x, (const S*)w + after * K};
         };
         add_products({product(weights.w_ih, size.I, w.x), product(weights.w_hh, size.P, w.h)},
@@ -257,7 +268,7 @@ struct Forward {
 
     void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
       const int64_t t = steps.time(s);
-      const T* h = dir.h[s & 1];
+      const X* h = dir.h[s & 1];
       for (int64_t j = 0; j < n; ++j)
         w.h[j] = steps.reset(t, share.rank(j)) ? f.zeros : h + share.rank(j) * f.h_stride;
       auto result = [&](int64_t p) {
@@ -267,7 +278,7 @@ struct Forward {
       for (int64_t i = 0; i < order.count();) {
         const int64_t p = order.panel(i);
         if (f.direct) {
-          direct_gates(p, order.after(i), n, pre);
+          if constexpr (is_same<X, T>) direct_gates(p, order.after(i), n, pre);
           cell(p, s, n, pre);
           ++i;
         } else if (n == 1 && i + 1 < order.count()) {
@@ -302,7 +313,7 @@ struct Forward {
         if (f.projects()) {
           store(dir.hidden + rank * f.c_stride + unit, h);
         } else {
-          store(dir.h[~s & 1] + rank * f.h_stride + unit, rounded<S>(h));
+          keep_hidden(s, rank, unit, h);
           store_n((S*)a.output + row * H + unit, h, valid);
         }
         if (a.cell) store_n((S*)a.cell + row * H + unit, c, valid);
@@ -315,13 +326,22 @@ struct Forward {
       }
     }
 
+    // For the next step: h as the caller sees it.
+    LSTM_INLINE void keep_hidden(int64_t s, int64_t rank, int64_t column, vec<T> h) const {
+      X* row = dir.h[~s & 1] + rank * f.h_stride;
+      if constexpr (is_same<X, T>)
+        store(row + column, rounded<S>(h));
+      else
+        store((S*)row + column, h);
+    }
+
     // Adds to the columns of h_t in panel p, on unpacked weights
     void direct_hidden(int64_t p, int64_t n) {
       const int nv = dir.weights.w_hr.width_of(p);
       for (int v = 0; v < nv; ++v) {
         const int64_t column = (p * dir.weights.w_hr.width + v) * L;
         const S* rows = (const S*)a.weights[d].w_hr + column * size.H;
-        const Product<S, T> product{rows, size.H, w.h, rows + L * size.H};
+        const Product<S, T> product{rows, size.H, w.hidden, rows + L * size.H};
         add_products({product}, size.P - column, n, w.projected + v * L, nv * L);
       }
     }
@@ -329,7 +349,7 @@ struct Forward {
     // h_t = (o * tanh(c_t)) W_hr^T
     void project_hidden(int64_t s, int64_t n) {
       const int64_t t = steps.time(s);
-      for (int64_t j = 0; j < n; ++j) w.h[j] = dir.hidden + share.rank(j) * f.c_stride;
+      for (int64_t j = 0; j < n; ++j) w.hidden[j] = dir.hidden + share.rank(j) * f.c_stride;
       const int64_t count = dir.weights.w_hr.count();
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
@@ -338,12 +358,12 @@ struct Forward {
         if (f.direct)
           direct_hidden(p, n);
         else
-          dir.weights.w_hr.accumulate(p, -1, w.h, n, w.projected);
+          dir.weights.w_hr.accumulate(p, -1, w.hidden, n, w.projected);
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);
             const vec<T> h = load(w.projected + (j * nv + v) * L);
-            store(dir.h[~s & 1] + rank * f.h_stride + column, rounded<S>(h));
+            keep_hidden(s, rank, column, h);
             store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,
                     size.P - column);
           }

@@ -31,10 +31,20 @@ struct pointee<S*> {
 #define LSTM_STORAGE(pointer) typename pointee<decltype(pointer)>::type
 
 size_t forward_scratch(const cpu::SequenceForward& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Forward<LSTM_STORAGE(s)>>(a); });
+  return with_dtype(a.dtype, [&](auto* s) -> size_t {
+    using S = LSTM_STORAGE(s);
+    if constexpr (!is_same<operand<S>, compute<S>>)
+      if (reads_unpacked(a)) return scratch_of<Forward<S, compute<S>>>(a);
+    return scratch_of<Forward<S, operand<S>>>(a);
+  });
 }
 void forward(const cpu::SequenceForward& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<Forward<LSTM_STORAGE(s)>>(a, scratch); });
+  with_dtype(a.dtype, [&](auto* s) {
+    using S = LSTM_STORAGE(s);
+    if constexpr (!is_same<operand<S>, compute<S>>)
+      if (reads_unpacked(a)) return run_pass<Forward<S, compute<S>>>(a, scratch);
+    run_pass<Forward<S, operand<S>>>(a, scratch);
+  });
 }
 size_t backward_scratch(const cpu::SequenceBackward& a) {
   return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Backward<LSTM_STORAGE(s)>>(a); });

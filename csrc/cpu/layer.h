@@ -129,6 +129,24 @@ LSTM_INLINE Format weight_format(int64_t N) {
   return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
 }
 
+// What one row of a recurrent product is made of: numbers of the compute type, or pairs of the
+// stored ones, which h is rounded to in any case, where the instruction set multiplies those
+// faster.
+template <class S>
+struct operand_type {
+  using type = compute<S>;
+};
+template <>
+struct operand_type<bf16> {
+  using type = pick<kMultipliesPairs, bf16_pair, float>;
+};
+template <class S>
+using operand = typename operand_type<S>::type;
+template <class X, class S>
+LSTM_INLINE Format operand_format(int64_t N) {
+  return is_same<X, bf16_pair> ? Format::kPairs : weight_format<S>(N);
+}
+
 // Panels first .. last - 1 in the order of a step: forth in even steps, back in odd ones, so that a
 // step begins with the weights that the nearest cache still has from the step before.
 struct Order {
@@ -166,12 +184,17 @@ LSTM_INLINE int64_t padded(int64_t n) {
 
 template <class T, class S>
 LSTM_INLINE void copy_row(T* to, const S* from, int64_t n) {  // from null: zeros; `to` is padded
-  constexpr int L = lanes<T>;
-  for (int64_t i = 0; i < n; i += L) store(to + i, from ? load_n(from + i, n - i) : vec<T>{});
+  constexpr int L = lanes<compute<T>>;
+  for (int64_t i = 0; i < n; i += L)
+    store(to + i, from ? load_n(from + i, n - i) : vec<compute<T>>{});
+}
+template <class S>
+LSTM_INLINE void copy_row(bf16_pair* to, const S* from, int64_t n) {
+  copy_row(&to->first, from, n);
 }
 template <class S, class T>
 LSTM_INLINE void copy_out(S* to, const T* from, int64_t n) {  // `from` is padded
-  constexpr int L = lanes<T>;
+  constexpr int L = lanes<compute<T>>;
   for (int64_t i = 0; i < n; i += L) store_n(to + i, load(from + i), n - i);
 }
 template <class S>

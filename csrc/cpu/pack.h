@@ -5,19 +5,24 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-// Writes vector v of nv; in bfloat16, where load_column has two interleaved, first the even one.
+// Writes vector v of the nv that the panel has for k, in the order of k and v. bf16_pair has two k
+// in one number, and load_column two vectors of bfloat16: first comes what is in the lower halves.
+// Only numbers of bfloat16 become pairs: nothing is left to round.
 template <class W>
-LSTM_INLINE void store_column(W* w, int v, int nv, vec<compute<W>> column) {
+LSTM_INLINE void store_column(W* panel, int64_t k, int v, int nv, vec<compute<W>> column) {
   constexpr int L = lanes<compute<W>>;
-  if constexpr (is_same<W, bf16>)
-    if ((v | 1) < nv) {
-      bf16* to = w + (v & ~1) * L;
-      const vec_u32 bits = bf16_bits(column);
-      const vec_u32 pair = v & 1 ? load_as<vec_u32>(to) | bits << 16 : bits;
-      __builtin_memcpy(to, &pair, sizeof pair);
+  constexpr bool along_k = is_same<W, bf16_pair>;
+  W* w = panel + ((along_k ? k / 2 : k) * nv + v) * L;
+  if constexpr (along_k || is_same<W, bf16>)
+    if (along_k || (v | 1) < nv) {
+      const bool upper = (along_k ? k : v) & 1;
+      W* to = upper && !along_k ? w - L : w;
+      const vec_u32 bits = along_k ? (vec_u32)column >> 16 : bf16_bits(column);
+      const vec_u32 both = upper ? load_as<vec_u32>(to) | bits << 16 : bits;
+      __builtin_memcpy(to, &both, sizeof both);
       return;
     }
-  store(w + v * L, column);
+  if constexpr (!along_k) store(w, column);
 }
 
 // One vector of output columns: lane l is row l of `rows`, a (count, K) row-major matrix.
@@ -37,7 +42,6 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
     for (int v = 0; v < nv; ++v) {
       const S* src = columns[v].rows + k;
       const int64_t count = columns[v].count;
-      W* to = out + k * nv * L;
       vec<T> block[L];
       if (__builtin_expect(length == L && count == L, 1)) {  // no test for each row and column
         LSTM_UNROLL for (int l = 0; l < L; ++l) {
@@ -45,11 +49,11 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
           prefetch_line((const char*)(src + l * K + 2 * L));  // too many rows for the hardware
         }
         transpose<T>(block);
-        LSTM_UNROLL for (int l = 0; l < L; ++l) store_column(to + l * nv * L, v, nv, block[l]);
+        LSTM_UNROLL for (int l = 0; l < L; ++l) store_column(out, k + l, v, nv, block[l]);
       } else {
         for (int l = 0; l < L; ++l) block[l] = l < count ? load_n(src + l * K, length) : vec<T>{};
         transpose<T>(block);
-        for (int64_t l = 0; l < length; ++l) store_column(to + l * nv * L, v, nv, block[l]);
+        for (int64_t l = 0; l < length; ++l) store_column(out, k + l, v, nv, block[l]);
       }
     }
   }
@@ -60,10 +64,10 @@ template <class S, class W>
 LSTM_NOINLINE void pack_straight(const S* w, int64_t columns, int64_t first, int nv, int64_t K,
                                  W* out) {
   constexpr int L = lanes<compute<S>>;
-  for (int64_t k = 0; k < K; ++k, w += columns, out += nv * L)
+  for (int64_t k = 0; k < K; ++k, w += columns)
     for (int v = 0; v < nv; ++v) {
       const int64_t column = first + v * L;
-      store_column(out, v, nv, load_n(w + column, columns - column));
+      store_column(out, k, v, nv, load_n(w + column, columns - column));
     }
 }
 
@@ -72,6 +76,8 @@ LSTM_INLINE void with_format(Format format, char* panel, F f) {
   if (format == Format::kCompute) f((compute<S>*)panel);
   if constexpr (is_same<S, float> || is_same<S, bf16>)
     if (format == Format::kBFloat16) f((bf16*)panel);
+  if constexpr (is_same<S, bf16>)
+    if (format == Format::kPairs) f((bf16_pair*)panel);
   if constexpr (is_same<S, float> || is_same<S, fp16>)
     if (format == Format::kHalf) f((fp16*)panel);
 }

@@ -30,17 +30,18 @@ struct PackedWeights {
   T* bias;  // [panel][gate][lane]
 
   // Takes its place from `memory`; without memory it has its shape, and no numbers.
-  void lay_out(const Sizes& s, bool projects, Format format, Arena& memory) {
-    auto take = [&](int64_t K, int64_t vectors, int width) {
+  // projected: the format of w_hr, whose operand is not rounded.
+  void lay_out(const Sizes& s, bool projects, Format format, Format projected, Arena& memory) {
+    auto take = [&](int64_t K, int64_t vectors, int width, Format format) {
       Panels<T> p{nullptr, format, K, vectors, width};
       p.data = memory.take<char>(p.bytes());
       return p;
     };
     const int64_t panels = ceil_div(s.H, L), columns = ceil_div(s.P, L);
-    w_ih = take(s.I, kGates * panels, kGates);
-    w_hh = take(s.P, kGates * panels, kGates);
+    w_ih = take(s.I, kGates * panels, kGates, format);
+    w_hh = take(s.P, kGates * panels, kGates, format);
     w_hr = {};
-    if (projects) w_hr = take(s.H, columns, int(min_of(kMaxVectors, columns)));
+    if (projects) w_hr = take(s.H, columns, int(min_of(kMaxVectors, columns)), projected);
     bias = memory.take<T>(panels * kPanel);
   }
 
@@ -83,7 +84,9 @@ struct KeptWeights {
 
   KeptWeights(const Sizes& s, bool projects, cpu::Kept as, void* memory) {
     Arena arena(memory);
-    for (int d = 0; d < s.D; ++d) directions[d].lay_out(s, projects, kept_format<S>(as), arena);
+    const Format format = kept_format<S>(as);
+    const Format gates = is_same<operand<S>, bf16_pair> ? Format::kPairs : format;
+    for (int d = 0; d < s.D; ++d) directions[d].lay_out(s, projects, gates, format, arena);
     bytes = arena.used();
   }
 };

@@ -43,7 +43,7 @@ LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
 // `crowded`: no register is left to hold a pair or the mask, and the odd vector reads both again.
 constexpr vec_u32 kUpperHalves = vec_u32{} + 0xffff0000;
 template <int NV, bool crowded = false, class W>
-LSTM_INLINE vec<compute<W>> load_column(const W* w, int v) {
+LSTM_INLINE auto load_column(const W* w, int v) {
   constexpr int L = lanes<compute<W>>;
   if constexpr (is_same<W, bf16>)
     if ((v | 1) < NV) {
@@ -56,15 +56,15 @@ LSTM_INLINE vec<compute<W>> load_column(const W* w, int v) {
   return load(w + v * L);
 }
 
-// pre[r][v] += sum over k of rows[r][k] * w[k][v]
+// pre[r][v] += sum over k of rows[r][k] * w[k][v]; a k of bf16_pair is two numbers.
 // step: numbers from w[k] to w[k + 1]. kFetch: each k also asks for the lines at `ahead`, which
 // goes on by `stride` bytes: at most half of what a k has, for there are two tiles or more.
-template <bool kFetch, int MR, int NV, class T, class W>
-LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const W* w, int64_t step,
+template <bool kFetch, int MR, int NV, class T, class X, class W>
+LSTM_NOINLINE void tile(const X* const* rows, int64_t k_begin, int64_t K, const W* w, int64_t step,
                         T* pre, const char* ahead, int64_t stride) {
   constexpr int L = lanes<T>, kLines = int(ceil_div(NV * L * int(sizeof(W)), 2 * 64));
   constexpr bool crowded = MR * NV + MR + 2 > kVectorRegisters;
-  const T* a[MR];
+  const X* a[MR];
   vec<T> sum[MR][NV];
   LSTM_UNROLL for (int r = 0; r < MR; ++r) {
     a[r] = rows[r] + k_begin;
@@ -77,18 +77,18 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
       ahead += stride;
     }
     if constexpr (MR > NV) {  // the weights of this k stay in registers
-      vec<T> b[NV];
+      decltype(load_column<NV>(w, 0)) b[NV];
       LSTM_UNROLL for (int v = 0; v < NV; ++v) b[v] = load_column<NV>(w, v);
       LSTM_UNROLL for (int r = 0; r < MR; ++r) {
-        const T s = a[r][k];
-        LSTM_UNROLL for (int v = 0; v < NV; ++v) sum[r][v] += s * b[v];
+        const auto s = spread(a[r][k]);
+        LSTM_UNROLL for (int v = 0; v < NV; ++v) add_product(sum[r][v], s, b[v]);
       }
     } else {  // the broadcasts stay in registers
-      T s[MR];
-      LSTM_UNROLL for (int r = 0; r < MR; ++r) s[r] = a[r][k];
+      decltype(spread(a[0][k])) s[MR];
+      LSTM_UNROLL for (int r = 0; r < MR; ++r) s[r] = spread(a[r][k]);
       LSTM_UNROLL for (int v = 0; v < NV; ++v) {
-        const vec<T> b = load_column<NV, crowded>(w, v);
-        LSTM_UNROLL for (int r = 0; r < MR; ++r) sum[r][v] += s[r] * b;
+        const auto b = load_column<NV, crowded>(w, v);
+        LSTM_UNROLL for (int r = 0; r < MR; ++r) add_product(sum[r][v], s[r], b);
       }
     }
   }
@@ -98,18 +98,18 @@ LSTM_NOINLINE void tile(const T* const* rows, int64_t k_begin, int64_t K, const 
 
 // One row on two panels at once: eight chains of additions, where one panel's four would wait for
 // the latency of the FMA.
-template <class T, class W>
-LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, T* pre0, T* pre1) {
+template <class T, class X, class W>
+LSTM_NOINLINE void tile_pair(const X* row, int64_t K, const W* w0, const W* w1, T* pre0, T* pre1) {
   constexpr int L = lanes<T>, NV = kMaxVectors;
   vec<T> sum0[NV], sum1[NV];
   LSTM_UNROLL for (int v = 0; v < NV; ++v) sum0[v] = load(pre0 + v * L),
                                            sum1[v] = load(pre1 + v * L);
 #pragma GCC unroll 1
   for (int64_t k = 0; k < K; ++k, w0 += NV * L, w1 += NV * L) {
-    const T s = row[k];
+    const auto s = spread(row[k]);
     LSTM_UNROLL for (int v = 0; v < NV; ++v) {
-      sum0[v] += s * load_column<NV>(w0, v);
-      sum1[v] += s * load_column<NV>(w1, v);
+      add_product(sum0[v], s, load_column<NV>(w0, v));
+      add_product(sum1[v], s, load_column<NV>(w1, v));
     }
   }
   LSTM_UNROLL for (int v = 0; v < NV; ++v) store(pre0 + v * L, sum0[v]),
@@ -118,8 +118,8 @@ LSTM_NOINLINE void tile_pair(const T* row, int64_t K, const W* w0, const W* w1, 
 
 constexpr int rows_or_one(int rows) { return rows <= kMaxRows ? rows : 1; }
 
-template <bool kFetch, int NV, class T, class W>
-LSTM_INLINE void tile_of(int64_t height, const T* const* rows, int64_t k, int64_t length,
+template <bool kFetch, int NV, class T, class X, class W>
+LSTM_INLINE void tile_of(int64_t height, const X* const* rows, int64_t k, int64_t length,
                          const W* w, int64_t step, T* pre, const char* ahead, int64_t stride) {
   switch (height) {
     case 1:
@@ -139,8 +139,8 @@ LSTM_INLINE void tile_of(int64_t height, const T* const* rows, int64_t k, int64_
 
 // `next`: the panel that follows, or null. While the tiles of a k block run, they fetch the block
 // after it: where the weights are larger than L2, the first tile would else wait for each line.
-template <int NV, class T, class W>
-LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, const W* w,
+template <int NV, class T, class X, class W>
+LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, const W* w,
                                     const W* next, T* pre) {
   constexpr int64_t kStep = NV * lanes<T>, kStepBytes = kStep * int64_t(sizeof(W));
   const int64_t tiles = ceil_div(n, kMaxRows);
@@ -167,11 +167,9 @@ LSTM_NOINLINE void accumulate_panel(const T* const* rows, int64_t n, int64_t K, 
   }
 }
 
-// A packed matrix. The weights' element type may be narrower than T: they are widened when used.
-enum class Format : int { kCompute, kBFloat16, kHalf };
-LSTM_INLINE int64_t bytes_of(Format format, int64_t compute_bytes) {
-  return format == Format::kCompute ? compute_bytes : 2;
-}
+// A packed matrix. The weights' element type may be narrower than T: they are widened when used, or
+// multiplied in pairs along k with operands that are pairs, too.
+enum class Format : int { kCompute, kBFloat16, kHalf, kPairs };
 
 template <class T>
 struct Panels {
@@ -182,12 +180,20 @@ struct Panels {
 
   LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
-  LSTM_INLINE int64_t bytes() const { return vectors * lanes<T> * K * bytes_of(format, sizeof(T)); }
-  LSTM_INLINE char* panel(int64_t p) const {
-    return data + p * width * lanes<T> * K * bytes_of(format, sizeof(T));
+  // Of one vector of columns: all k, or pairs of them.
+  LSTM_INLINE int64_t vector_bytes() const {
+    if (format == Format::kPairs) return ceil_div(K, 2) * lanes<T> * int64_t(sizeof(bf16_pair));
+    return K * lanes<T> * (format == Format::kCompute ? int64_t(sizeof(T)) : 2);
   }
+  LSTM_INLINE int64_t bytes() const { return vectors * vector_bytes(); }
+  LSTM_INLINE char* panel(int64_t p) const { return data + p * width * vector_bytes(); }
 
   // pre[r][v] += rows[r] . w[v] for the vectors v of panel p. next: the panel used after it, or -1.
+  // Where K is odd, the last pair of a row ends with a zero.
+  LSTM_INLINE void accumulate(int64_t p, int64_t next, const bf16_pair* const* rows, int64_t n,
+                              T* pre) const {
+    accumulate_as<bf16_pair>(p, next, rows, n, pre);
+  }
   LSTM_INLINE void accumulate(int64_t p, int64_t next, const T* const* rows, int64_t n,
                               T* pre) const {
     if (format == Format::kCompute) accumulate_as<T>(p, next, rows, n, pre);
@@ -197,6 +203,11 @@ struct Panels {
     }
   }
   // The same for one row and the full panels p0 and p1.
+  LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const bf16_pair* row, T* pre0,
+                                   T* pre1) const {
+    tile_pair(row, ceil_div(K, 2), (const bf16_pair*)panel(p0), (const bf16_pair*)panel(p1), pre0,
+              pre1);
+  }
   LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const T* row, T* pre0, T* pre1) const {
     if (format == Format::kCompute)
       tile_pair(row, K, (const T*)panel(p0), (const T*)panel(p1), pre0, pre1);
@@ -209,20 +220,21 @@ struct Panels {
   }
 
  private:
-  template <class W>
-  LSTM_INLINE void accumulate_as(int64_t p, int64_t next, const T* const* rows, int64_t n,
+  template <class W, class X>
+  LSTM_INLINE void accumulate_as(int64_t p, int64_t next, const X* const* rows, int64_t n,
                                  T* pre) const {
     const W* w = (const W*)panel(p);
+    const int64_t count = ceil_div(K, numbers_in<W>);
     const W* then = next < 0 ? nullptr : (const W*)panel(next);
     switch (width_of(p)) {
       case 1:
-        return accumulate_panel<1>(rows, n, K, w, then, pre);
+        return accumulate_panel<1>(rows, n, count, w, then, pre);
       case 2:
-        return accumulate_panel<2>(rows, n, K, w, then, pre);
+        return accumulate_panel<2>(rows, n, count, w, then, pre);
       case 3:
-        return accumulate_panel<3>(rows, n, K, w, then, pre);
+        return accumulate_panel<3>(rows, n, count, w, then, pre);
       default:
-        return accumulate_panel<4>(rows, n, K, w, then, pre);
+        return accumulate_panel<4>(rows, n, count, w, then, pre);
     }
   }
 };

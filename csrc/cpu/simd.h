@@ -44,6 +44,19 @@ struct bf16 {
 struct fp16 {
   uint16_t bits;
 };
+// Two numbers that follow each other along k.
+struct bf16_pair {
+  bf16 first, second;
+};
+
+// Whether products of pairs are faster than those of widened numbers. The instruction takes
+// subnormal numbers for zero. Wider vectors than the CPU has, for tests, multiply pairs in
+// software.
+#if defined(__AVX512BF16__) || defined(LSTM_VECTOR_BYTES)
+constexpr bool kMultipliesPairs = true;
+#else
+constexpr bool kMultipliesPairs = false;
+#endif
 
 // Arithmetic is done in float for the 16-bit storage types.
 template <class S>
@@ -58,6 +71,10 @@ template <>
 struct compute_type<fp16> {
   using type = float;
 };
+template <>
+struct compute_type<bf16_pair> {
+  using type = float;
+};
 template <class S>
 using compute = typename compute_type<S>::type;
 
@@ -65,6 +82,20 @@ template <class A, class B>
 constexpr bool is_same = false;
 template <class A>
 constexpr bool is_same<A, A> = true;
+
+template <bool first, class A, class B>
+struct pick_type {
+  using type = A;
+};
+template <class A, class B>
+struct pick_type<false, A, B> {
+  using type = B;
+};
+template <bool first, class A, class B>
+using pick = typename pick_type<first, A, B>::type;
+
+template <class X>
+constexpr int64_t numbers_in = is_same<X, bf16_pair> ? 2 : 1;
 
 template <class T>
 constexpr int lanes = kVectorBytes / int(sizeof(T));
@@ -108,6 +139,7 @@ LSTM_INLINE void store(bf16* p, vec<float> v) {
   const vec_u16 h = __builtin_convertvector(bf16_bits(v), vec_u16);
   __builtin_memcpy(p, &h, sizeof h);
 }
+LSTM_INLINE vec_u32 load(const bf16_pair* p) { return load_as<vec_u32>(p); }
 LSTM_INLINE vec<float> load(const fp16* p) {
 #if defined(LSTM_AVX512)
   return (vec<float>)_mm512_cvtph_ps(load_as<__m256i>(p));
@@ -157,6 +189,26 @@ LSTM_INLINE vec<compute<S>> rounded(vec<compute<S>> v) {
   S stored[lanes<compute<S>>];
   store(stored, v);
   return load(stored);
+}
+
+// ---- sum += a * b, for numbers and for pairs of them -------------------------------------------
+template <class T>
+LSTM_INLINE T spread(T x) {  // in the form that add_product wants it
+  return x;
+}
+LSTM_INLINE vec_u32 spread(bf16_pair x) { return vec_u32{} + load_as<uint32_t>(&x); }
+template <class T>
+LSTM_INLINE void add_product(vec<T>& sum, T a, vec<T> b) {
+  sum += a * b;
+}
+LSTM_INLINE void add_product(vec<float>& sum, vec_u32 a, vec_u32 b) {
+#if defined(__AVX512BF16__)
+  sum = (vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+  const vec_u32 second = vec_u32{} + 0xffff0000;
+  sum += (vec<float>)(a << 16) * (vec<float>)(b << 16);
+  sum += (vec<float>)(a & second) * (vec<float>)(b & second);
+#endif
 }
 
 // ---- exp, sigmoid, tanh ------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def kernels():
     return importlib.import_module("kernel_tests")
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512", "wide"])
+@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512_bf16", "wide"])
 def isa(request, kernels):
     """Every instruction set that this CPU has; "wide" is the AVX-512 logic without AVX-512."""
     if request.param not in kernels.isas():
