@@ -40,6 +40,7 @@ struct Forward {
   };
   struct Work {        // of one thread
     const X **x, **h;  // operand rows
+    int64_t* at;       // the step's rows in the caller's arrays, (rows, D)
     const T** hidden;  // likewise, of the projection
     X* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
     T* pre;            // pre-activations: [panel][row][gate][lane]
@@ -105,6 +106,7 @@ struct Forward {
     Work w;
     w.x = arena.take<const X*>(most), w.h = arena.take<const X*>(most);
     w.hidden = arena.take<const T*>(projects() ? rows : 0);
+    w.at = arena.take<int64_t>(rows);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
@@ -269,8 +271,11 @@ struct Forward {
     void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
       const int64_t t = steps.time(s);
       const X* h = dir.h[s & 1];
-      for (int64_t j = 0; j < n; ++j)
-        w.h[j] = steps.reset(t, share.rank(j)) ? f.zeros : h + share.rank(j) * f.h_stride;
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t rank = share.rank(j);
+        w.h[j] = steps.reset(t, rank) ? f.zeros : h + rank * f.h_stride;
+        w.at[j] = steps.row(t, rank) * size.D + d;
+      }
       auto result = [&](int64_t p) {
         return together ? pre : pre + (p - first_panel) * rows * kPanel;
       };
@@ -299,14 +304,14 @@ struct Forward {
 
     // The LSTM cell of the units of panel p, from the gates' pre-activations.
     LSTM_NOINLINE void cell(int64_t p, int64_t s, int64_t n, const T* pre) {
-      const int64_t t = steps.time(s), unit = p * L, H = size.H, valid = H - unit;
+      const int64_t unit = p * L, H = size.H, valid = H - unit;
       for (int64_t j = 0; j < n; ++j, pre += kPanel) {
-        const int64_t rank = share.rank(j), row = steps.row(t, rank) * size.D + d;
+        const int64_t rank = share.rank(j), row = w.at[j];
         const vec<T> i = sigmoid<T>(load(pre)), o = sigmoid<T>(load(pre + kOutputGate * L));
         const vec<T> forget = sigmoid<T>(load(pre + kForgetGate * L));
         const vec<T> g = tanh<T>(load(pre + kCandidate * L));
         T* carried = dir.c + rank * f.c_stride + unit;
-        const vec<T> before = steps.reset(t, rank) ? vec<T>{} : load(carried);
+        const vec<T> before = w.h[j] == f.zeros ? vec<T>{} : load(carried);
         const vec<T> c = forget * before + i * g;
         const vec<T> h = o * tanh<T>(c);
         store(carried, c);
@@ -348,7 +353,6 @@ struct Forward {
 
     // h_t = (o * tanh(c_t)) W_hr^T
     void project_hidden(int64_t s, int64_t n) {
-      const int64_t t = steps.time(s);
       for (int64_t j = 0; j < n; ++j) w.hidden[j] = dir.hidden + share.rank(j) * f.c_stride;
       const int64_t count = dir.weights.w_hr.count();
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
@@ -364,8 +368,7 @@ struct Forward {
             const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);
             const vec<T> h = load(w.projected + (j * nv + v) * L);
             keep_hidden(s, rank, column, h);
-            store_n((S*)a.output + (steps.row(t, rank) * size.D + d) * size.P + column, h,
-                    size.P - column);
+            store_n((S*)a.output + w.at[j] * size.P + column, h, size.P - column);
           }
       }
     }

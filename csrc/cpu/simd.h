@@ -239,10 +239,34 @@ struct exp_constants<double> {
                                        1. / 362880,     1. / 40320,     1. / 5040,     1. / 720,
                                        1. / 120,        1. / 24,        1. / 6,        1. / 2};
 };
+// x86 has instructions that return the second operand where one is NaN; compilers, which do not
+// know which operand we mean, compare and blend.
+#if defined(LSTM_AVX512)
+LSTM_INLINE vec<float> larger(vec<float> low, vec<float> x) {
+  return (vec<float>)_mm512_max_ps((__m512)low, (__m512)x);
+}
+LSTM_INLINE vec<float> smaller(vec<float> high, vec<float> x) {
+  return (vec<float>)_mm512_min_ps((__m512)high, (__m512)x);
+}
+#elif defined(LSTM_AVX2)
+LSTM_INLINE vec<float> larger(vec<float> low, vec<float> x) {
+  return (vec<float>)_mm256_max_ps((__m256)low, (__m256)x);
+}
+LSTM_INLINE vec<float> smaller(vec<float> high, vec<float> x) {
+  return (vec<float>)_mm256_min_ps((__m256)high, (__m256)x);
+}
+#endif
+template <class V>
+LSTM_INLINE V larger(V low, V x) {
+  return x < low ? low : x;
+}
+template <class V>
+LSTM_INLINE V smaller(V high, V x) {
+  return x > high ? high : x;
+}
 template <class T>
 LSTM_INLINE vec<T> clamp(vec<T> x, T low, T high) {  // NaN passes
-  x = x < low ? vec<T>{} + low : x;
-  return x > high ? vec<T>{} + high : x;
+  return smaller(vec<T>{} + high, larger(vec<T>{} + low, x));
 }
 // e^x = s * (1 + p): s = 2^n with n the integer nearest to x / ln 2, and p = e^r - 1 to full
 // relative precision, |r| <= ln(2) / 2. From min_exp, where s is the smallest normal number, to
