@@ -78,11 +78,14 @@ struct Share {
 //   Within a direction: by batch (each thread its own sequences, no waiting at all) where each
 //   thread still has enough rows to run at the FMA peak although it reads all weights; otherwise by
 //   hidden units (each thread its own panels, in its own cache, one barrier per step).
-constexpr int64_t kCallWork = 1 << 20;       // multiply-adds in a call worth a second thread
-constexpr int64_t kStepWork = 1 << 15;       // multiply-adds in a step, per thread
-constexpr int64_t kBatchRows = 24;           // rows per thread from which the batch is split
-constexpr int64_t kFewBatchRows = 8;         // the same while the weights stay in a thread's cache
-constexpr int64_t kCachedWeights = 1 << 19;  // bytes of recurrent weights that stay there
+constexpr int64_t kCallWork = 1 << 20;  // multiply-adds in a call worth a second thread
+constexpr int64_t kStepWork = 1 << 15;  // multiply-adds in a step, per thread
+// Rows per thread from which the batch is split, and the same while the recurrent weights, so many
+// bytes, stay in a thread's cache. Processors with AVX-512 have twice the L2, and need half of its
+// speed for a tile.
+constexpr bool kWide = kVectorBytes == 64;
+constexpr int64_t kBatchRows = kWide ? 8 : 24, kFewBatchRows = kWide ? 4 : 8;
+constexpr int64_t kCachedWeights = kWide ? 1 << 20 : 1 << 19;
 
 LSTM_INLINE int useful_threads(const Sizes& size, int threads, int64_t step_work) {
   if (size.T * step_work < kCallWork) return 1;
