@@ -300,7 +300,7 @@ Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalT
   if (packed) {
     const Pack pack(*packed);
     a.kept_as = pack.kept_as();
-    if (a.kept_as != Kept::kOwn || !direct(size)) {
+    if (a.kept_as != Kept::kOwn || !direct_although_kept(size)) {
       const LayerWeights layer = layer_of(a);
       const bool current = pack.is_of(layer);
       if (!current) *repacked = Pack::of(layer, kind);
