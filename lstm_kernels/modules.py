@@ -155,9 +155,10 @@ class LSTM(nn.RNNBase):
 
         A call that records no gradient packs the weights into the order in which its kernels read
         them, unless it is very short. Here that is done once, for all such calls to come, with the
-        same results to the bit; to rounding in calls of up to 48 rows (steps times sequences), some
-        of which read packed weights only where they are kept. Calls that record gradients, and what
-        torch.compile and torch.export make of the module, go on as if nothing had been packed.
+        same results to the bit; to rounding in calls of 2 to 8 steps and up to 16 rows (steps times
+        sequences), some of which read packed weights only where they are kept. Calls that record
+        gradients, and what torch.compile and torch.export make of the module, go on as if nothing
+        had been packed.
 
         A weight may change at any time and in any way: each call compares the contents of the
         weights with what was packed, and packs a layer that has changed again, in the same dtype.

@@ -120,7 +120,7 @@ struct Backward {
   }
 
   void run(int thread) {
-    const Member m(a.size, weight_bytes(a.size), thread, team);
+    const Member m(a.size, weight_bytes(a.size), !direct, thread, team);
     Arena arena(work_base + thread * work_bytes);
     const Work w = work(arena);
     for (int d = m.first_direction; d <= m.last_direction; ++d) {

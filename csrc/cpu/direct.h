@@ -10,6 +10,10 @@
 // next ones are on their way there. The sums are taken in the same order for every tile, but in
 // another one than in panels.h: the one place where results depend, to rounding, on T and N.
 //
+// With a vector of operands or more, and registers enough, the roles change: the operands are
+// packed, and the rows of weights pass over them through the tiles of panels.h. Nothing is added
+// across lanes then, and the sums are those of packed weights, to the bit.
+//
 // Backward, where the products are with the weights' columns, a few rows of weights at a time pass
 // through the tiles of panels.h: read in the order in which they lie, added in the order of k.
 //
@@ -230,6 +234,49 @@ LSTM_INLINE void add_products(const Product<S, T> (&products)[P], int64_t count,
     for (int64_t first = 0; first <= last; first += kHeight)
       add_rows<kHeight>(products, first, last, n, to + first, step);
 }
+
+// ---- products of many operands ------------------------------------------------------------------
+
+// Whether n operands are packed: in vectors whose lanes are used well. A tile of so few vectors
+// needs many rows to hide the latency of its additions.
+template <class T>
+constexpr bool packs_operands(int64_t n) {
+  return kVectorBytes == 64 && 4 * n > 3 * round_up(n, lanes<T>);
+}
+
+// to[k][vector][lane]: number k of each of the n rows
+template <class T>
+LSTM_NOINLINE void pack_operands(const T* const* rows, int64_t n, int64_t K, T* to) {
+  constexpr int L = lanes<T>;
+  const int64_t nv = ceil_div(n, L);
+  for (int64_t k = 0; k < K; k += L)
+    for (int64_t v = 0; v < nv; ++v) {
+      vec<T> block[L];
+      for (int l = 0; l < L; ++l)
+        block[l] = v * L + l < n ? load_n(rows[v * L + l] + k, K - k) : vec<T>{};
+      transpose<T>(block);
+      for (int64_t l = 0; l < min_of(L, K - k); ++l) store(to + ((k + l) * nv + v) * L, block[l]);
+    }
+}
+
+// sums[row][vector][lane] += the products of `count` rows of weights with nv vectors of operands
+template <class T>
+LSTM_INLINE void add_packed_operands(const T* const* weights, int64_t count, int64_t K,
+                                     const T* operands, int64_t nv, T* sums) {
+  const T* none = nullptr;
+  switch (nv) {
+    case 1:
+      return accumulate_panel<1>(weights, count, K, operands, none, sums);
+    case 2:
+      return accumulate_panel<2>(weights, count, K, operands, none, sums);
+    case 3:
+      return accumulate_panel<3>(weights, count, K, operands, none, sums);
+    default:
+      return accumulate_panel<4>(weights, count, K, operands, none, sums);
+  }
+}
+
+// ---- products with the columns of weights -------------------------------------------------------
 
 // The rows of weights that pass at a time: their lines stay in L1 for all rows of the batch, and a
 // tile reads and writes its sums once for so many k.

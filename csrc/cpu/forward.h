@@ -43,6 +43,8 @@ struct Forward {
     int64_t* at;       // the step's rows in the caller's arrays, (rows, D)
     const T** hidden;  // likewise, of the projection
     X* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
+    T* operands;       // x, then h, as pack_operands leaves them
+    T* sums;           // of a panel with them: [gate][unit][vector][operand]
     T* pre;            // pre-activations: [panel][row][gate][lane]
     T* projected;      // one panel of h_t: [row][vector][lane], where there is a projection
   };
@@ -63,6 +65,9 @@ struct Forward {
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return a.weights[0].w_hr; }
+  Member member(int thread) const {
+    return Member(a.size, weight_bytes(a.size), !direct, thread, team);
+  }
 
   Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
       : a(params), team(threads) {
@@ -98,7 +103,7 @@ struct Forward {
     const Sizes& s = a.size;
     int64_t rows = 0, own_panels = 0;  // the largest share of any thread
     for (int thread = 0; thread < team; ++thread) {
-      const Member m(s, weight_bytes(s), thread, team);
+      const Member m = member(thread);
       rows = max_of(rows, m.max_rows(s.N));
       own_panels = max_of(own_panels, m.by_batch ? panels : ceil_div(panels, m.size));
     }
@@ -108,6 +113,9 @@ struct Forward {
     w.hidden = arena.take<const T*>(projects() ? rows : 0);
     w.at = arena.take<int64_t>(rows);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
+    const int64_t packed = direct ? round_up(rows, L) : 0;
+    w.operands = arena.take<T>((s.I + s.P) * packed);
+    w.sums = arena.take<T>(kPanel * packed);
     w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
@@ -120,7 +128,7 @@ struct Forward {
   }
 
   void run(int thread) {
-    const Member m(a.size, weight_bytes(a.size), thread, team);
+    const Member m = member(thread);
     Arena arena(work_base + thread * work_bytes);
     const Work w = work(arena);
     for (int d = m.first_direction; d <= m.last_direction; ++d) {
@@ -268,6 +276,32 @@ struct Forward {
       }
     }
 
+    // The same for n of the operands, all packed.
+    void direct_gates_packed(int64_t p, int64_t n, const T* operands, T* pre) {
+      const cpu::Weights& weights = a.weights[d];
+      const int64_t nv = ceil_div(n, L), last = min_of(L, size.H - p * L) - 1;
+      const T *input[kPanel], *recurrent[kPanel];
+      for (int g = 0; g < kGates; ++g) {
+        const vec<T> bias = bias_of<S>(weights, size.H, g, p * L);
+        for (int64_t l = 0; l < L; ++l) {
+          const int64_t row = g * size.H + p * L + min_of(l, last), to = g * L + l;
+          input[to] = (const T*)weights.w_ih + row * size.I;
+          recurrent[to] = (const T*)weights.w_hh + row * size.P;
+          for (int64_t v = 0; v < nv; ++v) store(w.sums + (to * nv + v) * L, vec<T>{} + bias[l]);
+        }
+      }
+      add_packed_operands(input, kPanel, size.I, operands, nv, w.sums);
+      add_packed_operands(recurrent, kPanel, size.P, operands + size.I * nv * L, nv, w.sums);
+      for (int g = 0; g < kGates; ++g)
+        for (int64_t v = 0; v < nv; ++v) {
+          vec<T> block[L];
+          for (int l = 0; l < L; ++l) block[l] = load(w.sums + ((g * L + l) * nv + v) * L);
+          transpose<T>(block);
+          for (int64_t l = 0; l < min_of(L, n - v * L); ++l)
+            store(pre + (v * L + l) * kPanel + g * L, block[l]);
+        }
+    }
+
     void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
       const int64_t t = steps.time(s);
       const X* h = dir.h[s & 1];
@@ -280,13 +314,13 @@ struct Forward {
         return together ? pre : pre + (p - first_panel) * rows * kPanel;
       };
       const Order order{first_panel, last_panel, bool(s & 1)};
+      if (f.direct) {
+        if constexpr (is_same<X, T>) direct_step(order, s, n, pre);
+        return;
+      }
       for (int64_t i = 0; i < order.count();) {
         const int64_t p = order.panel(i);
-        if (f.direct) {
-          if constexpr (is_same<X, T>) direct_gates(p, order.after(i), n, pre);
-          cell(p, s, n, pre);
-          ++i;
-        } else if (n == 1 && i + 1 < order.count()) {
+        if (n == 1 && i + 1 < order.count()) {
           const int64_t p1 = order.panel(i + 1);
           T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
           if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
@@ -299,6 +333,32 @@ struct Forward {
           cell(p, s, n, result(p));
           ++i;
         }
+      }
+    }
+
+    // A step on unpacked weights.
+    void direct_step(const Order& order, int64_t s, int64_t n, T* pre) {
+      const bool packed = is_same<S, T> && packs_operands<T>(n);
+      // As many operands as a tile has vectors for; what is packed of them lies together.
+      auto each_group = [&](auto visit) {
+        constexpr int64_t kMost = kMaxVectors * L;
+        for (int64_t j = 0; j < n; j += kMost)
+          visit(j, min_of(kMost, n - j), w.operands + j * (size.I + size.P));
+      };
+      if (packed)
+        each_group([&](int64_t j, int64_t count, T* to) {
+          pack_operands(w.x + j, count, size.I, to);
+          pack_operands(w.h + j, count, size.P, to + size.I * round_up(count, L));
+        });
+      for (int64_t i = 0; i < order.count(); ++i) {
+        const int64_t p = order.panel(i);
+        if (packed)
+          each_group([&](int64_t j, int64_t count, const T* operands) {
+            direct_gates_packed(p, count, operands, pre + j * kPanel);
+          });
+        else
+          direct_gates(p, order.after(i), n, pre);
+        cell(p, s, n, pre);
       }
     }
 

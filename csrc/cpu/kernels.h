@@ -47,10 +47,9 @@ constexpr bool direct(const Sizes& s) {
 }
 // The same where packed weights are kept: those are as fast as any, but must be compared with the
 // layer's, which means reading them once more. That was measured to take longer than it saves in a
-// single step of less than 12 rows, and where weights are few.
+// single step, and where weights are few.
 constexpr bool direct_although_kept(const Sizes& s) {
-  const int64_t K = s.I + s.P;
-  return direct(s) && (s.T == 1 ? s.N < 12 || K < 512 : K < 256);
+  return direct(s) && (s.T == 1 || s.I + s.P < 256);
 }
 
 struct SequenceForward {

@@ -76,8 +76,9 @@ struct Share {
 //   One thread when the whole call, or a step's share of it, is too short to pay for waking others.
 //   Two directions go to two halves of the team: they never wait for each other.
 //   Within a direction: by batch (each thread its own sequences, no waiting at all) where each
-//   thread still has enough rows to run at the FMA peak although it reads all weights; otherwise by
-//   hidden units (each thread its own panels, in its own cache, one barrier per step).
+//   thread still has enough rows to run at the FMA peak although it reads all weights; otherwise,
+//   and in short calls on unpacked weights, by hidden units (each thread its own panels, in its own
+//   cache, one barrier per step).
 constexpr int64_t kCallWork = 1 << 20;  // multiply-adds in a call worth a second thread
 constexpr int64_t kStepWork = 1 << 15;  // multiply-adds in a step, per thread
 // Rows per thread from which the batch is split, and the same while the recurrent weights, so many
@@ -97,7 +98,7 @@ struct Member {
   int id, size;                         // among the threads of its direction
   bool by_batch;
 
-  LSTM_INLINE Member(const Sizes& a, int64_t weight_bytes, int thread, int threads) {
+  LSTM_INLINE Member(const Sizes& a, int64_t weight_bytes, bool packed, int thread, int threads) {
     first_direction = 0, last_direction = a.D - 1, id = thread, size = threads;
     if (a.D == 2 && threads > 1) {
       const int half = (threads + 1) / 2;
@@ -106,7 +107,7 @@ struct Member {
       size = thread < half ? half : threads - half;
     }
     const int64_t enough = weight_bytes <= kCachedWeights ? kFewBatchRows : kBatchRows;
-    by_batch = size > 1 && a.N >= enough * size;
+    by_batch = packed && size > 1 && a.N >= enough * size;
   }
   // Ragged sequences are dealt out in turn, so that every thread gets long and short ones.
   LSTM_INLINE Share rows(int64_t N, bool ragged) const {

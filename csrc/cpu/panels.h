@@ -19,7 +19,7 @@ namespace lstm_kernels::LSTM_ISA {
 LSTM_INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 LSTM_INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 LSTM_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-LSTM_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+LSTM_INLINE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 constexpr int kMaxVectors = 4;
 // kMaxRows * kMaxVectors accumulators, the broadcasts or the weights of one k, and one to spare.

@@ -170,25 +170,34 @@ def test_bits_do_not_depend_on_batch_or_threads(kernels, isa, dtype, projection)
 def test_unpacked_weights(kernels, isa, dtype, sizes):
     """One step of 1 to 48 rows follows the equations, with bits that the other rows do not change.
 
-    Rows of weights so long that the products pass one after the other, and shorter ones: see
-    csrc/cpu/kernels.h for which calls leave their weights unpacked.
+    Of few rows and of many, that is: see csrc/cpu/direct.h for what becomes of many. Rows of weights
+    so long that the products pass one after the other, and shorter ones: see csrc/cpu/kernels.h for
+    which calls leave their weights unpacked.
     """
     I, H, P = sizes
     layer = Layer(1, 48 if I + (P or H) >= 512 else 16, I, H, P=P, dtype=dtype)
-    together = layer.forward(kernels, isa)
     exact = layer.expected()
     # Sums of I + H products instead of few: their errors grow with the square root.
     depth = int((I + H) ** 0.5)
-    assert_close(together, {name: exact[name] for name in together}, dtype, depth)
-    again = layer.forward(kernels, isa, threads=2)
-    assert all(np.array_equal(again[name], together[name]) for name in together)
-    for rows in (slice(0, 1), slice(5, 7), slice(3, 6), slice(9, 13), slice(2, 10)):
+
+    def of_rows(rows, threads=1):
         part = of(layer, dtype)
         part.N = rows.stop - rows.start
         part.x, part.h0, part.c0 = layer.x[:, rows], layer.h0[:, rows], layer.c0[:, rows]
         part.lengths, part.valid = layer.lengths[rows], layer.valid[:, rows]
-        alone = part.forward(kernels, isa)
-        assert all(np.array_equal(alone[name], together[name][:, rows]) for name in together)
+        return part.forward(kernels, isa, threads=threads)
+
+    for rows, parts in (
+        (slice(0, 6), (slice(0, 1), slice(5, 6), slice(1, 3), slice(2, 6))),
+        (slice(0, layer.N), (slice(0, 16), slice(3, 16))),
+    ):
+        together = of_rows(rows)
+        assert_close(together, {name: exact[name][:, rows] for name in together}, dtype, depth)
+        again = of_rows(rows, threads=2)
+        assert all(np.array_equal(again[name], together[name]) for name in together)
+        for part in parts:
+            alone = of_rows(part)
+            assert all(np.array_equal(alone[name], together[name][:, part]) for name in together)
 
 
 def test_bits_do_not_depend_on_what_is_saved(kernels, isa):
