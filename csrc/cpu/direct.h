@@ -237,8 +237,9 @@ LSTM_INLINE void add_products(const Product<S, T> (&products)[P], int64_t count,
 
 // ---- products of many operands ------------------------------------------------------------------
 
-// Whether n operands are packed: in vectors whose lanes are used well. A tile of so few vectors
-// needs many rows to hide the latency of its additions.
+// Whether n operands are packed: in vectors whose lanes are used well, where a tile of few vectors
+// has rows enough to hide the latency of its additions. The 3 rows of AVX2 do not: 73 against 87
+// GF/s with 16 operands.
 template <class T>
 constexpr bool packs_operands(int64_t n) {
   return kVectorBytes == 64 && 4 * n > 3 * round_up(n, lanes<T>);

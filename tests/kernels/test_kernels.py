@@ -170,9 +170,9 @@ def test_bits_do_not_depend_on_batch_or_threads(kernels, isa, dtype, projection)
 def test_unpacked_weights(kernels, isa, dtype, sizes):
     """One step of 1 to 48 rows follows the equations, with bits that the other rows do not change.
 
-    Of few rows and of many, that is: see csrc/cpu/direct.h for what becomes of many. Rows of weights
-    so long that the products pass one after the other, and shorter ones: see csrc/cpu/kernels.h for
-    which calls leave their weights unpacked.
+    Of few rows and of many, that is: see csrc/cpu/direct.h for what becomes of many. Rows of
+    weights so long that the products pass one after the other, and shorter ones: see
+    csrc/cpu/kernels.h for which calls leave their weights unpacked.
     """
     I, H, P = sizes
     layer = Layer(1, 48 if I + (P or H) >= 512 else 16, I, H, P=P, dtype=dtype)
