@@ -260,23 +260,6 @@ LSTM_NOINLINE void pack_operands(const T* const* rows, int64_t n, int64_t K, T* 
     }
 }
 
-// sums[row][vector][lane] += the products of `count` rows of weights with nv vectors of operands
-template <class T>
-LSTM_INLINE void add_packed_operands(const T* const* weights, int64_t count, int64_t K,
-                                     const T* operands, int64_t nv, T* sums) {
-  const T* none = nullptr;
-  switch (nv) {
-    case 1:
-      return accumulate_panel<1>(weights, count, K, operands, none, sums);
-    case 2:
-      return accumulate_panel<2>(weights, count, K, operands, none, sums);
-    case 3:
-      return accumulate_panel<3>(weights, count, K, operands, none, sums);
-    default:
-      return accumulate_panel<4>(weights, count, K, operands, none, sums);
-  }
-}
-
 // ---- products with the columns of weights -------------------------------------------------------
 
 // The rows of weights that pass at a time: their lines stay in L1 for all rows of the batch, and a

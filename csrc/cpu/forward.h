@@ -290,8 +290,9 @@ struct Forward {
           for (int64_t v = 0; v < nv; ++v) store(w.sums + (to * nv + v) * L, vec<T>{} + bias[l]);
         }
       }
-      add_packed_operands(input, kPanel, size.I, operands, nv, w.sums);
-      add_packed_operands(recurrent, kPanel, size.P, operands + size.I * nv * L, nv, w.sums);
+      const T *x = operands, *h = operands + size.I * nv * L, *none = nullptr;
+      accumulate_panel(nv, input, kPanel, size.I, x, none, w.sums);
+      accumulate_panel(nv, recurrent, kPanel, size.P, h, none, w.sums);
       for (int g = 0; g < kGates; ++g)
         for (int64_t v = 0; v < nv; ++v) {
           vec<T> block[L];

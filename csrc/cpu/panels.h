@@ -167,6 +167,22 @@ LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, 
   }
 }
 
+// The same for a panel of `width` vectors.
+template <class T, class X, class W>
+LSTM_INLINE void accumulate_panel(int64_t width, const X* const* rows, int64_t n, int64_t K,
+                                  const W* w, const W* next, T* pre) {
+  switch (width) {
+    case 1:
+      return accumulate_panel<1>(rows, n, K, w, next, pre);
+    case 2:
+      return accumulate_panel<2>(rows, n, K, w, next, pre);
+    case 3:
+      return accumulate_panel<3>(rows, n, K, w, next, pre);
+    default:
+      return accumulate_panel<4>(rows, n, K, w, next, pre);
+  }
+}
+
 // A packed matrix. The weights' element type may be narrower than T: they are widened when used, or
 // multiplied in pairs along k with operands that are pairs, too.
 enum class Format : int { kCompute, kBFloat16, kHalf, kPairs };
@@ -224,18 +240,8 @@ struct Panels {
   LSTM_INLINE void accumulate_as(int64_t p, int64_t next, const X* const* rows, int64_t n,
                                  T* pre) const {
     const W* w = (const W*)panel(p);
-    const int64_t count = ceil_div(K, numbers_in<W>);
     const W* then = next < 0 ? nullptr : (const W*)panel(next);
-    switch (width_of(p)) {
-      case 1:
-        return accumulate_panel<1>(rows, n, count, w, then, pre);
-      case 2:
-        return accumulate_panel<2>(rows, n, count, w, then, pre);
-      case 3:
-        return accumulate_panel<3>(rows, n, count, w, then, pre);
-      default:
-        return accumulate_panel<4>(rows, n, count, w, then, pre);
-    }
+    accumulate_panel(width_of(p), rows, n, ceil_div(K, numbers_in<W>), w, then, pre);
   }
 };
 
