@@ -23,6 +23,7 @@ class Group:
     """One question. `ours` and each peer compute every case; ratios are peer over ours.
 
     spinning: how many processes that never rest run beside the measurement.
+    times: how many times as long as usual a row is measured, where its ratios vary most.
     """
 
     question: str
@@ -32,6 +33,7 @@ class Group:
     # Peers that take part in some cases only, because all would take too long.
     some: dict[str, Callable[[Case], bool]] = field(default_factory=dict)
     spinning: int = 0
+    times: int = 1
 
     def takes_part(self, peer: str, case: Case) -> bool:
         """Whether a peer computes a case."""
@@ -205,6 +207,7 @@ def groups(full: bool) -> dict[str, Group]:
             both([Case(32, n, 256) for n in (1, 4, 16, 64)]),
             NATIVE,
             spinning=1,
+            times=13,
         ),
         "scaling": Group("How does time grow with T, N, H and threads?", sweeps, NATIVE),
     }

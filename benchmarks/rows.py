@@ -49,7 +49,7 @@ def measure(
             for count in threads:
                 torch.set_num_threads(count)
                 torch.compiler.reset()
-                yield measure_case(group, case, peers, count, seconds, bound)
+                yield measure_case(group, case, peers, count, seconds * group.times, bound)
 
 
 def measure_case(
