@@ -28,55 +28,55 @@ template <class S>
 struct pointee<S*> {
   using type = S;
 };
-#define LSTM_STORAGE(pointer) typename pointee<decltype(pointer)>::type
+#define LSTM_POINTEE(pointer) typename pointee<decltype(pointer)>::type
 
-size_t forward_scratch(const cpu::SequenceForward& a) {
-  return with_dtype(a.dtype, [&](auto* s) -> size_t {
-    using S = LSTM_STORAGE(s);
+// Calls f with a null pointer to the forward pass that `a` takes.
+template <class F>
+LSTM_INLINE auto with_forward(const cpu::SequenceForward& a, F f) {
+  return with_dtype(a.dtype, [&](auto* s) {
+    using S = LSTM_POINTEE(s);
     if constexpr (!is_same<operand<S>, compute<S>>)
-      if (reads_unpacked(a)) return scratch_of<Forward<S, compute<S>>>(a);
-    return scratch_of<Forward<S, operand<S>>>(a);
+      if (reads_unpacked(a)) return f((Forward<S, compute<S>>*)nullptr);
+    return f((Forward<S, operand<S>>*)nullptr);
   });
+}
+size_t forward_scratch(const cpu::SequenceForward& a) {
+  return with_forward(a, [&](auto* pass) { return scratch_of<LSTM_POINTEE(pass)>(a); });
 }
 void forward(const cpu::SequenceForward& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) {
-    using S = LSTM_STORAGE(s);
-    if constexpr (!is_same<operand<S>, compute<S>>)
-      if (reads_unpacked(a)) return run_pass<Forward<S, compute<S>>>(a, scratch);
-    run_pass<Forward<S, operand<S>>>(a, scratch);
-  });
+  with_forward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
 }
 size_t backward_scratch(const cpu::SequenceBackward& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Backward<LSTM_STORAGE(s)>>(a); });
+  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Backward<LSTM_POINTEE(s)>>(a); });
 }
 void backward(const cpu::SequenceBackward& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_STORAGE(s)>>(a, scratch); });
+  with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_POINTEE(s)>>(a, scratch); });
 }
 size_t weight_gradients_scratch(const cpu::GradWeights& a) {
   return with_dtype(a.dtype,
-                    [&](auto* s) { return scratch_of<WeightGradients<LSTM_STORAGE(s)>>(a); });
+                    [&](auto* s) { return scratch_of<WeightGradients<LSTM_POINTEE(s)>>(a); });
 }
 void weight_gradients(const cpu::GradWeights& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<WeightGradients<LSTM_STORAGE(s)>>(a, scratch); });
+  with_dtype(a.dtype, [&](auto* s) { run_pass<WeightGradients<LSTM_POINTEE(s)>>(a, scratch); });
 }
 size_t input_gradient_scratch(const cpu::GradInput& a) {
   return with_dtype(a.dtype,
-                    [&](auto* s) { return scratch_of<InputGradient<LSTM_STORAGE(s)>>(a); });
+                    [&](auto* s) { return scratch_of<InputGradient<LSTM_POINTEE(s)>>(a); });
 }
 void input_gradient(const cpu::GradInput& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<InputGradient<LSTM_STORAGE(s)>>(a, scratch); });
+  with_dtype(a.dtype, [&](auto* s) { run_pass<InputGradient<LSTM_POINTEE(s)>>(a, scratch); });
 }
 void cell_backward(const cpu::CellBackward& a) {
-  with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_STORAGE(s)>(a); });
+  with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_POINTEE(s)>(a); });
 }
 size_t kept(const cpu::LayerWeights& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return kept_bytes<LSTM_STORAGE(s)>(a); });
+  return with_dtype(a.dtype, [&](auto* s) { return kept_bytes<LSTM_POINTEE(s)>(a); });
 }
 void keep(const cpu::LayerWeights& a, void* packed) {
-  with_dtype(a.dtype, [&](auto* s) { keep_weights<LSTM_STORAGE(s)>(a, packed); });
+  with_dtype(a.dtype, [&](auto* s) { keep_weights<LSTM_POINTEE(s)>(a, packed); });
 }
 uint64_t fingerprint_of(const cpu::LayerWeights& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return fingerprint<LSTM_STORAGE(s)>(a); });
+  return with_dtype(a.dtype, [&](auto* s) { return fingerprint<LSTM_POINTEE(s)>(a); });
 }
 
 template <class T>
