@@ -27,11 +27,12 @@
 // Input, states and weights may have any strides; an input whose last dimension is contiguous is
 // read where it is, and so are states and weights that are contiguous as a whole.
 //
-// _pack_weights packs a layer's weights once for many calls of _packed_forward, which is CPU only.
-// packed: (bytes) uint8, good for this process alone. weight_dtype: bfloat16 or float16 rounds the
-// matrices of a float32 layer; absent, nothing is rounded. _packed_forward compares the contents of
-// the weights with those that were packed. Where they differ, or the layer has become another one,
-// it packs them again, computes with that, and returns it as `repacked`, which is else empty.
+// _prepack_weights lays a layer's weights out in panels once for many calls of _prepacked_forward,
+// which is CPU only. prepacked: (bytes) uint8, good for this process alone. weight_dtype: bfloat16
+// or float16 rounds the matrices of a float32 layer; absent, nothing is rounded. _prepacked_forward
+// compares the contents of the weights with those that were packed. Where they differ, or the layer
+// has become another one, it packs them again, computes with that, and returns it as `renewed`,
+// which is else empty.
 //
 // _sequence_backward returns the gradient of the gates' pre-activations, from which those of the
 // input, the weights and the biases follow as plain matrix products, and grad_hidden, the whole
@@ -48,13 +49,13 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool save_cell=False, bool save_gates=False, bool allow_tf32=False) -> (Tensor output, "
       "Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
   m.def(
-      "_pack_weights(Tensor[] weights, bool has_biases, bool bidirectional, "
-      "ScalarType? weight_dtype) -> Tensor packed");
+      "_prepack_weights(Tensor[] weights, bool has_biases, bool bidirectional, "
+      "ScalarType? weight_dtype) -> Tensor prepacked");
   m.def(
-      "_packed_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
+      "_prepacked_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
-      "bool save_gates, Tensor packed) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
-      "Tensor gates, Tensor repacked)");
+      "bool save_gates, Tensor prepacked) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
+      "Tensor gates, Tensor renewed)");
   m.def(
       "_sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "

@@ -16,8 +16,8 @@ from . import _load
 _load.load()
 
 _sequence_forward = torch.ops.lstm_kernels._sequence_forward.default
-_pack_weights = torch.ops.lstm_kernels._pack_weights.default
-_packed_forward = torch.ops.lstm_kernels._packed_forward.default
+_prepack_weights = torch.ops.lstm_kernels._prepack_weights.default
+_prepacked_forward = torch.ops.lstm_kernels._prepacked_forward.default
 _sequence_backward = torch.ops.lstm_kernels._sequence_backward.default
 _weight_gradients = torch.ops.lstm_kernels._weight_gradients.default
 _input_gradient = torch.ops.lstm_kernels._input_gradient.default
@@ -83,7 +83,7 @@ def pack_weights(
 ) -> Tensor:
     """One layer's weights, packed for packed_forward."""
     with torch.no_grad():
-        packed: Tensor = _pack_weights(weights, has_biases, bidirectional, weight_dtype)
+        packed: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
     return packed
 
 
@@ -102,7 +102,7 @@ def packed_forward(
     save_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """sequence_forward on packed weights; last, those to use from now on, or an empty tensor."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _packed_forward(
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _prepacked_forward(
         input,
         h0,
         c0,
@@ -386,8 +386,8 @@ def _cell_backward_shapes(
 
 
 torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward_shapes)
-torch.library.register_fake("lstm_kernels::_pack_weights", _pack_weights_shapes)
-torch.library.register_fake("lstm_kernels::_packed_forward", _packed_forward_shapes)
+torch.library.register_fake("lstm_kernels::_prepack_weights", _pack_weights_shapes)
+torch.library.register_fake("lstm_kernels::_prepacked_forward", _packed_forward_shapes)
 torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
 torch.library.register_fake("lstm_kernels::_weight_gradients", _weight_gradients_shapes)
 torch.library.register_fake("lstm_kernels::_input_gradient", _input_gradient_shapes)

@@ -445,10 +445,10 @@ def test_compile_and_export_use_the_live_weights():
         assert_equal(compiled(x), expected)
         for strict in (False, True):
             program = torch.export.export(lstm, (x,), strict=strict)
-            assert "_packed_forward" not in str(program.graph)
+            assert "_prepacked_forward" not in str(program.graph)
             assert_equal(program.module()(x), expected)
         traced = torch.fx.experimental.proxy_tensor.make_fx(lstm)(x)
-        assert "_packed_forward" not in str(traced.graph)
+        assert "_prepacked_forward" not in str(traced.graph)
         with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as fake:
             assert lstm(fake.from_tensor(x))[0].shape == (T, N, H)
         assert_equal(lstm(x), rounded(lstm, torch.bfloat16)(x))
@@ -607,7 +607,7 @@ def test_what_is_no_pack_raises():
         packed.view(torch.int8),
         torch.stack([packed, packed])[:, 0],
     ):
-        with pytest.raises(RuntimeError, match="packed: expected what _pack_weights returned"):
+        with pytest.raises(RuntimeError, match="packed: expected what _prepack_weights returned"):
             run(wrong)
     other = [torch.randn(4 * 20, 9), torch.randn(4 * 20, 20)]
     *results, repacked = run(ops.pack_weights(other, False, False, torch.float16))
@@ -624,14 +624,14 @@ def test_what_is_no_pack_raises():
 def test_the_ops_are_what_torch_expects(weight_dtype, stale):
     weights = list(LSTM(I, H).state_dict().values())
     torch.library.opcheck(
-        torch.ops.lstm_kernels._pack_weights.default, (weights, True, False, weight_dtype)
+        torch.ops.lstm_kernels._prepack_weights.default, (weights, True, False, weight_dtype)
     )
     packed = ops.pack_weights(weights, True, False, weight_dtype)
     if stale:
         weights[1] += 1
     x = torch.randn(T, N, I)
     torch.library.opcheck(
-        torch.ops.lstm_kernels._packed_forward.default,
+        torch.ops.lstm_kernels._prepacked_forward.default,
         (x, None, None, weights, True, False, None, None, None, True, True, packed),
     )
 

@@ -176,7 +176,7 @@ struct Backward {
     }
 
     void prepare() {
-      const cpu::Weights& from = a.weights[d];
+      const DirectionWeights& from = a.weights[d];
       for (int64_t p = m.begin(dir.w_hh.count()); !f.direct && p < m.end(dir.w_hh.count()); ++p)
         pack_columns(dir.w_hh, p, (const S*)from.w_hh, size.P);
       if (f.projects())
@@ -233,7 +233,7 @@ struct Backward {
     // Adds w.g[j] W_hh, j < count, to the sums of n rows.
     void add_recurrent(bool back, int64_t n, int64_t count) {
       if (count == 0) return;
-      const Order order{first(dir.w_hh), last(dir.w_hh), back};
+      const PanelOrder order{first(dir.w_hh), last(dir.w_hh), back};
       if (!f.direct) {
         for (int64_t i = 0; i < order.count(); ++i)
           dir.w_hh.accumulate(order.panel(i), order.after(i), w.g, count,

@@ -82,7 +82,7 @@ struct WeightArrays {
     const int64_t sizes[] = {int64_t(a.dtype), s.I, s.H, s.P, s.D};
     for (int64_t size : sizes) seed = mixed(seed + uint64_t(size));
     for (int d = 0; d < s.D; ++d) {
-      const cpu::Weights& w = a.weights[d];
+      const DirectionWeights& w = a.weights[d];
       add(w.w_ih, 4 * s.H * s.I), add(w.w_hh, 4 * s.H * s.P);
       add(w.b_ih, 4 * s.H), add(w.b_hh, 4 * s.H), add(w.w_hr, s.P * s.H);
     }

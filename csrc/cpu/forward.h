@@ -14,14 +14,14 @@
 // take the panels in reverse: the last ones are still in the nearest cache.
 #pragma once
 #include "direct.h"
-#include "packed_weights.h"
+#include "weight_panels.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
 constexpr int64_t kChunkRows = 96;
 
 inline bool reads_unpacked(const cpu::SequenceForward& a) {
-  return !a.packed && cpu::direct(a.size);
+  return !a.prepacked && cpu::direct(a.size);
 }
 
 // X: what x and h are made of. On unpacked weights it is the compute type.
@@ -29,24 +29,24 @@ template <class S, class X>
 struct Forward {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr int64_t kPanel = PackedWeights<S>::kPanel;
+  static constexpr int64_t kPanel = WeightPanels<S>::kPanel;
 
   struct Direction {
-    PackedWeights<S> weights;
-    X* h[2];    // [rank][h_stride], read and written in turn
-    T* c;       // [rank][c_stride]
-    T* hidden;  // [rank][c_stride]: o * tanh(c), where there is a projection
+    WeightPanels<S> weights;
+    X* h[2];         // [rank][h_stride], read and written in turn
+    T* c;            // [rank][c_stride]
+    T* unprojected;  // [rank][c_stride]: o * tanh(c), where there is a projection
     Flag* flags;
   };
-  struct Work {        // of one thread
-    const X **x, **h;  // operand rows
-    int64_t* at;       // the step's rows in the caller's arrays, (rows, D)
-    const T** hidden;  // likewise, of the projection
-    X* x_copy;         // [row][x_stride]: input rows, where they are widened or padded
-    T* operands;       // x, then h, as pack_operands leaves them
-    T* sums;           // of a panel with them: [gate][unit][vector][operand]
-    T* pre;            // pre-activations: [panel][row][gate][lane]
-    T* projected;      // one panel of h_t: [row][vector][lane], where there is a projection
+  struct Work {             // of one thread
+    const X **x, **h;       // operand rows
+    int64_t* at;            // the step's rows in the caller's arrays, (rows, D)
+    const T** unprojected;  // likewise, of the projection
+    X* x_copy;              // [row][x_stride]: input rows, where they are widened or padded
+    T* operands;            // x, then h, as pack_operands leaves them
+    T* sums;                // of a panel with them: [gate][unit][vector][operand]
+    T* pre;                 // pre-activations: [panel][row][gate][lane]
+    T* projected;           // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
   const cpu::SequenceForward& a;
@@ -77,19 +77,20 @@ struct Forward {
     copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
     h_stride = padded<X>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
     x_stride = padded<X>(ceil_div(s.I, numbers_in<X>));
-    // Kept weights are only read.
-    const KeptWeights<S> kept(s, projects(), a.kept_as, const_cast<void*>(a.packed));
+    // WeightDType weights are only read.
+    const PrepackedWeights<S> prepacked(s, projects(), a.weight_dtype,
+                                        const_cast<void*>(a.prepacked));
     Arena nowhere(nullptr);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      if (a.packed)
-        to.weights = kept.directions[d];
+      if (a.prepacked)
+        to.weights = prepacked.directions[d];
       else
         to.weights.lay_out(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
                            direct ? nowhere : arena);
       for (X*& h : to.h) h = arena.take<X>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
-      to.hidden = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
+      to.unprojected = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
       to.flags = arena.take<Flag>(team);
     }
     zeros = arena.take<X>(h_stride);
@@ -110,7 +111,7 @@ struct Forward {
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
     w.x = arena.take<const X*>(most), w.h = arena.take<const X*>(most);
-    w.hidden = arena.take<const T*>(projects() ? rows : 0);
+    w.unprojected = arena.take<const T*>(projects() ? rows : 0);
     w.at = arena.take<int64_t>(rows);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     const int64_t packed = direct ? round_up(rows, L) : 0;
@@ -171,7 +172,7 @@ struct Forward {
     }
 
     void run() {
-      if (!f.direct && !a.packed) dir.weights.pack(a.weights[d], size, m.id, m.size);
+      if (!f.direct && !a.prepacked) dir.weights.pack(a.weights[d], size, m.id, m.size);
       read_states();
       zero_beyond_lengths();
       barrier.wait();
@@ -261,7 +262,7 @@ struct Forward {
 
     // pre = bias + x W_ih^T + h W_hh^T for the units of panel p, on unpacked weights
     void direct_gates(int64_t p, int64_t next, int64_t n, T* pre) {
-      const cpu::Weights& weights = a.weights[d];
+      const DirectionWeights& weights = a.weights[d];
       vec<T> bias[kGates];
       for (int g = 0; g < kGates; ++g) bias[g] = bias_of<S>(weights, size.H, g, p * L);
       set_biases(bias, n, pre);
@@ -278,7 +279,7 @@ struct Forward {
 
     // The same for n of the operands, all packed.
     void direct_gates_packed(int64_t p, int64_t n, const T* operands, T* pre) {
-      const cpu::Weights& weights = a.weights[d];
+      const DirectionWeights& weights = a.weights[d];
       const int64_t nv = ceil_div(n, L), last = min_of(L, size.H - p * L) - 1;
       const T *input[kPanel], *recurrent[kPanel];
       for (int g = 0; g < kGates; ++g) {
@@ -314,7 +315,7 @@ struct Forward {
       auto result = [&](int64_t p) {
         return together ? pre : pre + (p - first_panel) * rows * kPanel;
       };
-      const Order order{first_panel, last_panel, bool(s & 1)};
+      const PanelOrder order{first_panel, last_panel, bool(s & 1)};
       if (f.direct) {
         if constexpr (is_same<X, T>) direct_step(order, s, n, pre);
         return;
@@ -338,7 +339,7 @@ struct Forward {
     }
 
     // A step on unpacked weights.
-    void direct_step(const Order& order, int64_t s, int64_t n, T* pre) {
+    void direct_step(const PanelOrder& order, int64_t s, int64_t n, T* pre) {
       const bool packed = is_same<S, T> && packs_operands<T>(n);
       // As many operands as a tile has vectors for; what is packed of them lies together.
       auto each_group = [&](auto visit) {
@@ -377,7 +378,7 @@ struct Forward {
         const vec<T> h = o * tanh<T>(c);
         store(carried, c);
         if (f.projects()) {
-          store(dir.hidden + rank * f.c_stride + unit, h);
+          store(dir.unprojected + rank * f.c_stride + unit, h);
         } else {
           keep_hidden(s, rank, unit, h);
           store_n((S*)a.output + row * H + unit, h, valid);
@@ -407,14 +408,15 @@ struct Forward {
       for (int v = 0; v < nv; ++v) {
         const int64_t column = (p * dir.weights.w_hr.width + v) * L;
         const S* rows = (const S*)a.weights[d].w_hr + column * size.H;
-        const Product<S, T> product{rows, size.H, w.hidden, rows + L * size.H};
+        const Product<S, T> product{rows, size.H, w.unprojected, rows + L * size.H};
         add_products({product}, size.P - column, n, w.projected + v * L, nv * L);
       }
     }
 
     // h_t = (o * tanh(c_t)) W_hr^T
     void project_hidden(int64_t s, int64_t n) {
-      for (int64_t j = 0; j < n; ++j) w.hidden[j] = dir.hidden + share.rank(j) * f.c_stride;
+      for (int64_t j = 0; j < n; ++j)
+        w.unprojected[j] = dir.unprojected + share.rank(j) * f.c_stride;
       const int64_t count = dir.weights.w_hr.count();
       for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
            ++p) {
@@ -423,7 +425,7 @@ struct Forward {
         if (f.direct)
           direct_hidden(p, n);
         else
-          dir.weights.w_hr.accumulate(p, -1, w.hidden, n, w.projected);
+          dir.weights.w_hr.accumulate(p, -1, w.unprojected, n, w.projected);
         for (int64_t j = 0; j < n; ++j)
           for (int v = 0; v < nv; ++v) {
             const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);

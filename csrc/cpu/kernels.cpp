@@ -12,11 +12,11 @@ namespace {
 template <class F>
 LSTM_INLINE auto with_dtype(DType dtype, F f) {
   switch (dtype) {
-    case DType::kDouble:
+    case DType::kFloat64:
       return f((double*)nullptr);
     case DType::kBFloat16:
       return f((bf16*)nullptr);
-    case DType::kHalf:
+    case DType::kFloat16:
       return f((fp16*)nullptr);
     default:
       return f((float*)nullptr);
@@ -69,11 +69,11 @@ void input_gradient(const cpu::GradInput& a, void* scratch) {
 void cell_backward(const cpu::CellBackward& a) {
   with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_POINTEE(s)>(a); });
 }
-size_t kept(const cpu::LayerWeights& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return kept_bytes<LSTM_POINTEE(s)>(a); });
+size_t prepacked(const cpu::LayerWeights& a) {
+  return with_dtype(a.dtype, [&](auto* s) { return prepacked_bytes<LSTM_POINTEE(s)>(a); });
 }
-void keep(const cpu::LayerWeights& a, void* packed) {
-  with_dtype(a.dtype, [&](auto* s) { keep_weights<LSTM_POINTEE(s)>(a, packed); });
+void prepack(const cpu::LayerWeights& a, void* to) {
+  with_dtype(a.dtype, [&](auto* s) { prepack_weights<LSTM_POINTEE(s)>(a, to); });
 }
 uint64_t fingerprint_of(const cpu::LayerWeights& a) {
   return with_dtype(a.dtype, [&](auto* s) { return fingerprint<LSTM_POINTEE(s)>(a); });
@@ -87,7 +87,7 @@ void activations(const T* x, T* sigmoids, T* tanhs, int64_t n) {
   }
 }
 void activations(DType dtype, const void* x, void* sigmoids, void* tanhs, int64_t n) {
-  if (dtype == DType::kDouble)
+  if (dtype == DType::kFloat64)
     activations((const double*)x, (double*)sigmoids, (double*)tanhs, n);
   else
     activations((const float*)x, (float*)sigmoids, (float*)tanhs, n);
@@ -109,8 +109,8 @@ const cpu::Kernels table = {LSTM_STRING(LSTM_ISA),
                             input_gradient_scratch,
                             input_gradient,
                             cell_backward,
-                            kept,
-                            keep,
+                            prepacked,
+                            prepack,
                             fingerprint_of,
                             activations};
 

@@ -11,8 +11,6 @@
 
 namespace lstm_kernels::cpu {
 
-enum class DType : int { kFloat, kDouble, kBFloat16, kHalf };
-
 // Which sequences take part in which step. Sequences are ranked by length, longest first, so that
 // the active ones of a step are always the ranks 0 .. counts[t] - 1.
 struct Rows {
@@ -24,18 +22,9 @@ struct Rows {
   const bool* reset;     // (T, N) states are zeroed before this step, or null; D = 1 only
 };
 
-// One direction of a layer; gates stacked in the order i, f, g, o.
-struct Weights {
-  const void* w_ih;  // (4 * H, I)
-  const void* w_hh;  // (4 * H, P)
-  const void* b_ih;  // (4 * H), or null: no biases
-  const void* b_hh;  // (4 * H), or null
-  const void* w_hr;  // (P, H), or null: no projection, P = H
-};
-
 // Weights that are packed once for many calls keep the layer's precision, or are rounded to a
 // narrower type, which a float32 layer alone can ask for. Biases are never rounded.
-enum class Kept : int { kOwn, kBFloat16, kHalf };
+enum class WeightDType : int { kOwn, kBFloat16, kFloat16 };
 
 // Whether a forward pass leaves weights of the layer's own precision unpacked, because packing them
 // would take longer than it saves: see direct.h.
@@ -48,7 +37,7 @@ constexpr bool direct(const Sizes& s) {
 // The same where packed weights are kept: those are as fast as any, but must be compared with the
 // layer's, which means reading them once more. That was measured to take longer than it saves in a
 // single step, and where weights are few.
-constexpr bool direct_although_kept(const Sizes& s) {
+constexpr bool direct_although_prepacked(const Sizes& s) {
   return direct(s) && (s.T == 1 || s.I + s.P < 256);
 }
 
@@ -57,18 +46,18 @@ struct SequenceForward {
   DType dtype;
   int threads;  // at most this many are used
   Rows rows;
-  const void* x;          // (T, N, I) or packed (R, I), last dimension contiguous
-  int64_t x_step, x_row;  // its other strides, in elements; packed: x_row alone
-  const void* h0;         // (D, N, P), or null: zeros
-  const void* c0;         // (D, N, H), or null: zeros
-  Weights weights[2];     // per direction
-  const void* packed;     // what keep_weights made of them, or null: this call packs them
-  Kept kept_as;           // the same as there
-  void* output;           // (T, N, D * P) or (R, D * P): h_t
-  void* h_n;              // (D, N, P), or null
-  void* c_n;              // (D, N, H), or null
-  void* cell;             // (T, N, D * H) or (R, D * H): c_t, or null
-  void* gates;            // (T, N, D, 4, H) or (R, D, 4, H): activated gates, or null
+  const void* x;                // (T, N, I) or packed (R, I), last dimension contiguous
+  int64_t x_step, x_row;        // its other strides, in elements; packed: x_row alone
+  const void* h0;               // (D, N, P), or null: zeros
+  const void* c0;               // (D, N, H), or null: zeros
+  DirectionWeights weights[2];  // per direction
+  const void* prepacked;        // what prepack_weights made of them, or null
+  WeightDType weight_dtype;     // the same as there
+  void* output;                 // (T, N, D * P) or (R, D * P): h_t
+  void* h_n;                    // (D, N, P), or null
+  void* c_n;                    // (D, N, H), or null
+  void* cell;                   // (T, N, D * H) or (R, D * H): c_t, or null
+  void* gates;                  // (T, N, D, 4, H) or (R, D, 4, H): activated gates, or null
 };
 
 // The weights of a layer, to be packed once for many calls of sequence_forward.
@@ -76,8 +65,8 @@ struct LayerWeights {
   Sizes size;  // I, H, P, D
   DType dtype;
   int threads;
-  Weights weights[2];
-  Kept kept_as;
+  DirectionWeights weights[2];
+  WeightDType weight_dtype;
 };
 
 // Absent gradients (null) are zero.
@@ -86,19 +75,19 @@ struct SequenceBackward {
   DType dtype;
   int threads;
   Rows rows;
-  const void* grad_output;    // like output
-  const void* grad_h_n;       // (D, N, P)
-  const void* grad_c_n;       // (D, N, H)
-  const void* grad_cell;      // like cell
-  const void* grad_gates;     // like gates
-  const void* c0;             // (D, N, H), or null: zeros
-  Weights weights[2];         // w_hh and w_hr are read
-  const void* cell;           // (T, N, D * H) or (R, D * H), as the forward pass returned it
-  const void* gates;          // (T, N, D, 4, H) or (R, D, 4, H), likewise
-  void* grad_preactivations;  // like gates
-  void* grad_h0;              // (D, N, P)
-  void* grad_c0;              // (D, N, H)
-  void* grad_hidden;          // (T, N, D * P): the whole gradient of h_t; null without projection
+  const void* grad_output;      // like output
+  const void* grad_h_n;         // (D, N, P)
+  const void* grad_c_n;         // (D, N, H)
+  const void* grad_cell;        // like cell
+  const void* grad_gates;       // like gates
+  const void* c0;               // (D, N, H), or null: zeros
+  DirectionWeights weights[2];  // w_hh and w_hr are read
+  const void* cell;             // (T, N, D * H) or (R, D * H), as the forward pass returned it
+  const void* gates;            // (T, N, D, 4, H) or (R, D, 4, H), likewise
+  void* grad_preactivations;    // like gates
+  void* grad_h0;                // (D, N, P)
+  void* grad_c0;                // (D, N, H)
+  void* grad_hidden;            // (T, N, D * P): the whole gradient of h_t; null without projection
 };
 
 // The gradients of one direction's weights, from those of its gates' pre-activations.
@@ -125,7 +114,7 @@ struct GradInput {
   int threads;
   Rows rows;
   const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
-  Weights weights[2];               // w_ih is read
+  DirectionWeights weights[2];      // w_ih is read
   void* grad_input;                 // (T, N, I) or (R, I)
 };
 
@@ -157,11 +146,11 @@ struct Kernels {
   void (*cell_backward)(const CellBackward&);
   // Packed weights: how many bytes, 64-byte aligned, they take, and packing them. They serve calls
   // of any T, N and number of threads, on this instruction set.
-  size_t (*kept_bytes)(const LayerWeights&);
-  void (*keep_weights)(const LayerWeights&, void* packed);
+  size_t (*prepacked_bytes)(const LayerWeights&);
+  void (*prepack_weights)(const LayerWeights&, void* prepacked);
   // Of the contents, sizes and dtype of the weights: see fingerprint.h.
   uint64_t (*fingerprint)(const LayerWeights&);
-  // For tests: sigmoid and tanh of n numbers, dtype kFloat or kDouble.
+  // For tests: sigmoid and tanh of n numbers, float32 or float64.
   void (*activations)(DType, const void* x, void* sigmoid, void* tanh, int64_t n);
 };
 

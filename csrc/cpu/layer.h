@@ -8,7 +8,6 @@
 namespace lstm_kernels::LSTM_ISA {
 
 using cpu::Barrier;
-using cpu::DType;
 using cpu::Flag;
 
 // The steps of one direction in the order it processes them: step s works on time(s).
@@ -130,7 +129,7 @@ template <class S>
 LSTM_INLINE Format weight_format(int64_t N) {
   if constexpr (is_same<S, compute<S>>) return Format::kCompute;
   if (N > kNarrowRows || (kVectorBytes == 16 && kVectorRegisters == 16)) return Format::kCompute;
-  return is_same<S, bf16> ? Format::kBFloat16 : Format::kHalf;
+  return is_same<S, bf16> ? Format::kBFloat16 : Format::kFloat16;
 }
 
 // What one row of a recurrent product is made of: numbers of the compute type, or pairs of the
@@ -153,7 +152,7 @@ LSTM_INLINE Format operand_format(int64_t N) {
 
 // Panels first .. last - 1 in the order of a step: forth in even steps, back in odd ones, so that a
 // step begins with the weights that the nearest cache still has from the step before.
-struct Order {
+struct PanelOrder {
   int64_t first, last;
   bool back;
   LSTM_INLINE int64_t count() const { return last - first; }

@@ -18,10 +18,10 @@ namespace {
 using torch::headeronly::ScalarType;
 
 DType dtype_of(const Kind& kind) {
-  if (kind.dtype == aoti_torch_dtype_float32()) return DType::kFloat;
-  if (kind.dtype == aoti_torch_dtype_float64()) return DType::kDouble;
+  if (kind.dtype == aoti_torch_dtype_float32()) return DType::kFloat32;
+  if (kind.dtype == aoti_torch_dtype_float64()) return DType::kFloat64;
   if (kind.dtype == aoti_torch_dtype_bfloat16()) return DType::kBFloat16;
-  if (kind.dtype == aoti_torch_dtype_float16()) return DType::kHalf;
+  if (kind.dtype == aoti_torch_dtype_float16()) return DType::kFloat16;
   throw std::runtime_error("expected float32, float64, bfloat16 or float16");
 }
 
@@ -136,11 +136,11 @@ class RowLists {
 };
 
 void read_weights(const std::vector<Tensor>& weights, bool has_biases, const Sizes& size,
-                  bool projects, Reader& read, Weights (&out)[2]) {
+                  bool projects, Reader& read, DirectionWeights (&out)[2]) {
   const int64_t gates = kGates * size.H;
   auto next = weights.begin();
   for (int d = 0; d < size.D; ++d) {
-    Weights& w = out[d];
+    DirectionWeights& w = out[d];
     w = {};
     w.w_ih = read(*next++, "w_ih", {gates, size.I});
     w.w_hh = read(*next++, "w_hh", {gates, size.P});
@@ -173,33 +173,33 @@ struct LayerShape {
 // A layer's weights in one block of bytes, good for calls of any T, N and number of threads in this
 // process. What it begins with says which weights they are, and that the block is whole: layouts
 // differ between instruction sets, and a kernel would trust any block.
-class Pack {
+class PrepackedBlock {
  public:
   static Tensor of(const LayerWeights& layer, const Kind& kind) {
-    check(layer.kept_as == Kept::kOwn || layer.dtype == DType::kFloat,
+    check(layer.weight_dtype == WeightDType::kOwn || layer.dtype == DType::kFloat32,
           "weight_dtype: only weights of float32 can be kept narrower");
     const int64_t bytes = size(layer);
     Tensor packed =
         results({bytes}, Kind(aoti_torch_dtype_uint8(), kind.device_type, kind.device_index));
     std::memset(packed.mutable_data_ptr(), 0, size_t(bytes));  // the gaps: same weights, same block
     Header& header = *static_cast<Header*>(packed.mutable_data_ptr());
-    header = {kMagic, &kernels(), bytes, kernels().fingerprint(layer), layer.kept_as, {}};
-    kernels().keep_weights(layer, &header + 1);
+    header = {kMagic, &kernels(), bytes, kernels().fingerprint(layer), layer.weight_dtype, {}};
+    kernels().prepack_weights(layer, &header + 1);
     return packed;
   }
 
-  explicit Pack(const Tensor& packed) {
+  explicit PrepackedBlock(const Tensor& packed) {
     check(packed.dim() == 1 && packed.is_contiguous() && packed.is_cpu() &&
               Kind(packed).dtype == aoti_torch_dtype_uint8() &&
               packed.size(0) >= int64_t(sizeof(Header)) &&
               uintptr_t(packed.const_data_ptr()) % alignof(Header) == 0,
-          "packed: expected what _pack_weights returned");
+          "prepacked: expected what _prepack_weights returned");
     header_ = static_cast<const Header*>(packed.const_data_ptr());
     check(header_->magic == kMagic && header_->made_for == &kernels() &&
               header_->bytes == packed.size(0),
-          "packed: expected what _pack_weights returned in this process");
+          "prepacked: expected what _prepack_weights returned in this process");
   }
-  Kept kept_as() const { return header_->kept_as; }
+  WeightDType weight_dtype() const { return header_->weight_dtype; }
   const void* weights() const { return header_ + 1; }
   bool is_of(const LayerWeights& layer) const {
     return header_->fingerprint == kernels().fingerprint(layer) && header_->bytes == size(layer);
@@ -212,45 +212,45 @@ class Pack {
     const Kernels* made_for;
     int64_t bytes;  // of the whole block
     uint64_t fingerprint;
-    Kept kept_as;
+    WeightDType weight_dtype;
     int unused[7];
   };
   static_assert(sizeof(Header) == 64);
   static int64_t size(const LayerWeights& layer) {
-    return int64_t(sizeof(Header) + kernels().kept_bytes(layer));
+    return int64_t(sizeof(Header) + kernels().prepacked_bytes(layer));
   }
   const Header* header_;
 };
 
 LayerWeights layer_of(const SequenceForward& a) {
-  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.kept_as};
+  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.weight_dtype};
 }
 
-Tensor pack_weights(const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
-                    std::optional<ScalarType> weight_dtype) {
+Tensor prepack_weights(const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+                       std::optional<ScalarType> weight_dtype) {
   const LayerShape shape(weights, has_biases, bidirectional);
   const Kind kind(weights[0]);
-  LayerWeights layer{shape.size, dtype_of(kind), thread_count(), {}, Kept::kOwn};
+  LayerWeights layer{shape.size, dtype_of(kind), thread_count(), {}, WeightDType::kOwn};
   Reader read(kind);
   read_weights(weights, has_biases, shape.size, shape.projects, read, layer.weights);
   if (weight_dtype == ScalarType::BFloat16) {
-    if (layer.dtype != DType::kBFloat16) layer.kept_as = Kept::kBFloat16;
+    if (layer.dtype != DType::kBFloat16) layer.weight_dtype = WeightDType::kBFloat16;
   } else if (weight_dtype == ScalarType::Half) {
-    if (layer.dtype != DType::kHalf) layer.kept_as = Kept::kHalf;
+    if (layer.dtype != DType::kFloat16) layer.weight_dtype = WeightDType::kFloat16;
   } else {
     check(!weight_dtype, "weight_dtype: expected bfloat16 or float16");
   }
-  return Pack::of(layer, kind);
+  return PrepackedBlock::of(layer, kind);
 }
 
 using Forwarded = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// `packed`, where given: what _pack_weights returned; replaced where it is stale.
+// `packed`, where given: what _prepack_weights returned; replaced where it is stale.
 Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
                   const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
                   const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
                   const OptionalTensor& reset, bool save_cell, bool save_gates,
-                  const Tensor* packed, Tensor* repacked) {
+                  const Tensor* prepacked, Tensor* renewed) {
   const Kind kind(input);
   LayerShape shape(weights, has_biases, bidirectional);
   Sizes& size = shape.size;
@@ -297,14 +297,14 @@ Forwarded forward(const Tensor& input, const OptionalTensor& h0, const OptionalT
   a.cell = save_cell ? cell.mutable_data_ptr() : nullptr;
   a.gates = save_gates ? gates.mutable_data_ptr() : nullptr;
 
-  if (packed) {
-    const Pack pack(*packed);
-    a.kept_as = pack.kept_as();
-    if (a.kept_as != Kept::kOwn || !direct_although_kept(size)) {
+  if (prepacked) {
+    const PrepackedBlock block(*prepacked);
+    a.weight_dtype = block.weight_dtype();
+    if (a.weight_dtype != WeightDType::kOwn || !direct_although_prepacked(size)) {
       const LayerWeights layer = layer_of(a);
-      const bool current = pack.is_of(layer);
-      if (!current) *repacked = Pack::of(layer, kind);
-      a.packed = (current ? pack : Pack(*repacked)).weights();
+      const bool current = block.is_of(layer);
+      if (!current) *renewed = PrepackedBlock::of(layer, kind);
+      a.prepacked = (current ? block : PrepackedBlock(*renewed)).weights();
     }
   }
   const Scratch scratch(kernels().sequence_forward_scratch(a));
@@ -321,15 +321,15 @@ Forwarded sequence_forward(const Tensor& input, const OptionalTensor& h0, const 
                  save_cell, save_gates, nullptr, nullptr);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> packed_forward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> prepacked_forward(
     const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
     const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
     const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset,
-    bool save_cell, bool save_gates, const Tensor& packed) {
-  Tensor repacked = empty({0}, Kind(packed));
+    bool save_cell, bool save_gates, const Tensor& prepacked) {
+  Tensor renewed = empty({0}, Kind(prepacked));
   const Forwarded results = forward(input, h0, c0, weights, has_biases, bidirectional, batch_sizes,
-                                    lengths, reset, save_cell, save_gates, &packed, &repacked);
-  return std::tuple_cat(results, std::make_tuple(repacked));
+                                    lengths, reset, save_cell, save_gates, &prepacked, &renewed);
+  return std::tuple_cat(results, std::make_tuple(renewed));
 }
 
 using Backwarded = std::tuple<Tensor, Tensor, Tensor, Tensor>;
@@ -548,8 +548,8 @@ std::string cpu_isa() { return isa_description(); }
 
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cpu::sequence_forward));
-  m.impl("_pack_weights", TORCH_BOX(&lstm_kernels::cpu::pack_weights));
-  m.impl("_packed_forward", TORCH_BOX(&lstm_kernels::cpu::packed_forward));
+  m.impl("_prepack_weights", TORCH_BOX(&lstm_kernels::cpu::prepack_weights));
+  m.impl("_prepacked_forward", TORCH_BOX(&lstm_kernels::cpu::prepacked_forward));
   m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cpu::sequence_backward));
   m.impl("_weight_gradients", TORCH_BOX(&lstm_kernels::cpu::weight_gradients));
   m.impl("_input_gradient", TORCH_BOX(&lstm_kernels::cpu::input_gradient));

@@ -79,7 +79,7 @@ LSTM_INLINE void with_format(Format format, char* panel, F f) {
   if constexpr (is_same<S, bf16>)
     if (format == Format::kPairs) f((bf16_pair*)panel);
   if constexpr (is_same<S, float> || is_same<S, fp16>)
-    if (format == Format::kHalf) f((fp16*)panel);
+    if (format == Format::kFloat16) f((fp16*)panel);
 }
 
 // w (4 * H, K): panel p holds the four gates of hidden units p * L ..

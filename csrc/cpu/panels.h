@@ -185,7 +185,7 @@ LSTM_INLINE void accumulate_panel(int64_t width, const X* const* rows, int64_t n
 
 // A packed matrix. The weights' element type may be narrower than T: they are widened when used, or
 // multiplied in pairs along k with operands that are pairs, too.
-enum class Format : int { kCompute, kBFloat16, kHalf, kPairs };
+enum class Format : int { kCompute, kBFloat16, kFloat16, kPairs };
 
 template <class T>
 struct Panels {
@@ -215,7 +215,7 @@ struct Panels {
     if (format == Format::kCompute) accumulate_as<T>(p, next, rows, n, pre);
     if constexpr (is_same<T, float>) {
       if (format == Format::kBFloat16) accumulate_as<bf16>(p, next, rows, n, pre);
-      if (format == Format::kHalf) accumulate_as<fp16>(p, next, rows, n, pre);
+      if (format == Format::kFloat16) accumulate_as<fp16>(p, next, rows, n, pre);
     }
   }
   // The same for one row and the full panels p0 and p1.
@@ -230,7 +230,7 @@ struct Panels {
     if constexpr (is_same<T, float>) {
       if (format == Format::kBFloat16)
         tile_pair(row, K, (const bf16*)panel(p0), (const bf16*)panel(p1), pre0, pre1);
-      if (format == Format::kHalf)
+      if (format == Format::kFloat16)
         tile_pair(row, K, (const fp16*)panel(p0), (const fp16*)panel(p1), pre0, pre1);
     }
   }

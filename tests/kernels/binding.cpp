@@ -27,10 +27,10 @@ const cpu::Kernels& find(const std::string& isa) {
 }
 
 cpu::DType dtype_of(const std::string& name) {
-  static const std::map<std::string, cpu::DType> names = {{"float32", cpu::DType::kFloat},
-                                                          {"float64", cpu::DType::kDouble},
+  static const std::map<std::string, cpu::DType> names = {{"float32", cpu::DType::kFloat32},
+                                                          {"float64", cpu::DType::kFloat64},
                                                           {"bfloat16", cpu::DType::kBFloat16},
-                                                          {"float16", cpu::DType::kHalf}};
+                                                          {"float16", cpu::DType::kFloat16}};
   return names.at(name);
 }
 
@@ -70,7 +70,7 @@ cpu::Rows rows(const py::dict& a) {
           (const bool*)data(a, "reset")};
 }
 
-void weights(const py::dict& a, cpu::Weights (&out)[2]) {
+void weights(const py::dict& a, DirectionWeights (&out)[2]) {
   const py::list directions = a["weights"];
   for (size_t d = 0; d < directions.size(); ++d) {
     const py::dict w = directions[d];
@@ -88,10 +88,12 @@ std::vector<py::ssize_t> per_row(const Sizes& s, bool packed, int64_t R,
 }
 
 cpu::LayerWeights layer_weights(const std::string& dtype, int threads, const py::dict& in) {
-  static const std::map<std::string, cpu::Kept> kept = {
-      {"own", cpu::Kept::kOwn}, {"bfloat16", cpu::Kept::kBFloat16}, {"float16", cpu::Kept::kHalf}};
-  cpu::LayerWeights a{sizes(in), dtype_of(dtype), threads, {}, cpu::Kept::kOwn};
-  if (in.contains("keep")) a.kept_as = kept.at(in["keep"].cast<std::string>());
+  static const std::map<std::string, cpu::WeightDType> weight_dtypes = {
+      {"own", cpu::WeightDType::kOwn},
+      {"bfloat16", cpu::WeightDType::kBFloat16},
+      {"float16", cpu::WeightDType::kFloat16}};
+  cpu::LayerWeights a{sizes(in), dtype_of(dtype), threads, {}, cpu::WeightDType::kOwn};
+  if (in.contains("prepack")) a.weight_dtype = weight_dtypes.at(in["prepack"].cast<std::string>());
   weights(in, a.weights);
   return a;
 }
@@ -100,7 +102,7 @@ uint64_t fingerprint(const std::string& isa, const std::string& dtype, int threa
   return find(isa).fingerprint(layer_weights(dtype, threads, in));
 }
 
-// With "keep", on weights that were packed before, by as many threads.
+// With "prepack", on weights that were prepacked, by as many threads.
 py::dict sequence_forward(const std::string& isa, const std::string& dtype, int threads,
                           py::dict in) {
   const py::array x = in["x"];
@@ -126,10 +128,10 @@ py::dict sequence_forward(const std::string& isa, const std::string& dtype, int 
   }
   const cpu::Kernels& kernels = find(isa);
   const cpu::LayerWeights layer = layer_weights(dtype, threads, in);
-  const auto kept = poisoned(kernels.kept_bytes(layer));
-  if (in.contains("keep")) {
-    kernels.keep_weights(layer, kept.get());
-    a.packed = kept.get(), a.kept_as = layer.kept_as;
+  const auto block = poisoned(kernels.prepacked_bytes(layer));
+  if (in.contains("prepack")) {
+    kernels.prepack_weights(layer, block.get());
+    a.prepacked = block.get(), a.weight_dtype = layer.weight_dtype;
   }
   const auto scratch = poisoned(kernels.sequence_forward_scratch(a));
   py::gil_scoped_release release;
@@ -227,7 +229,7 @@ py::dict cell_backward(const std::string& isa, const std::string& dtype, py::dic
 py::tuple activations(const std::string& isa, const py::array& x) {
   const bool wide = x.itemsize() == 8;
   py::array sigmoid(x.dtype(), x.size()), tanh(x.dtype(), x.size());
-  find(isa).activations(wide ? cpu::DType::kDouble : cpu::DType::kFloat, x.data(),
+  find(isa).activations(wide ? cpu::DType::kFloat64 : cpu::DType::kFloat32, x.data(),
                         sigmoid.mutable_data(), tanh.mutable_data(), x.size());
   return py::make_tuple(sigmoid, tanh);
 }

@@ -112,11 +112,11 @@ class Layer:
                 a["order"] = order
         return a
 
-    def forward(self, kernels, isa, *, x=None, save=True, threads=None, keep=None):
-        """Runs the kernel, with `keep` on weights packed before; returns its results in float64."""
+    def forward(self, kernels, isa, *, x=None, save=True, threads=None, prepack=None):
+        """Runs the kernel, on prepacked weights with `prepack`; returns its results in float64."""
         a = self.arguments() | {"h0": store(self.h0, self.dtype), "save": save}
-        if keep:
-            a["keep"] = keep
+        if prepack:
+            a["prepack"] = prepack
         a["x"] = self.as_given(self.x) if x is None else x
         out = kernels.sequence_forward(isa, self.dtype, threads or self.threads, a)
         self.saved = {k: out[k] for k in ("cell", "gates") if save}

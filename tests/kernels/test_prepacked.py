@@ -41,11 +41,11 @@ def assert_equal(got, expected):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("index", range(len(LAYERS)))
-def test_kept_weights_give_the_bits_of_weights_packed_in_the_call(kernels, isa, index, dtype):
+def test_prepacked_weights_give_the_bits_of_weights_packed_in_the_call(kernels, isa, index, dtype):
     layer = of(LAYERS[index], dtype)
     expected = layer.forward(kernels, isa)
     for threads in (1, 2, 5):
-        assert_equal(layer.forward(kernels, isa, keep="own", threads=threads), expected)
+        assert_equal(layer.forward(kernels, isa, prepack="own", threads=threads), expected)
 
 
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
@@ -59,13 +59,13 @@ def test_narrow_weights_are_those_of_a_rounded_layer(kernels, isa, index, narrow
                 w[name] = load(store(w[name], narrow), narrow)
     expected = rounded.forward(kernels, isa)
     for threads in (1, 2, 5):
-        assert_equal(layer.forward(kernels, isa, keep=narrow, threads=threads), expected)
+        assert_equal(layer.forward(kernels, isa, prepack=narrow, threads=threads), expected)
 
 
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
 def test_narrow_weights_for_no_rows_at_all(kernels, isa, narrow):
     for layer in (Layer(3, 0, 4, 5), Layer(40, 0, 4, 5, D=2)):
-        assert layer.forward(kernels, isa, keep=narrow)["output"].size == 0
+        assert layer.forward(kernels, isa, prepack=narrow)["output"].size == 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

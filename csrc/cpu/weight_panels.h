@@ -12,7 +12,8 @@ namespace lstm_kernels::LSTM_ISA {
 
 // The sum of both biases of L units of a gate, from `unit` on.
 template <class S>
-LSTM_INLINE vec<compute<S>> bias_of(const cpu::Weights& from, int64_t H, int gate, int64_t unit) {
+LSTM_INLINE vec<compute<S>> bias_of(const DirectionWeights& from, int64_t H, int gate,
+                                    int64_t unit) {
   const int64_t at = gate * H + unit, n = H - unit;
   vec<compute<S>> sum = {};
   if (from.b_ih) sum += load_n((const S*)from.b_ih + at, n);
@@ -21,7 +22,7 @@ LSTM_INLINE vec<compute<S>> bias_of(const cpu::Weights& from, int64_t H, int gat
 }
 
 template <class S>
-struct PackedWeights {
+struct WeightPanels {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = kGates * L;  // numbers per row in a panel's result
@@ -46,7 +47,7 @@ struct PackedWeights {
   }
 
   // Part `id` of `parts`, which together pack everything.
-  void pack(const cpu::Weights& from, const Sizes& s, int id, int parts) const {
+  void pack(const DirectionWeights& from, const Sizes& s, int id, int parts) const {
     auto begin = [&](int64_t n) { return n * id / parts; };
     auto end = [&](int64_t n) { return n * (id + 1) / parts; };
     const int64_t panels = w_ih.count();
@@ -68,23 +69,23 @@ struct PackedWeights {
 // ones and is faster with few rows; with 16 and more, bfloat16 was measured 7 to 8% slower, float16
 // faster. Only SSE2, which has no instructions for it, widens 16-bit layers as in weight_format.
 template <class S>
-LSTM_INLINE Format kept_format(cpu::Kept as) {
+LSTM_INLINE Format prepacked_format(cpu::WeightDType as) {
   if constexpr (is_same<S, float>) {
-    if (as == cpu::Kept::kBFloat16) return Format::kBFloat16;
-    if (as == cpu::Kept::kHalf) return Format::kHalf;
+    if (as == cpu::WeightDType::kBFloat16) return Format::kBFloat16;
+    if (as == cpu::WeightDType::kFloat16) return Format::kFloat16;
   }
   return weight_format<S>(1);
 }
 
 // All directions of a layer, one after the other.
 template <class S>
-struct KeptWeights {
-  PackedWeights<S> directions[2];
+struct PrepackedWeights {
+  WeightPanels<S> directions[2];
   size_t bytes;
 
-  KeptWeights(const Sizes& s, bool projects, cpu::Kept as, void* memory) {
+  PrepackedWeights(const Sizes& s, bool projects, cpu::WeightDType as, void* memory) {
     Arena arena(memory);
-    const Format format = kept_format<S>(as);
+    const Format format = prepacked_format<S>(as);
     const Format gates = is_same<operand<S>, bf16_pair> ? Format::kPairs : format;
     for (int d = 0; d < s.D; ++d) directions[d].lay_out(s, projects, gates, format, arena);
     bytes = arena.used();
@@ -94,16 +95,16 @@ struct KeptWeights {
 constexpr int64_t kPackingWork = 1 << 17;  // numbers worth a thread of their own
 
 template <class S>
-size_t kept_bytes(const cpu::LayerWeights& a) {
-  return KeptWeights<S>(a.size, a.weights[0].w_hr, a.kept_as, nullptr).bytes;
+size_t prepacked_bytes(const cpu::LayerWeights& a) {
+  return PrepackedWeights<S>(a.size, a.weights[0].w_hr, a.weight_dtype, nullptr).bytes;
 }
 
 template <class S>
-void keep_weights(const cpu::LayerWeights& a, void* memory) {
+void prepack_weights(const cpu::LayerWeights& a, void* memory) {
   struct Call {
     const cpu::LayerWeights& from;
-    KeptWeights<S> to;
-  } call{a, {a.size, bool(a.weights[0].w_hr), a.kept_as, memory}};
+    PrepackedWeights<S> to;
+  } call{a, {a.size, bool(a.weights[0].w_hr), a.weight_dtype, memory}};
   auto body = [](void* context, int id, int team) {
     const Call& c = *(const Call*)context;
     for (int d = 0; d < c.from.size.D; ++d)
