@@ -13,34 +13,12 @@
 // the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
 // product. Where pairs of stored numbers are multiplied, that is the G which the caller gets.
 #pragma once
+#include "cell.h"
 #include "direct.h"
-#include "layer.h"
-#include "pack.h"
+#include "lay_out.h"
+#include "pass.h"
 
 namespace lstm_kernels::LSTM_ISA {
-
-// The gradient of one vector of cells.
-template <class T>
-struct CellGradient {
-  vec<T> preactivation[kGates];
-  vec<T> c;  // of c_{t-1}
-};
-template <class T>
-LSTM_INLINE CellGradient<T> cell_gradient(vec<T> dh, vec<T> dc, vec<T> c_before, vec<T> c,
-                                          const vec<T> (&gate)[kGates],
-                                          const vec<T> (&extra)[kGates]) {
-  const vec<T> i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate],
-               o = gate[kOutputGate];
-  const vec<T> squashed = tanh<T>(c);
-  dc += dh * o * (T(1) - squashed * squashed);
-  CellGradient<T> to;
-  to.preactivation[kInputGate] = (dc * g + extra[kInputGate]) * i * (T(1) - i);
-  to.preactivation[kForgetGate] = (dc * c_before + extra[kForgetGate]) * f * (T(1) - f);
-  to.preactivation[kCandidate] = (dc * i + extra[kCandidate]) * (T(1) - g * g);
-  to.preactivation[kOutputGate] = (dh * squashed + extra[kOutputGate]) * o * (T(1) - o);
-  to.c = dc * f;
-  return to;
-}
 
 template <class S>
 struct Backward {
@@ -62,369 +40,358 @@ struct Backward {
     T* sum;        // results of this thread's panels: [panel][row][vector][lane]
   };
 
-  const cpu::SequenceBackward& a;
+  const cpu::SequenceBackward& call;
   int team;
-  bool direct;  // w_hh is not packed: few rows, and few steps that would read a packed one faster
+  bool direct;  // w_hh is read as it is stored: few rows, and few steps
   int64_t g_stride, h_stride, c_stride;
   Direction directions[2];
   T* zeros;  // of any type
-  char* work_base;
-  int64_t work_bytes;
+  ThreadMemory memory;
 
-  static int threads(const cpu::SequenceBackward& a) {
-    const Sizes& s = a.size;
-    return useful_threads(s, a.threads, s.D * s.N * 4 * s.H * s.P);
+  static int threads(const cpu::SequenceBackward& call) {
+    const Sizes& s = call.size;
+    return useful_threads(s, call.threads, s.D * s.N * 4 * s.H * s.P);
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
-  bool projects() const { return a.weights[0].w_hr; }
+  bool projects() const { return call.weights[0].w_hr; }
 
-  Backward(const cpu::SequenceBackward& params, int threads, Arena& arena)
-      : a(params), team(threads) {
-    const Sizes& s = a.size;
-    direct = is_same<S, T> && s.P % L == 0 && s.T * s.N <= kDirectRows && s.T <= kDirectRows / 2;
+  Backward(const cpu::SequenceBackward& call, int threads, Arena& arena)
+      : call(call), team(threads) {
+    const Sizes& s = call.size;
+    direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s);
     g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      auto pack = [&](Format format, int64_t K, int64_t columns, bool packed) {
+      auto panels = [&](Format format, int64_t K, int64_t columns, bool laid_out) {
         const int64_t vectors = ceil_div(columns, L);
         const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
         Panels<T> p{nullptr, format, K, vectors, width};
-        if (packed) p.data = arena.take<char>(p.bytes());
+        if (laid_out) p.data = arena.take<char>(p.bytes());
         return p;
       };
-      to.w_hh = pack(operand_format<X, S>(s.N), kGates * s.H, s.P, !direct);
+      to.w_hh = panels(operand_format<X, S>(s.N), kGates * s.H, s.P, !direct);
       to.w_hr = {};
-      if (projects()) to.w_hr = pack(weight_format<S>(s.N), s.P, s.H, true);
+      if (projects()) to.w_hr = panels(weight_format<S>(s.N), s.P, s.H, true);
       for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
       to.flags = arena.take<Flag>(team);
     }
     zeros = arena.take<T>(max_of(g_stride, c_stride));
-    Arena measure(nullptr);
-    work(measure);
-    work_bytes = int64_t(measure.used());
-    work_base = arena.take<char>(team * work_bytes);
+    memory.take(arena, team, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
-    const int64_t N = max_of(a.size.N, 1);
+    const int64_t N = max_of(call.size.N, 1);
     return {arena.take<const X*>(N), arena.take<const T*>(projects() ? N : 0),
             arena.take<T>(N * c_stride)};
   }
 
-  void clear_flags() {
+  void prepare() {
     __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T));
-    for (int d = 0; d < a.size.D; ++d)
+    for (int d = 0; d < call.size.D; ++d)
       __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
   }
 
-  void run(int thread) {
-    const Member m(a.size, weight_bytes(a.size), !direct, thread, team);
-    Arena arena(work_base + thread * work_bytes);
-    const Work w = work(arena);
-    for (int d = m.first_direction; d <= m.last_direction; ++d) {
-      Barrier barrier(directions[d].flags, m.id, m.size);
-      Sequence(*this, d, m, w, barrier).run();
+  void run(int thread);
+};
+
+// One thread's part of one direction.
+template <class S>
+struct BackwardSequence {
+  using Pass = Backward<S>;
+  using T = compute<S>;
+  using X = operand<S>;
+  static constexpr int L = lanes<T>;
+  static constexpr bool kKeepsG = Pass::kKeepsG;
+
+  const Pass& pass;
+  const cpu::SequenceBackward& call;
+  const Sizes& size;
+  const int direction;
+  const Member& member;
+  const typename Pass::Work& work;
+  Barrier& barrier;
+  const typename Pass::Direction& own;
+  const Steps steps;
+  const Share share;
+
+  BackwardSequence(const Pass& pass, int direction, const Member& member,
+                   const typename Pass::Work& work, Barrier& barrier)
+      : pass(pass),
+        call(pass.call),
+        size(call.size),
+        direction(direction),
+        member(member),
+        work(work),
+        barrier(barrier),
+        own(pass.directions[direction]),
+        steps{call.rows, size.T, size.N, direction == 1},
+        share(member.rows(size.N, call.rows.counts)) {}
+
+  void sync() {
+    if (!member.by_batch) barrier.wait();
+  }
+  // The columns' panels this thread computes.
+  int64_t first(const Panels<T>& w) const { return member.by_batch ? 0 : member.begin(w.count()); }
+  int64_t last(const Panels<T>& w) const {
+    return member.by_batch ? w.count() : member.end(w.count());
+  }
+  // Rows of the caller's arrays.
+  int64_t at(int64_t t, int64_t rank) const { return steps.row(t, rank) * size.D + direction; }
+
+  void run() {
+    prepare();
+    zero_beyond_lengths();
+    barrier.wait();
+    for (int64_t s = size.T - 1; s >= 0; --s) {
+      if (s < size.T - 1) sync();
+      step(s);
+    }
+    barrier.wait();
+    initial_states();
+  }
+
+  void prepare() {
+    const DirectionWeights& from = call.weights[direction];
+    for (int64_t p = member.begin(own.w_hh.count());
+         !pass.direct && p < member.end(own.w_hh.count()); ++p)
+      lay_out_columns(own.w_hh, p, (const S*)from.w_hh, size.P);
+    if (pass.projects())
+      for (int64_t p = member.begin(own.w_hr.count()); p < member.end(own.w_hr.count()); ++p)
+        lay_out_columns(own.w_hr, p, (const S*)from.w_hr, size.H);
+    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+      const S* from_c = call.grad_c_n ? (const S*)call.grad_c_n +
+                                            (direction * size.N + steps.sequence(r)) * size.H
+                                      : nullptr;
+      copy_row(own.dc + r * pass.c_stride, from_c, size.H);
     }
   }
 
-  // One thread's part of one direction.
-  struct Sequence {
-    Backward& f;
-    const cpu::SequenceBackward& a;
-    const Sizes& size;
-    const int d;
-    const Member& m;
-    const Work& w;
-    Barrier& barrier;
-    Direction& dir;
-    const Steps steps;
-    const Share share;
+  void zero_beyond_lengths() {
+    steps.past_ends(member.id, member.size, [&](int64_t row) {
+      const int64_t at = row * size.D + direction;
+      zero_row((S*)call.grad_preactivations + at * kGates * size.H, kGates * size.H);
+      if (call.grad_hidden) zero_row((S*)call.grad_hidden + at * size.P, size.P);
+    });
+  }
 
-    Sequence(Backward& f, int d, const Member& m, const Work& w, Barrier& barrier)
-        : f(f),
-          a(f.a),
-          size(f.a.size),
-          d(d),
-          m(m),
-          w(w),
-          barrier(barrier),
-          dir(f.directions[d]),
-          steps{a.rows, size.T, size.N, d == 1},
-          share(m.rows(size.N, a.rows.counts)) {}
-
-    void sync() {
-      if (!m.by_batch) barrier.wait();
+  void step(int64_t s) {
+    const int64_t t = steps.time(s), n = share.active(steps.count(t));
+    // Sequences that go on to step s + 1; for the others this is the last step.
+    const int64_t going_on =
+        s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
+    for (int64_t j = 0; j < going_on; ++j) {
+      const int64_t rank = share.rank(j);
+      work.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
     }
-    // The columns' panels this thread computes.
-    int64_t first(const Panels<T>& w) const { return m.by_batch ? 0 : m.begin(w.count()); }
-    int64_t last(const Panels<T>& w) const { return m.by_batch ? w.count() : m.end(w.count()); }
-    // Rows of the caller's arrays.
-    int64_t at(int64_t t, int64_t rank) const { return steps.row(t, rank) * size.D + d; }
+    begin_sums(t, n, going_on);
+    add_recurrent(s & 1, n, going_on);
+    if (!pass.projects()) return cells(own.w_hh, s, n, going_on);
+    keep_hidden(t, n);
+    sync();
+    for (int64_t j = 0; j < n; ++j) work.dh[j] = own.dh + share.rank(j) * pass.h_stride;
+    for (int64_t p = first(own.w_hr); n && p < last(own.w_hr); ++p) {
+      T* sum = result(own.w_hr, p, n);
+      __builtin_memset(sum, 0, size_t(n * own.w_hr.width_of(p) * L) * sizeof(T));
+      own.w_hr.accumulate(p, -1, work.dh, n, sum);
+    }
+    cells(own.w_hr, s, n, going_on);
+  }
 
-    void run() {
-      prepare();
-      zero_beyond_lengths();
-      barrier.wait();
-      for (int64_t s = size.T - 1; s >= 0; --s) {
-        if (s < size.T - 1) sync();
-        step(s);
+  // G of step s, or zeros, as an operand.
+  const X* gradient(int64_t s, int64_t rank, bool zero) const {
+    if (zero) return (const X*)pass.zeros;
+    if constexpr (kKeepsG)
+      return own.g[s & 1] + rank * pass.g_stride;
+    else
+      return (const X*)((const S*)call.grad_preactivations +
+                        at(steps.time(s), rank) * kGates * size.H);
+  }
+
+  // Adds work.g[j] W_hh, j < count, to the sums of n rows.
+  void add_recurrent(bool back, int64_t n, int64_t count) {
+    if (count == 0) return;
+    const PanelOrder order{first(own.w_hh), last(own.w_hh), back};
+    if (!pass.direct) {
+      for (int64_t i = 0; i < order.count(); ++i)
+        own.w_hh.accumulate(order.panel(i), order.after(i), work.g, count,
+                            result(own.w_hh, order.panel(i), n));
+      return;
+    }
+    if constexpr (kKeepsG)
+      for (int64_t k = 0; k < own.w_hh.K; k += kDirectSteps)
+        for (int64_t p = order.first; p < order.last; ++p)
+          add_direct(work.g, count, k, min_of(kDirectSteps, own.w_hh.K - k),
+                     (const T*)call.weights[direction].w_hh + k * size.P + p * own.w_hh.width * L,
+                     size.P, own.w_hh.width_of(p), result(own.w_hh, p, n));
+  }
+
+  // Where the sums of panel p stand, n rows of them.
+  T* result(const Panels<T>& panels, int64_t p, int64_t n) const {
+    return work.sum + (p - first(panels)) * n * panels.width * L;
+  }
+  // Calls visit(j, column, sum) for the vectors of this thread's panels, row after row.
+  template <class Visit>
+  LSTM_INLINE void each_vector(const Panels<T>& panels, int64_t n, Visit visit) const {
+    const int64_t first_panel = first(panels), last_panel = last(panels);
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t p = first_panel; p < last_panel; ++p) {
+        const int nv = panels.width_of(p);
+        T* sum = result(panels, p, n) + j * nv * L;
+        for (int v = 0; v < nv; ++v, sum += L) visit(j, (p * panels.width + v) * L, sum);
       }
-      barrier.wait();
-      initial_states();
-    }
+  }
 
-    void prepare() {
-      const DirectionWeights& from = a.weights[d];
-      for (int64_t p = m.begin(dir.w_hh.count()); !f.direct && p < m.end(dir.w_hh.count()); ++p)
-        pack_columns(dir.w_hh, p, (const S*)from.w_hh, size.P);
-      if (f.projects())
-        for (int64_t p = m.begin(dir.w_hr.count()); p < m.end(dir.w_hr.count()); ++p)
-          pack_columns(dir.w_hr, p, (const S*)from.w_hr, size.H);
-      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
-        const S* from_c =
-            a.grad_c_n ? (const S*)a.grad_c_n + (d * size.N + steps.sequence(r)) * size.H : nullptr;
-        copy_row(dir.dc + r * f.c_stride, from_c, size.H);
-      }
-    }
+  // dh = grad_output_t, and that of h_n where the sequence ends here
+  void begin_sums(int64_t t, int64_t n, int64_t going_on) {
+    each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+      vec<T> dh = {};
+      if (call.grad_output)
+        dh += load_n((const S*)call.grad_output + at(t, share.rank(j)) * size.P + column,
+                     size.P - column);
+      if (j >= going_on) dh += last_hidden(share.rank(j), column);
+      store(sum, dh);
+    });
+  }
 
-    void zero_beyond_lengths() {
-      steps.past_ends(m.id, m.size, [&](int64_t row) {
-        const int64_t at = row * size.D + d;
-        zero_row((S*)a.grad_preactivations + at * kGates * size.H, kGates * size.H);
-        if (a.grad_hidden) zero_row((S*)a.grad_hidden + at * size.P, size.P);
-      });
-    }
+  vec<T> last_hidden(int64_t rank, int64_t column) const {
+    if (!call.grad_h_n) return vec<T>{};
+    const int64_t row = direction * size.N + steps.sequence(rank);
+    return load_n((const S*)call.grad_h_n + row * size.P + column, size.P - column);
+  }
 
-    void step(int64_t s) {
-      const int64_t t = steps.time(s), n = share.active(steps.count(t));
-      // Sequences that go on to step s + 1; for the others this is the last step.
-      const int64_t going_on =
-          s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
-      for (int64_t j = 0; j < going_on; ++j) {
-        const int64_t rank = share.rank(j);
-        w.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
-      }
-      begin_sums(t, n, going_on);
-      add_recurrent(s & 1, n, going_on);
-      if (!f.projects()) return cells(dir.w_hh, s, n, going_on);
-      keep_hidden(t, n);
-      sync();
-      for (int64_t j = 0; j < n; ++j) w.dh[j] = dir.dh + share.rank(j) * f.h_stride;
-      for (int64_t p = first(dir.w_hr); n && p < last(dir.w_hr); ++p) {
-        T* sum = result(dir.w_hr, p, n);
-        __builtin_memset(sum, 0, size_t(n * dir.w_hr.width_of(p) * L) * sizeof(T));
-        dir.w_hr.accumulate(p, -1, w.dh, n, sum);
-      }
-      cells(dir.w_hr, s, n, going_on);
-    }
+  // The whole gradient of h_t, for the caller and for the product with W_hr.
+  void keep_hidden(int64_t t, int64_t n) {
+    each_vector(own.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
+      const int64_t rank = share.rank(j);
+      store(own.dh + rank * pass.h_stride + column, load(sum));
+      store_n((S*)call.grad_hidden + at(t, rank) * size.P + column, load(sum), size.P - column);
+    });
+  }
 
-    // G of step s, or zeros, as an operand.
-    const X* gradient(int64_t s, int64_t rank, bool zero) const {
-      if (zero) return (const X*)f.zeros;
-      if constexpr (kKeepsG)
-        return dir.g[s & 1] + rank * f.g_stride;
-      else
-        return (const X*)((const S*)a.grad_preactivations +
-                          at(steps.time(s), rank) * kGates * size.H);
-    }
-
-    // Adds w.g[j] W_hh, j < count, to the sums of n rows.
-    void add_recurrent(bool back, int64_t n, int64_t count) {
-      if (count == 0) return;
-      const PanelOrder order{first(dir.w_hh), last(dir.w_hh), back};
-      if (!f.direct) {
-        for (int64_t i = 0; i < order.count(); ++i)
-          dir.w_hh.accumulate(order.panel(i), order.after(i), w.g, count,
-                              result(dir.w_hh, order.panel(i), n));
-        return;
-      }
-      if constexpr (kKeepsG)
-        for (int64_t k = 0; k < dir.w_hh.K; k += kDirectSteps)
-          for (int64_t p = order.first; p < order.last; ++p)
-            add_direct(w.g, count, k, min_of(kDirectSteps, dir.w_hh.K - k),
-                       (const T*)a.weights[d].w_hh + k * size.P + p * dir.w_hh.width * L, size.P,
-                       dir.w_hh.width_of(p), result(dir.w_hh, p, n));
-    }
-
-    // Where the sums of panel p stand, n rows of them.
-    T* result(const Panels<T>& panels, int64_t p, int64_t n) const {
-      return w.sum + (p - first(panels)) * n * panels.width * L;
-    }
-    // Calls visit(j, column, sum) for the vectors of this thread's panels, row after row.
-    template <class Visit>
-    LSTM_INLINE void each_vector(const Panels<T>& panels, int64_t n, Visit visit) const {
-      const int64_t first_panel = first(panels), last_panel = last(panels);
-      for (int64_t j = 0; j < n; ++j)
-        for (int64_t p = first_panel; p < last_panel; ++p) {
-          const int nv = panels.width_of(p);
-          T* sum = result(panels, p, n) + j * nv * L;
-          for (int v = 0; v < nv; ++v, sum += L) visit(j, (p * panels.width + v) * L, sum);
-        }
-    }
-
-    // dh = grad_output_t, and that of h_n where the sequence ends here
-    void begin_sums(int64_t t, int64_t n, int64_t going_on) {
-      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
-        vec<T> dh = {};
-        if (a.grad_output)
-          dh += load_n((const S*)a.grad_output + at(t, share.rank(j)) * size.P + column,
-                       size.P - column);
-        if (j >= going_on) dh += last_hidden(share.rank(j), column);
-        store(sum, dh);
-      });
-    }
-
-    vec<T> last_hidden(int64_t rank, int64_t column) const {
-      if (!a.grad_h_n) return vec<T>{};
-      const int64_t row = d * size.N + steps.sequence(rank);
-      return load_n((const S*)a.grad_h_n + row * size.P + column, size.P - column);
-    }
-
-    // The whole gradient of h_t, for the caller and for the product with W_hr.
-    void keep_hidden(int64_t t, int64_t n) {
-      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
-        const int64_t rank = share.rank(j);
-        store(dir.dh + rank * f.h_stride + column, load(sum));
-        store_n((S*)a.grad_hidden + at(t, rank) * size.P + column, load(sum), size.P - column);
-      });
-    }
-
-    // What the cells of one row read and write, each pointer at hidden unit 0. What is absent is
-    // read from zeros, except for grad_gates.
-    struct CellRow {
-      const S *gates, *grad_gates, *grad_cell, *c_before, *c;
-      const T* grad_c;
-      T *to_c, *kept;
-      S* to_preactivations;
-    };
-    CellRow cell_row(int64_t s, int64_t rank, bool goes_on) const {
-      const int64_t t = steps.time(s), row = at(t, rank), H = size.H;
-      const bool cut = goes_on && steps.reset(steps.time(s + 1), rank);
-      const S* zeros = (const S*)f.zeros;
-      const S* c_before = steps.reset(t, rank) ? nullptr : previous_cell(s, rank);
-      CellRow r;
-      r.gates = (const S*)a.gates + row * kGates * H;
-      r.grad_gates = a.grad_gates ? (const S*)a.grad_gates + row * kGates * H : nullptr;
-      r.grad_cell = a.grad_cell ? (const S*)a.grad_cell + row * H : zeros;
-      r.c_before = c_before ? c_before : zeros;
-      r.c = (const S*)a.cell + row * H;
-      r.to_c = dir.dc + rank * f.c_stride;
-      r.grad_c = cut ? f.zeros : r.to_c;
-      r.kept = kKeepsG ? dir.g[s & 1] + rank * f.g_stride : nullptr;
-      r.to_preactivations = (S*)a.grad_preactivations + row * kGates * H;
-      return r;
-    }
-
-    // The cells of this thread's hidden units, whose gradient of o * tanh(c) is in w.sum.
-    LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
-      if (a.grad_gates)
-        cell_rows<true>(panels, s, n, going_on);
-      else
-        cell_rows<false>(panels, s, n, going_on);
-    }
-    template <bool kGateGradients>
-    LSTM_INLINE void cell_rows(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
-      const int64_t first_panel = first(panels), last_panel = last(panels), H = size.H;
-      for (int64_t j = 0; j < n; ++j) {
-        const CellRow r = cell_row(s, share.rank(j), j < going_on);
-        for (int64_t p = first_panel; p < last_panel; ++p) {
-          const int nv = panels.width_of(p);
-          const T* sum = result(panels, p, n) + j * nv * L;
-          int64_t unit = p * panels.width * L;
-          for (int v = 0; v < nv; ++v, sum += L, unit += L)
-            if (H - unit >= L)
-              cell<kGateGradients, true>(r, unit, load(sum));
-            else
-              cell<kGateGradients, false>(r, unit, load(sum));
-        }
-      }
-    }
-    template <bool kGateGradients, bool kWhole>
-    LSTM_INLINE void cell(const CellRow& r, int64_t unit, vec<T> dh) const {
-      const int64_t H = size.H;
-      auto read = [&](const S* p) {
-        if constexpr (kWhole) return load(p + unit);
-        return load_n(p + unit, H - unit);
-      };
-      vec<T> gate[kGates], extra[kGates] = {};
-      LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
-        gate[g] = read(r.gates + g * H);
-        if constexpr (kGateGradients) extra[g] = read(r.grad_gates + g * H);
-      }
-      const CellGradient<T> to = cell_gradient<T>(dh, load(r.grad_c + unit) + read(r.grad_cell),
-                                                  read(r.c_before), read(r.c), gate, extra);
-      store(r.to_c + unit, to.c);
-      LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
-        auto write = [&](auto* row, vec<T> v) {
-          if constexpr (kWhole)
-            store(row + g * H + unit, v);
-          else
-            store_n(row + g * H + unit, v, H - unit);
-        };
-        if constexpr (kKeepsG) write(r.kept, to.preactivation[g]);
-        write(r.to_preactivations, to.preactivation[g]);
-      }
-    }
-
-    // c_{t-1} of a row as the caller holds it: (H), or null for zeros.
-    const S* previous_cell(int64_t s, int64_t rank) const {
-      if (s > 0 && rank < steps.count(steps.time(s - 1)))
-        return (const S*)a.cell + at(steps.time(s - 1), rank) * size.H;
-      if (!a.c0) return nullptr;
-      return (const S*)a.c0 + (d * size.N + steps.sequence(rank)) * size.H;
-    }
-
-    // What reaches the states before a sequence's first step; an empty sequence passes its final
-    // states' gradients through.
-    void initial_states() {
-      const int64_t n = share.size;
-      for (int64_t j = 0; j < n; ++j) {
-        const int64_t rank = share.rank(j), length = steps.length(rank);
-        const int64_t s = d == 1 ? size.T - length : 0;
-        w.g[j] = gradient(s, rank, length == 0 || steps.reset(0, rank));
-      }
-      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
-        const int64_t rank = share.rank(j);
-        store(sum, steps.length(rank) == 0 ? last_hidden(rank, column) : vec<T>{});
-      });
-      add_recurrent(true, n, n);
-      each_vector(dir.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
-        const int64_t row = d * size.N + steps.sequence(share.rank(j));
-        store_n((S*)a.grad_h0 + row * size.P + column, load(sum), size.P - column);
-      });
-      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
-        S* to = (S*)a.grad_c0 + (d * size.N + steps.sequence(r)) * size.H;
-        if (steps.reset(0, r) && steps.length(r) > 0)
-          zero_row(to, size.H);
-        else
-          copy_out(to, dir.dc + r * f.c_stride, size.H);
-      }
-    }
+  // What the cells of one row read and write, each pointer at hidden unit 0. What is absent is
+  // read from zeros, except for grad_gates.
+  struct CellRow {
+    const S *gates, *grad_gates, *grad_cell, *c_before, *c;
+    const T* grad_c;
+    T *to_c, *kept;
+    S* to_preactivations;
   };
+  CellRow cell_row(int64_t s, int64_t rank, bool goes_on) const {
+    const int64_t t = steps.time(s), row = at(t, rank), H = size.H;
+    const bool cut = goes_on && steps.reset(steps.time(s + 1), rank);
+    const S* zeros = (const S*)pass.zeros;
+    const S* c_before = steps.reset(t, rank) ? nullptr : previous_cell(s, rank);
+    CellRow r;
+    r.gates = (const S*)call.gates + row * kGates * H;
+    r.grad_gates = call.grad_gates ? (const S*)call.grad_gates + row * kGates * H : nullptr;
+    r.grad_cell = call.grad_cell ? (const S*)call.grad_cell + row * H : zeros;
+    r.c_before = c_before ? c_before : zeros;
+    r.c = (const S*)call.cell + row * H;
+    r.to_c = own.dc + rank * pass.c_stride;
+    r.grad_c = cut ? pass.zeros : r.to_c;
+    r.kept = kKeepsG ? own.g[s & 1] + rank * pass.g_stride : nullptr;
+    r.to_preactivations = (S*)call.grad_preactivations + row * kGates * H;
+    return r;
+  }
+
+  // The cells of this thread's hidden units, whose gradient of o * tanh(c) is in work.sum.
+  LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
+    if (call.grad_gates)
+      cell_rows<true>(panels, s, n, going_on);
+    else
+      cell_rows<false>(panels, s, n, going_on);
+  }
+  template <bool kGateGradients>
+  LSTM_INLINE void cell_rows(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
+    const int64_t first_panel = first(panels), last_panel = last(panels), H = size.H;
+    for (int64_t j = 0; j < n; ++j) {
+      const CellRow r = cell_row(s, share.rank(j), j < going_on);
+      for (int64_t p = first_panel; p < last_panel; ++p) {
+        const int nv = panels.width_of(p);
+        const T* sum = result(panels, p, n) + j * nv * L;
+        int64_t unit = p * panels.width * L;
+        for (int v = 0; v < nv; ++v, sum += L, unit += L)
+          if (H - unit >= L)
+            cell<kGateGradients, true>(r, unit, load(sum));
+          else
+            cell<kGateGradients, false>(r, unit, load(sum));
+      }
+    }
+  }
+  template <bool kGateGradients, bool kWhole>
+  LSTM_INLINE void cell(const CellRow& r, int64_t unit, vec<T> dh) const {
+    const int64_t H = size.H;
+    auto read = [&](const S* p) {
+      if constexpr (kWhole) return load(p + unit);
+      return load_n(p + unit, H - unit);
+    };
+    vec<T> gate[kGates], extra[kGates] = {};
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      gate[g] = read(r.gates + g * H);
+      if constexpr (kGateGradients) extra[g] = read(r.grad_gates + g * H);
+    }
+    const CellGradient<T> to = retreat<T>(dh, load(r.grad_c + unit) + read(r.grad_cell),
+                                          read(r.c_before), read(r.c), gate, extra);
+    store(r.to_c + unit, to.c_before);
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      auto write = [&](auto* row, vec<T> v) {
+        if constexpr (kWhole)
+          store(row + g * H + unit, v);
+        else
+          store_n(row + g * H + unit, v, H - unit);
+      };
+      if constexpr (kKeepsG) write(r.kept, to.preactivation[g]);
+      write(r.to_preactivations, to.preactivation[g]);
+    }
+  }
+
+  // c_{t-1} of a row as the caller holds it: (H), or null for zeros.
+  const S* previous_cell(int64_t s, int64_t rank) const {
+    if (s > 0 && rank < steps.count(steps.time(s - 1)))
+      return (const S*)call.cell + at(steps.time(s - 1), rank) * size.H;
+    if (!call.c0) return nullptr;
+    return (const S*)call.c0 + (direction * size.N + steps.sequence(rank)) * size.H;
+  }
+
+  // What reaches the states before a sequence's first step; an empty sequence passes its final
+  // states' gradients through.
+  void initial_states() {
+    const int64_t n = share.size;
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t rank = share.rank(j), length = steps.length(rank);
+      const int64_t s = direction == 1 ? size.T - length : 0;
+      work.g[j] = gradient(s, rank, length == 0 || steps.reset(0, rank));
+    }
+    each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+      const int64_t rank = share.rank(j);
+      store(sum, steps.length(rank) == 0 ? last_hidden(rank, column) : vec<T>{});
+    });
+    add_recurrent(true, n, n);
+    each_vector(own.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
+      const int64_t row = direction * size.N + steps.sequence(share.rank(j));
+      store_n((S*)call.grad_h0 + row * size.P + column, load(sum), size.P - column);
+    });
+    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+      S* to = (S*)call.grad_c0 + (direction * size.N + steps.sequence(r)) * size.H;
+      if (steps.reset(0, r) && steps.length(r) > 0)
+        zero_row(to, size.H);
+      else
+        copy_out(to, own.dc + r * pass.c_stride, size.H);
+    }
+  }
 };
 
 template <class S>
-void cell_gradients(const cpu::CellBackward& a) {
-  using T = compute<S>;
-  constexpr int L = lanes<T>;
-  for (int64_t r = 0; r < a.N; ++r)
-    for (int64_t unit = 0; unit < a.H; unit += L) {
-      const int64_t at = r * a.H + unit, valid = a.H - unit;
-      auto gate_at = [&](int g) { return (r * kGates + g) * a.H + unit; };
-      auto read = [&](const void* p, int64_t i) {
-        return p ? load_n((const S*)p + i, valid) : vec<T>{};
-      };
-      vec<T> gate[kGates], extra[kGates];
-      for (int g = 0; g < kGates; ++g)
-        gate[g] = read(a.gates, gate_at(g)), extra[g] = read(a.grad_gates, gate_at(g));
-      const CellGradient<T> to = cell_gradient<T>(read(a.grad_h, at), read(a.grad_c, at),
-                                                  read(a.c0, at), read(a.c, at), gate, extra);
-      for (int g = 0; g < kGates; ++g)
-        store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
-      store_n((S*)a.grad_c0 + at, to.c, valid);
-    }
+void Backward<S>::run(int thread) {
+  const Member m(call.size, weight_bytes(call.size), !direct, thread, team);
+  Arena own = memory.of(thread);
+  const Work w = work(own);
+  for (int d = m.first_direction; d <= m.last_direction; ++d) {
+    Barrier barrier(directions[d].flags, m.id, m.size);
+    BackwardSequence<S>(*this, d, m, w, barrier).run();
+  }
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -1,7 +1,5 @@
-// Matrix products on the weights as they are, for calls too short to pay for packing: few rows, of
-// few steps. With K numbers in the rows of both matrices together, packing was measured to lose in
-// a single step up to 48 rows for K = 512 and more, 16 for 256, 8 for 128 and 4 for 32; and with 16
-// rows in several steps, each of which reads the weights anew, up to K / 64 steps, at most 8 to 12.
+// Matrix products on the weights as they are stored, for calls too short to pay for panels: few
+// rows of few steps (see tuning.h for which).
 //
 // A row of weights and an operand are multiplied lane by lane along k into a vector of partial
 // sums, in one pass over x W_ih^T and h W_hh^T, and the vectors of several rows are then added
@@ -11,8 +9,8 @@
 // another one than in panels.h: the one place where results depend, to rounding, on T and N.
 //
 // With a vector of operands or more, and registers enough, the roles change: the operands are
-// packed, and the rows of weights pass over them through the tiles of panels.h. Nothing is added
-// across lanes then, and the sums are those of packed weights, to the bit.
+// interleaved, and the rows of weights pass over them through the tiles of panels.h. Nothing is
+// added across lanes then, and the sums are those of panels, to the bit.
 //
 // Backward, where the products are with the weights' columns, a few rows of weights at a time pass
 // through the tiles of panels.h: read in the order in which they lie, added in the order of k.
@@ -23,20 +21,6 @@
 #include "panels.h"
 
 namespace lstm_kernels::LSTM_ISA {
-
-using cpu::kDirectRows;
-using cpu::kDirectStepRows;
-
-// Operands and weight rows of a tile; one operand alone needs more chains of additions, and SSE2 a
-// register for each product.
-constexpr int kDirectOperands = kVectorBytes == 16 && kVectorRegisters == 16 ? 2 : 3;
-template <class T>
-constexpr int direct_height(bool one_operand) {
-  const int rows = one_operand || kVectorRegisters == 32 ? 8 : 4;
-  return rows < lanes<T> ? rows : lanes<T>;
-}
-// Bytes of weights that pass at once: half of a 32 KiB L1. Longer rows pass product by product.
-constexpr int64_t kDirectBytes = 16 << 10;
 
 // ---- sums across the lanes of several vectors ---------------------------------------------------
 
@@ -206,7 +190,7 @@ LSTM_NOINLINE void add_rows(const Product<S, T> (&products)[P], int64_t first, i
     }
     add(whole, L);
   }
-  vec<T> kept[kDirectStepRows * R];
+  vec<T> kept[cpu::kDirectStepRows * R];
   Sums<T> sums{kept, true, false};
   for (Part<R, S, T>* from = parts; from != end; sums.begin = false) {
     constexpr int64_t kMost = kDirectBytes / (R * int64_t(sizeof(S)));
@@ -237,17 +221,9 @@ LSTM_INLINE void add_products(const Product<S, T> (&products)[P], int64_t count,
 
 // ---- products of many operands ------------------------------------------------------------------
 
-// Whether n operands are packed: in vectors whose lanes are used well, where a tile of few vectors
-// has rows enough to hide the latency of its additions. The 3 rows of AVX2 do not: 73 against 87
-// GF/s with 16 operands.
-template <class T>
-constexpr bool packs_operands(int64_t n) {
-  return kVectorBytes == 64 && 4 * n > 3 * round_up(n, lanes<T>);
-}
-
 // to[k][vector][lane]: number k of each of the n rows
 template <class T>
-LSTM_NOINLINE void pack_operands(const T* const* rows, int64_t n, int64_t K, T* to) {
+LSTM_NOINLINE void interleave_operands(const T* const* rows, int64_t n, int64_t K, T* to) {
   constexpr int L = lanes<T>;
   const int64_t nv = ceil_div(n, L);
   for (int64_t k = 0; k < K; k += L)
@@ -261,10 +237,6 @@ LSTM_NOINLINE void pack_operands(const T* const* rows, int64_t n, int64_t K, T* 
 }
 
 // ---- products with the columns of weights -------------------------------------------------------
-
-// The rows of weights that pass at a time: their lines stay in L1 for all rows of the batch, and a
-// tile reads and writes its sums once for so many k.
-constexpr int64_t kDirectSteps = 16;
 
 // pre[r][v] += sum over k of rows[r][k] * w[k][v] for k_begin <= k < k_begin + K and nv vectors v.
 template <class T>

@@ -6,33 +6,19 @@
 
 #include "kernels.h"
 
-#if defined(__x86_64__)
-#define LSTM_ALL_ISAS "baseline,avx2,avx512,avx512_bf16"
-#else
-#define LSTM_ALL_ISAS "baseline"
-#endif
-
 namespace lstm_kernels {
-namespace baseline {
-extern const cpu::Kernels table;
-}
-#if defined(__x86_64__)
-namespace avx2 {
-extern const cpu::Kernels table;
-}
-namespace avx512 {
-extern const cpu::Kernels table;
-}
-namespace avx512_bf16 {
-extern const cpu::Kernels table;
-}
-#endif
+
+#define ISA(name, flags, needs, preferred) \
+  namespace name {                         \
+  extern const cpu::Kernels table;         \
+  }
+#include "isas.def"
+#undef ISA
 
 namespace cpu {
 namespace {
 
 #if defined(__x86_64__)
-// What -march=x86-64-v3 and -v4 let the compiler use, by the instructions that our loops need.
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
@@ -43,23 +29,29 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl");
 }
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool is_amd() { return __builtin_cpu_is("amd"); }
 #endif
 
 struct Choice {
   const Kernels* table;
   bool supported;
-  bool wanted;  // unless another one is asked for
+  bool preferred;
 };
-// From the lowest to the highest. On Zen 4 a product of bfloat16 pairs takes as long as one of
-// float32 numbers, on Intel's server cores it was measured to take four times as long.
+#define ISA(name, flags, needs, preferred) {&name::table, needs, preferred},
 const Choice kChoices[] = {
-    {&baseline::table, true, true},
-#if defined(__x86_64__)
-    {&avx2::table, has_avx2(), true},
-    {&avx512::table, has_avx512(), true},
-    {&avx512_bf16::table, has_avx512_bf16(), bool(__builtin_cpu_is("amd"))},
-#endif
+#include "isas.def"
 };
+#undef ISA
+
+// "baseline,avx2,avx512"
+std::string compiled_isas() {
+  std::string names;
+  for (const Choice& choice : kChoices) {
+    if (!names.empty()) names += ',';
+    names += choice.table->isa;
+  }
+  return names;
+}
 
 const Kernels& choose() {
   const char* forced = std::getenv("LSTM_KERNELS_CPU_ISA");
@@ -70,11 +62,11 @@ const Kernels& choose() {
     if (named)
       throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
                                " asks for instructions that this CPU does not have");
-    if (choice.supported && choice.wanted) best = choice.table;
+    if (choice.supported && choice.preferred) best = choice.table;
   }
   if (forced && *forced)
     throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
-                             " is unknown: this build has " LSTM_ALL_ISAS);
+                             " is unknown: this build has " + compiled_isas());
   return *best;
 }
 
@@ -92,7 +84,7 @@ const Kernels* supported_kernels(const char* isa) {
 }
 
 const char* isa_description() {
-  static const std::string text = std::string(kernels().isa) + " of " LSTM_ALL_ISAS;
+  static const std::string text = std::string(kernels().isa) + " of " + compiled_isas();
   return text.c_str();
 }
 

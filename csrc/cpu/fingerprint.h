@@ -1,4 +1,5 @@
-// A 64-bit fingerprint of a layer's weights, which tells whether packed weights are still theirs.
+// A 64-bit fingerprint of a layer's weights, which tells whether prepacked weights are still
+// theirs.
 //
 // It is of the contents, because nothing else can tell: `.data`, NumPy views, other processes and
 // inference mode change weights without leaving a trace. Accumulation follows XXH3 (Y. Collet):
@@ -10,14 +11,15 @@
 // slices are, add up in any order: the same number for any number of threads.
 // Bound: reading the weights once.
 #pragma once
-#include "layer.h"
+#include "kernels.h"
+#include "panels.h"
+#include "team.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
 using vec_u64 = vec<uint64_t>;
 
 constexpr int64_t kSlice = 64 << 10;
-constexpr int64_t kFingerprintBytes = 1 << 20;  // worth a thread of their own
 constexpr uint64_t kGolden = 0x9e3779b97f4a7c15;
 
 // The finalizer of splitmix64 (Steele, Lea & Flood 2014): a bijection.
@@ -112,7 +114,7 @@ uint64_t fingerprint(const cpu::LayerWeights& a) {
     const int64_t n = c.arrays.slices;
     __atomic_fetch_add(&c.sum, c.arrays.hash(n * id / size, n * (id + 1) / size), __ATOMIC_RELAXED);
   };
-  const int64_t worth = call.arrays.bytes / kFingerprintBytes;
+  const int64_t worth = call.arrays.bytes / cpu::kFingerprintBytes;
   cpu::run_team(int(max_of(1, min_of(a.threads, worth))), body, &call);
   return mixed(call.arrays.seed ^ call.sum);
 }

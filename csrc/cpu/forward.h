@@ -13,18 +13,19 @@
 // from about 8 rows on; with fewer, the bandwidth of the cache holding W_hh, which is why odd steps
 // take the panels in reverse: the last ones are still in the nearest cache.
 #pragma once
-#include "direct.h"
-#include "weight_panels.h"
+#include "cell.h"
+#include "direct_gates.h"
+#include "pass.h"
+#include "prepacked.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
-constexpr int64_t kChunkRows = 96;
-
-inline bool reads_unpacked(const cpu::SequenceForward& a) {
-  return !a.prepacked && cpu::direct(a.size);
+inline bool reads_direct(const cpu::SequenceForward& call) {
+  return !call.prepacked && cpu::direct(call.size);
 }
 
-// X: what x and h are made of. On unpacked weights it is the compute type.
+// S: what the caller's arrays are made of. X: what x and h are made of, the compute type where the
+// weights are read as they are stored.
 template <class S, class X>
 struct Forward {
   using T = compute<S>;
@@ -43,65 +44,59 @@ struct Forward {
     int64_t* at;            // the step's rows in the caller's arrays, (rows, D)
     const T** unprojected;  // likewise, of the projection
     X* x_copy;              // [row][x_stride]: input rows, where they are widened or padded
-    T* operands;            // x, then h, as pack_operands leaves them
-    T* sums;                // of a panel with them: [gate][unit][vector][operand]
+    T *interleaved, *sums;  // of DirectGates
     T* pre;                 // pre-activations: [panel][row][gate][lane]
     T* projected;           // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
-  const cpu::SequenceForward& a;
+  const cpu::SequenceForward& call;
   int team;
-  bool direct;  // the weights are read as they are
+  bool direct;  // the weights are read as they are stored
   bool copies;  // the input's rows are not
   int64_t panels, h_stride, c_stride, x_stride;
   Direction directions[2];
   X* zeros;
-  char* work_base;
-  int64_t work_bytes;
+  ThreadMemory memory;
 
-  static int threads(const cpu::SequenceForward& a) {
-    const Sizes& s = a.size;
-    return useful_threads(s, a.threads, s.D * s.N * 4 * s.H * (s.I + s.P));
+  static int threads(const cpu::SequenceForward& call) {
+    const Sizes& s = call.size;
+    return useful_threads(s, call.threads, s.D * s.N * 4 * s.H * (s.I + s.P));
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
-  bool projects() const { return a.weights[0].w_hr; }
+  bool projects() const { return call.weights[0].w_hr; }
   Member member(int thread) const {
-    return Member(a.size, weight_bytes(a.size), !direct, thread, team);
+    return Member(call.size, weight_bytes(call.size), !direct, thread, team);
   }
 
-  Forward(const cpu::SequenceForward& params, int threads, Arena& arena)
-      : a(params), team(threads) {
-    const Sizes& s = a.size;
-    direct = reads_unpacked(a);
+  Forward(const cpu::SequenceForward& call, int threads, Arena& arena) : call(call), team(threads) {
+    const Sizes& s = call.size;
+    direct = reads_direct(call);
     panels = ceil_div(s.H, L);
     copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
     h_stride = padded<X>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
     x_stride = padded<X>(ceil_div(s.I, numbers_in<X>));
-    // WeightDType weights are only read.
-    const PrepackedWeights<S> prepacked(s, projects(), a.weight_dtype,
-                                        const_cast<void*>(a.prepacked));
+    // Prepacked weights are only read.
+    const PrepackedWeights<S> prepacked(s, projects(), call.weight_dtype,
+                                        const_cast<void*>(call.prepacked));
     Arena nowhere(nullptr);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      if (a.prepacked)
+      if (call.prepacked)
         to.weights = prepacked.directions[d];
       else
-        to.weights.lay_out(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
-                           direct ? nowhere : arena);
+        to.weights.take(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
+                        direct ? nowhere : arena);
       for (X*& h : to.h) h = arena.take<X>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.unprojected = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
       to.flags = arena.take<Flag>(team);
     }
     zeros = arena.take<X>(h_stride);
-    Arena measure(nullptr);
-    work(measure);
-    work_bytes = int64_t(measure.used());
-    work_base = arena.take<char>(team * work_bytes);
+    memory.take(arena, team, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
-    const Sizes& s = a.size;
+    const Sizes& s = call.size;
     int64_t rows = 0, own_panels = 0;  // the largest share of any thread
     for (int thread = 0; thread < team; ++thread) {
       const Member m = member(thread);
@@ -114,328 +109,253 @@ struct Forward {
     w.unprojected = arena.take<const T*>(projects() ? rows : 0);
     w.at = arena.take<int64_t>(rows);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
-    const int64_t packed = direct ? round_up(rows, L) : 0;
-    w.operands = arena.take<T>((s.I + s.P) * packed);
-    w.sums = arena.take<T>(kPanel * packed);
+    w.interleaved = arena.take<T>(direct ? DirectGates<S>::interleaved_numbers(s, rows) : 0);
+    w.sums = arena.take<T>(direct ? DirectGates<S>::sums_numbers(rows) : 0);
     w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
   }
 
-  void clear_flags() {
+  void prepare() {
     __builtin_memset(zeros, 0, size_t(h_stride) * sizeof(X));
-    for (int d = 0; d < a.size.D; ++d)
+    for (int d = 0; d < call.size.D; ++d)
       __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
   }
 
-  void run(int thread) {
-    const Member m = member(thread);
-    Arena arena(work_base + thread * work_bytes);
-    const Work w = work(arena);
-    for (int d = m.first_direction; d <= m.last_direction; ++d) {
-      Barrier barrier(directions[d].flags, m.id, m.size);
-      Sequence(*this, d, m, w, barrier).run();
+  void run(int thread);
+};
+
+// One thread's part of one direction.
+template <class S, class X>
+struct ForwardSequence {
+  using Pass = Forward<S, X>;
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+  static constexpr int64_t kPanel = Pass::kPanel;
+
+  const Pass& pass;
+  const cpu::SequenceForward& call;
+  const Sizes& size;
+  const int direction;
+  const Member& member;
+  const typename Pass::Work& work;
+  Barrier& barrier;
+  const typename Pass::Direction& own;
+  const Steps steps;
+  const Share share;
+  const int64_t first_panel, last_panel;  // one past
+
+  ForwardSequence(const Pass& pass, int direction, const Member& member,
+                  const typename Pass::Work& work, Barrier& barrier)
+      : pass(pass),
+        call(pass.call),
+        size(call.size),
+        direction(direction),
+        member(member),
+        work(work),
+        barrier(barrier),
+        own(pass.directions[direction]),
+        steps{call.rows, size.T, size.N, direction == 1},
+        share(member.rows(size.N, call.rows.counts)),
+        first_panel(member.by_batch ? 0 : member.begin(pass.panels)),
+        last_panel(member.by_batch ? pass.panels : member.end(pass.panels)) {}
+
+  // In a hidden split every thread waits for what the others add to h.
+  void sync() {
+    if (!member.by_batch) barrier.wait();
+  }
+
+  void run() {
+    if (!pass.direct && !call.prepacked)
+      own.weights.lay_out(call.weights[direction], size, member.id, member.size);
+    read_states();
+    zero_beyond_lengths();
+    barrier.wait();
+    for (int64_t s = 0; s < size.T;) s = chunk(s);
+    barrier.wait();
+    write_states();
+  }
+
+  void read_states() {
+    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+      const int64_t row = direction * size.N + steps.sequence(r);
+      const S* h0 = call.h0 ? (const S*)call.h0 + row * size.P : nullptr;
+      const S* c0 = call.c0 ? (const S*)call.c0 + row * size.H : nullptr;
+      for (X* h : own.h) copy_row(h + r * pass.h_stride, h0, size.P);
+      copy_row(own.c + r * pass.c_stride, c0, size.H);
     }
   }
 
-  // One thread's part of one direction.
-  struct Sequence {
-    Forward& f;
-    const cpu::SequenceForward& a;
-    const Sizes& size;
-    const int d;
-    const Member& m;
-    const Work& w;
-    Barrier& barrier;
-    Direction& dir;
-    const Steps steps;
-    const Share share;
-    const int64_t first_panel, last_panel;  // one past
-
-    Sequence(Forward& f, int d, const Member& m, const Work& w, Barrier& barrier)
-        : f(f),
-          a(f.a),
-          size(f.a.size),
-          d(d),
-          m(m),
-          w(w),
-          barrier(barrier),
-          dir(f.directions[d]),
-          steps{a.rows, size.T, size.N, d == 1},
-          share(m.rows(size.N, a.rows.counts)),
-          first_panel(m.by_batch ? 0 : m.begin(f.panels)),
-          last_panel(m.by_batch ? f.panels : m.end(f.panels)) {}
-
-    // In a hidden split every thread waits for what the others add to h.
-    void sync() {
-      if (!m.by_batch) barrier.wait();
+  void write_states() {
+    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+      const int64_t row = direction * size.N + steps.sequence(r);
+      // The reverse direction ends with step T - 1, the other one with the sequence's length.
+      const int64_t last = direction == 1 ? size.T : steps.length(r);
+      const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(own.h[last & 1] + r * pass.h_stride);
+      if (call.h_n) copy_out((S*)call.h_n + row * size.P, h, size.P);
+      if (call.c_n) copy_out((S*)call.c_n + row * size.H, own.c + r * pass.c_stride, size.H);
     }
+  }
 
-    void run() {
-      if (!f.direct && !a.prepacked) dir.weights.pack(a.weights[d], size, m.id, m.size);
-      read_states();
-      zero_beyond_lengths();
-      barrier.wait();
-      for (int64_t s = 0; s < size.T;) s = chunk(s);
-      barrier.wait();
-      write_states();
-    }
+  void zero_beyond_lengths() {
+    steps.past_ends(member.id, member.size, [&](int64_t row) {
+      const int64_t at = row * size.D + direction;
+      zero_row((S*)call.output + at * size.P, size.P);
+      if (call.cell) zero_row((S*)call.cell + at * size.H, size.H);
+      if (call.gates) zero_row((S*)call.gates + at * kGates * size.H, kGates * size.H);
+    });
+  }
 
-    void read_states() {
-      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
-        const int64_t row = d * size.N + steps.sequence(r);
-        const S* h0 = a.h0 ? (const S*)a.h0 + row * size.P : nullptr;
-        const S* c0 = a.c0 ? (const S*)a.c0 + row * size.H : nullptr;
-        for (X* h : dir.h) copy_row(h + r * f.h_stride, h0, size.P);
-        copy_row(dir.c + r * f.c_stride, c0, size.H);
+  // Steps s .. of one chunk; returns the first step after it.
+  int64_t chunk(int64_t s) {
+    int64_t end = s, rows = 0;
+    do rows += share.active(steps.count(steps.time(end++)));
+    while (!pass.direct && end < size.T &&
+           rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
+    const bool together = end == s + 1;
+    int64_t r = 0;
+    for (int64_t u = s; u < end; ++u)
+      for (int64_t j = 0, n = share.active(steps.count(steps.time(u))); j < n; ++j, ++r)
+        work.x[r] = input_row(steps.time(u), share.rank(j), r);
+    if (!together && rows)
+      for (int64_t p = first_panel; p < last_panel; ++p)
+        project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
+                      work.pre + (p - first_panel) * rows * kPanel);
+    for (int64_t done = 0; s < end; ++s) {
+      const int64_t t = steps.time(s), n = share.active(steps.count(t));
+      if (s) sync();
+      if (n) step(s, n, rows, work.pre + done * kPanel, together);
+      if (pass.projects()) {
+        sync();
+        if (n) project_hidden(s, n);
       }
+      done += n;
     }
+    return end;
+  }
 
-    void write_states() {
-      for (int64_t r = m.begin(size.N); r < m.end(size.N); ++r) {
-        const int64_t row = d * size.N + steps.sequence(r);
-        // The reverse direction ends with step T - 1, the other one with the sequence's length.
-        const int64_t last = d == 1 ? size.T : steps.length(r);
-        const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(dir.h[last & 1] + r * f.h_stride);
-        if (a.h_n) copy_out((S*)a.h_n + row * size.P, h, size.P);
-        if (a.c_n) copy_out((S*)a.c_n + row * size.H, dir.c + r * f.c_stride, size.H);
-      }
+  const X* input_row(int64_t t, int64_t rank, int64_t r) {
+    const S* x = steps.template input_row<S>(call.x, call.x_step, call.x_row, t, rank);
+    if (!pass.copies) return (const X*)x;
+    X* copy = work.x_copy + r * pass.x_stride;
+    copy_row(copy, x, size.I);
+    return copy;
+  }
+
+  // pre = bias + x W_ih^T for the units of panel p
+  void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
+    vec<T> bias[kGates];
+    for (int g = 0; g < kGates; ++g) bias[g] = load(own.weights.bias + p * kPanel + g * L);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, bias[g]);
+    own.weights.w_ih.accumulate(p, next, work.x, rows, pre);
+  }
+
+  void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
+    const int64_t t = steps.time(s);
+    const X* h = own.h[s & 1];
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t rank = share.rank(j);
+      work.h[j] = steps.reset(t, rank) ? pass.zeros : h + rank * pass.h_stride;
+      work.at[j] = steps.row(t, rank) * size.D + direction;
     }
-
-    void zero_beyond_lengths() {
-      steps.past_ends(m.id, m.size, [&](int64_t row) {
-        const int64_t at = row * size.D + d;
-        zero_row((S*)a.output + at * size.P, size.P);
-        if (a.cell) zero_row((S*)a.cell + at * size.H, size.H);
-        if (a.gates) zero_row((S*)a.gates + at * kGates * size.H, kGates * size.H);
-      });
-    }
-
-    // Steps s .. of one chunk; returns the first step after it.
-    int64_t chunk(int64_t s) {
-      int64_t end = s, rows = 0;
-      do rows += share.active(steps.count(steps.time(end++)));
-      while (!f.direct && end < size.T &&
-             rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
-      const bool together = end == s + 1;
-      int64_t r = 0;
-      for (int64_t u = s; u < end; ++u)
-        for (int64_t j = 0, n = share.active(steps.count(steps.time(u))); j < n; ++j, ++r)
-          w.x[r] = input_row(steps.time(u), share.rank(j), r);
-      if (!together && rows)
-        for (int64_t p = first_panel; p < last_panel; ++p)
-          project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
-                        w.pre + (p - first_panel) * rows * kPanel);
-      for (int64_t done = 0; s < end; ++s) {
-        const int64_t t = steps.time(s), n = share.active(steps.count(t));
-        if (s) sync();
-        if (n) step(s, n, rows, w.pre + done * kPanel, together);
-        if (f.projects()) {
-          sync();
-          if (n) project_hidden(s, n);
-        }
-        done += n;
-      }
-      return end;
-    }
-
-    const X* input_row(int64_t t, int64_t rank, int64_t r) {
-      const S* x = steps.template input_row<S>(a.x, a.x_step, a.x_row, t, rank);
-      if (!f.copies) return (const X*)x;
-      X* copy = w.x_copy + r * f.x_stride;
-      copy_row(copy, x, size.I);
-      return copy;
-    }
-
-    void set_biases(const vec<T> (&bias)[kGates], int64_t rows, T* pre) {
-      for (int64_t r = 0; r < rows; ++r)
-        for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, bias[g]);
-    }
-
-    // pre = bias + x W_ih^T for the units of panel p
-    void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
-      vec<T> bias[kGates];
-      for (int g = 0; g < kGates; ++g) bias[g] = load(dir.weights.bias + p * kPanel + g * L);
-      set_biases(bias, rows, pre);
-      dir.weights.w_ih.accumulate(p, next, w.x, rows, pre);
-    }
-
-    // pre = bias + x W_ih^T + h W_hh^T for the units of panel p, on unpacked weights
-    void direct_gates(int64_t p, int64_t next, int64_t n, T* pre) {
-      const DirectionWeights& weights = a.weights[d];
-      vec<T> bias[kGates];
-      for (int g = 0; g < kGates; ++g) bias[g] = bias_of<S>(weights, size.H, g, p * L);
-      set_biases(bias, n, pre);
-      for (int g = 0; g < kGates; ++g) {
-        const int64_t row = g * size.H + p * L;
-        const int64_t after = g + 1 < kGates ? row + size.H : (next < 0 ? p : next) * L;
-        auto product = [&](const void* w, int64_t K, const X** x) -> Product<S, X> {
-          return {(const S*)w + row * K, K, x, (const S*)w + after * K};
-        };
-        add_products({product(weights.w_ih, size.I, w.x), product(weights.w_hh, size.P, w.h)},
-                     size.H - p * L, n, pre + g * L, kPanel);
-      }
-    }
-
-    // The same for n of the operands, all packed.
-    void direct_gates_packed(int64_t p, int64_t n, const T* operands, T* pre) {
-      const DirectionWeights& weights = a.weights[d];
-      const int64_t nv = ceil_div(n, L), last = min_of(L, size.H - p * L) - 1;
-      const T *input[kPanel], *recurrent[kPanel];
-      for (int g = 0; g < kGates; ++g) {
-        const vec<T> bias = bias_of<S>(weights, size.H, g, p * L);
-        for (int64_t l = 0; l < L; ++l) {
-          const int64_t row = g * size.H + p * L + min_of(l, last), to = g * L + l;
-          input[to] = (const T*)weights.w_ih + row * size.I;
-          recurrent[to] = (const T*)weights.w_hh + row * size.P;
-          for (int64_t v = 0; v < nv; ++v) store(w.sums + (to * nv + v) * L, vec<T>{} + bias[l]);
-        }
-      }
-      const T *x = operands, *h = operands + size.I * nv * L, *none = nullptr;
-      accumulate_panel(nv, input, kPanel, size.I, x, none, w.sums);
-      accumulate_panel(nv, recurrent, kPanel, size.P, h, none, w.sums);
-      for (int g = 0; g < kGates; ++g)
-        for (int64_t v = 0; v < nv; ++v) {
-          vec<T> block[L];
-          for (int l = 0; l < L; ++l) block[l] = load(w.sums + ((g * L + l) * nv + v) * L);
-          transpose<T>(block);
-          for (int64_t l = 0; l < min_of(L, n - v * L); ++l)
-            store(pre + (v * L + l) * kPanel + g * L, block[l]);
-        }
-    }
-
-    void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
-      const int64_t t = steps.time(s);
-      const X* h = dir.h[s & 1];
-      for (int64_t j = 0; j < n; ++j) {
-        const int64_t rank = share.rank(j);
-        w.h[j] = steps.reset(t, rank) ? f.zeros : h + rank * f.h_stride;
-        w.at[j] = steps.row(t, rank) * size.D + d;
-      }
-      auto result = [&](int64_t p) {
-        return together ? pre : pre + (p - first_panel) * rows * kPanel;
-      };
-      const PanelOrder order{first_panel, last_panel, bool(s & 1)};
-      if (f.direct) {
-        if constexpr (is_same<X, T>) direct_step(order, s, n, pre);
-        return;
-      }
-      for (int64_t i = 0; i < order.count();) {
-        const int64_t p = order.panel(i);
-        if (n == 1 && i + 1 < order.count()) {
-          const int64_t p1 = order.panel(i + 1);
-          T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
-          if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
-          dir.weights.w_hh.accumulate_pair(p, p1, w.h[0], pre0, pre1);
-          cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
-          i += 2;
-        } else {
-          if (together) project_input(p, order.after(i), n, result(p));
-          dir.weights.w_hh.accumulate(p, order.after(i), w.h, n, result(p));
-          cell(p, s, n, result(p));
-          ++i;
-        }
-      }
-    }
-
-    // A step on unpacked weights.
-    void direct_step(const PanelOrder& order, int64_t s, int64_t n, T* pre) {
-      const bool packed = is_same<S, T> && packs_operands<T>(n);
-      // As many operands as a tile has vectors for; what is packed of them lies together.
-      auto each_group = [&](auto visit) {
-        constexpr int64_t kMost = kMaxVectors * L;
-        for (int64_t j = 0; j < n; j += kMost)
-          visit(j, min_of(kMost, n - j), w.operands + j * (size.I + size.P));
-      };
-      if (packed)
-        each_group([&](int64_t j, int64_t count, T* to) {
-          pack_operands(w.x + j, count, size.I, to);
-          pack_operands(w.h + j, count, size.P, to + size.I * round_up(count, L));
-        });
-      for (int64_t i = 0; i < order.count(); ++i) {
-        const int64_t p = order.panel(i);
-        if (packed)
-          each_group([&](int64_t j, int64_t count, const T* operands) {
-            direct_gates_packed(p, count, operands, pre + j * kPanel);
-          });
-        else
-          direct_gates(p, order.after(i), n, pre);
-        cell(p, s, n, pre);
-      }
-    }
-
-    // The LSTM cell of the units of panel p, from the gates' pre-activations.
-    LSTM_NOINLINE void cell(int64_t p, int64_t s, int64_t n, const T* pre) {
-      const int64_t unit = p * L, H = size.H, valid = H - unit;
-      for (int64_t j = 0; j < n; ++j, pre += kPanel) {
-        const int64_t rank = share.rank(j), row = w.at[j];
-        const vec<T> i = sigmoid<T>(load(pre)), o = sigmoid<T>(load(pre + kOutputGate * L));
-        const vec<T> forget = sigmoid<T>(load(pre + kForgetGate * L));
-        const vec<T> g = tanh<T>(load(pre + kCandidate * L));
-        T* carried = dir.c + rank * f.c_stride + unit;
-        const vec<T> before = w.h[j] == f.zeros ? vec<T>{} : load(carried);
-        const vec<T> c = forget * before + i * g;
-        const vec<T> h = o * tanh<T>(c);
-        store(carried, c);
-        if (f.projects()) {
-          store(dir.unprojected + rank * f.c_stride + unit, h);
-        } else {
-          keep_hidden(s, rank, unit, h);
-          store_n((S*)a.output + row * H + unit, h, valid);
-        }
-        if (a.cell) store_n((S*)a.cell + row * H + unit, c, valid);
-        if (a.gates) {
-          S* gates = (S*)a.gates + row * kGates * H + unit;
-          store_n(gates + kInputGate * H, i, valid),
-              store_n(gates + kForgetGate * H, forget, valid);
-          store_n(gates + kCandidate * H, g, valid), store_n(gates + kOutputGate * H, o, valid);
-        }
-      }
-    }
-
-    // For the next step: h as the caller sees it.
-    LSTM_INLINE void keep_hidden(int64_t s, int64_t rank, int64_t column, vec<T> h) const {
-      X* row = dir.h[~s & 1] + rank * f.h_stride;
+    const PanelOrder order{first_panel, last_panel, bool(s & 1)};
+    if (pass.direct) {
       if constexpr (is_same<X, T>)
-        store(row + column, rounded<S>(h));
+        DirectGates<S>{call.weights[direction], size, work.interleaved, work.sums}.each_panel(
+            order, {work.x, work.h, n}, pre, [&](int64_t p, const T* of) { cell(p, s, n, of); });
+      return;
+    }
+    auto result = [&](int64_t p) {
+      return together ? pre : pre + (p - first_panel) * rows * kPanel;
+    };
+    for (int64_t i = 0; i < order.count();) {
+      const int64_t p = order.panel(i);
+      if (n == 1 && i + 1 < order.count()) {
+        const int64_t p1 = order.panel(i + 1);
+        T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
+        if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
+        own.weights.w_hh.accumulate_pair(p, p1, work.h[0], pre0, pre1);
+        cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
+        i += 2;
+      } else {
+        if (together) project_input(p, order.after(i), n, result(p));
+        own.weights.w_hh.accumulate(p, order.after(i), work.h, n, result(p));
+        cell(p, s, n, result(p));
+        ++i;
+      }
+    }
+  }
+
+  // The LSTM cells of the units of panel p, from the gates' pre-activations.
+  LSTM_NOINLINE void cell(int64_t p, int64_t s, int64_t n, const T* pre) {
+    const int64_t unit = p * L, H = size.H, valid = H - unit;
+    for (int64_t j = 0; j < n; ++j, pre += kPanel) {
+      const int64_t rank = share.rank(j), row = work.at[j];
+      T* carried = own.c + rank * pass.c_stride + unit;
+      const Cell<T> to = advance<T>(pre, work.h[j] == pass.zeros ? vec<T>{} : load(carried));
+      store(carried, to.c);
+      if (pass.projects()) {
+        store(own.unprojected + rank * pass.c_stride + unit, to.h);
+      } else {
+        keep_hidden(s, rank, unit, to.h);
+        store_n((S*)call.output + row * H + unit, to.h, valid);
+      }
+      if (call.cell) store_n((S*)call.cell + row * H + unit, to.c, valid);
+      if (call.gates) {
+        S* gates = (S*)call.gates + row * kGates * H + unit;
+        store_n(gates + kInputGate * H, to.i, valid), store_n(gates + kForgetGate * H, to.f, valid);
+        store_n(gates + kCandidate * H, to.g, valid), store_n(gates + kOutputGate * H, to.o, valid);
+      }
+    }
+  }
+
+  // For the next step: h as the caller sees it.
+  LSTM_INLINE void keep_hidden(int64_t s, int64_t rank, int64_t column, vec<T> h) const {
+    X* row = own.h[~s & 1] + rank * pass.h_stride;
+    if constexpr (is_same<X, T>)
+      store(row + column, rounded<S>(h));
+    else
+      store((S*)row + column, h);
+  }
+
+  // h_t = (o * tanh(c_t)) W_hr^T
+  void project_hidden(int64_t s, int64_t n) {
+    for (int64_t j = 0; j < n; ++j)
+      work.unprojected[j] = own.unprojected + share.rank(j) * pass.c_stride;
+    const Panels<T>& w_hr = own.weights.w_hr;
+    const int64_t count = w_hr.count();
+    for (int64_t p = member.by_batch ? 0 : member.begin(count);
+         p < (member.by_batch ? count : member.end(count)); ++p) {
+      const int nv = w_hr.width_of(p);
+      const int64_t first = p * w_hr.width * L;
+      __builtin_memset(work.projected, 0, size_t(n * nv * L) * sizeof(T));
+      if (pass.direct)
+        for (int v = 0; v < nv; ++v)
+          DirectGates<S>{call.weights[direction], size, nullptr, nullptr}.project(
+              first + v * L, work.unprojected, n, work.projected + v * L, nv * L);
       else
-        store((S*)row + column, h);
-    }
-
-    // Adds to the columns of h_t in panel p, on unpacked weights
-    void direct_hidden(int64_t p, int64_t n) {
-      const int nv = dir.weights.w_hr.width_of(p);
-      for (int v = 0; v < nv; ++v) {
-        const int64_t column = (p * dir.weights.w_hr.width + v) * L;
-        const S* rows = (const S*)a.weights[d].w_hr + column * size.H;
-        const Product<S, T> product{rows, size.H, w.unprojected, rows + L * size.H};
-        add_products({product}, size.P - column, n, w.projected + v * L, nv * L);
-      }
-    }
-
-    // h_t = (o * tanh(c_t)) W_hr^T
-    void project_hidden(int64_t s, int64_t n) {
+        w_hr.accumulate(p, -1, work.unprojected, n, work.projected);
       for (int64_t j = 0; j < n; ++j)
-        w.unprojected[j] = dir.unprojected + share.rank(j) * f.c_stride;
-      const int64_t count = dir.weights.w_hr.count();
-      for (int64_t p = m.by_batch ? 0 : m.begin(count); p < (m.by_batch ? count : m.end(count));
-           ++p) {
-        const int nv = dir.weights.w_hr.width_of(p);
-        __builtin_memset(w.projected, 0, size_t(n * nv * L) * sizeof(T));
-        if (f.direct)
-          direct_hidden(p, n);
-        else
-          dir.weights.w_hr.accumulate(p, -1, w.unprojected, n, w.projected);
-        for (int64_t j = 0; j < n; ++j)
-          for (int v = 0; v < nv; ++v) {
-            const int64_t column = (p * dir.weights.w_hr.width + v) * L, rank = share.rank(j);
-            const vec<T> h = load(w.projected + (j * nv + v) * L);
-            keep_hidden(s, rank, column, h);
-            store_n((S*)a.output + w.at[j] * size.P + column, h, size.P - column);
-          }
-      }
+        for (int v = 0; v < nv; ++v) {
+          const int64_t column = first + v * L;
+          const vec<T> h = load(work.projected + (j * nv + v) * L);
+          keep_hidden(s, share.rank(j), column, h);
+          store_n((S*)call.output + work.at[j] * size.P + column, h, size.P - column);
+        }
     }
-  };
+  }
 };
+
+template <class S, class X>
+void Forward<S, X>::run(int thread) {
+  const Member m = member(thread);
+  Arena own = memory.of(thread);
+  const Work w = work(own);
+  for (int d = m.first_direction; d <= m.last_direction; ++d) {
+    Barrier barrier(directions[d].flags, m.id, m.size);
+    ForwardSequence<S, X>(*this, d, m, w, barrier).run();
+  }
+}
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -5,8 +5,8 @@
 // The tiles of the other passes, with the columns of W_ih in panels. Every thread takes chunks of
 // rows in turn. Bound: the FMA peak.
 #pragma once
-#include "layer.h"
-#include "pack.h"
+#include "lay_out.h"
+#include "pass.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -14,7 +14,6 @@ template <class S>
 struct InputGradient {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr int64_t kMaxChunkRows = 128;
 
   struct Work {      // of one thread
     const T** rows;  // G of a chunk, one direction after the other
@@ -28,28 +27,24 @@ struct InputGradient {
   int64_t g_stride, chunk_rows;
   Panels<T> w_ih[2];
   Flag* flags;
-  char* work_base;
-  int64_t work_bytes;
+  ThreadMemory memory;
 
   static int threads(const cpu::GradInput& a) {
     const Sizes& s = a.size;
-    return s.T * s.N * s.D * kGates * s.H * s.I < kCallWork ? 1 : max_of(1, a.threads);
+    return s.T * s.N * s.D * kGates * s.H * s.I < cpu::kCallWork ? 1 : max_of(1, a.threads);
   }
 
   InputGradient(const cpu::GradInput& params, int threads, Arena& arena)
       : a(params), team(threads) {
     const int64_t K = kGates * a.size.H, vectors = ceil_div(a.size.I, L);
     g_stride = padded<T>(K);
-    chunk_rows = max_of(1, min_of(kMaxChunkRows, ceil_div(a.size.T * a.size.N, team)));
+    chunk_rows = max_of(1, min_of(kInputGradientRows, ceil_div(a.size.T * a.size.N, team)));
     for (int d = 0; d < a.size.D; ++d) {
       w_ih[d] = {nullptr, Format::kCompute, K, vectors, int(min_of(kMaxVectors, vectors))};
       w_ih[d].data = arena.take<char>(w_ih[d].bytes());
     }
     flags = arena.take<Flag>(team);
-    Arena measure(nullptr);
-    work(measure);
-    work_bytes = int64_t(measure.used());
-    work_base = arena.take<char>(team * work_bytes);
+    memory.take(arena, team, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
@@ -61,15 +56,15 @@ struct InputGradient {
     return w;
   }
 
-  void clear_flags() { __builtin_memset(flags, 0, size_t(team) * sizeof(Flag)); }
+  void prepare() { __builtin_memset(flags, 0, size_t(team) * sizeof(Flag)); }
 
   void run(int thread) {
-    Arena arena(work_base + thread * work_bytes);
-    const Work w = work(arena);
+    Arena own = memory.of(thread);
+    const Work w = work(own);
     const Steps steps{a.rows, a.size.T, a.size.N, false};
     for (int d = 0; d < a.size.D; ++d)
       for (int64_t p = thread; p < w_ih[d].count(); p += team)
-        pack_columns(w_ih[d], p, (const S*)a.weights[d].w_ih, a.size.I);
+        lay_out_columns(w_ih[d], p, (const S*)a.weights[d].w_ih, a.size.I);
     steps.past_ends(thread, team,
                     [&](int64_t row) { zero_row((S*)a.grad_input + row * a.size.I, a.size.I); });
     Barrier(flags, thread, team).wait();

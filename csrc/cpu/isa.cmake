@@ -1,5 +1,5 @@
-# One kernel source, compiled once per instruction set into its own namespace. Shared by the package
-# and by the kernel tests.
+# One kernel source, compiled once per line of isas.def into a namespace of its name. Shared by the
+# package and by the kernel tests.
 set(KERNEL_FLAGS -O2 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-exceptions -Wno-psabi)
 set(KERNEL_DIR "${CMAKE_CURRENT_LIST_DIR}")
 
@@ -13,11 +13,16 @@ function(lstm_add_isa name)
   set(ISA_NAMES ${ISA_NAMES} ${name} PARENT_SCOPE)
 endfunction()
 
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  lstm_add_isa(baseline)
-  lstm_add_isa(avx2 -march=x86-64-v3)
-  lstm_add_isa(avx512 -march=x86-64-v4 -mprefer-vector-width=512)
-  lstm_add_isa(avx512_bf16 -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512)
-else()
-  lstm_add_isa(baseline)
-endif()
+# The preprocessor leaves the lines of the architecture that is compiled for.
+separate_arguments(isa_flags UNIX_COMMAND "${CMAKE_CXX_FLAGS}")
+execute_process(
+  COMMAND "${CMAKE_CXX_COMPILER}" ${isa_flags} -E -P -x c++ "${KERNEL_DIR}/isas.def"
+  OUTPUT_VARIABLE isa_lines COMMAND_ERROR_IS_FATAL ANY)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${KERNEL_DIR}/isas.def")
+string(REGEX MATCHALL "ISA\\([a-z0-9_]+, \"[^\"]*\"" isa_lines "${isa_lines}")
+foreach(line ${isa_lines})
+  string(REGEX MATCH "ISA\\(([a-z0-9_]+), \"([^\"]*)\"" line "${line}")
+  set(isa_name ${CMAKE_MATCH_1})
+  separate_arguments(isa_flags UNIX_COMMAND "${CMAKE_MATCH_2}")
+  lstm_add_isa(${isa_name} ${isa_flags})
+endforeach()

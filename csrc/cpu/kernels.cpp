@@ -1,5 +1,6 @@
 // The kernels of one instruction set, LSTM_ISA, as the table that dispatch.cpp chooses from.
 #include "backward.h"
+#include "cell_backward.h"
 #include "fingerprint.h"
 #include "forward.h"
 #include "input_gradient.h"
@@ -36,7 +37,7 @@ LSTM_INLINE auto with_forward(const cpu::SequenceForward& a, F f) {
   return with_dtype(a.dtype, [&](auto* s) {
     using S = LSTM_POINTEE(s);
     if constexpr (!is_same<operand<S>, compute<S>>)
-      if (reads_unpacked(a)) return f((Forward<S, compute<S>>*)nullptr);
+      if (reads_direct(a)) return f((Forward<S, compute<S>>*)nullptr);
     return f((Forward<S, operand<S>>*)nullptr);
   });
 }
@@ -67,7 +68,7 @@ void input_gradient(const cpu::GradInput& a, void* scratch) {
   with_dtype(a.dtype, [&](auto* s) { run_pass<InputGradient<LSTM_POINTEE(s)>>(a, scratch); });
 }
 void cell_backward(const cpu::CellBackward& a) {
-  with_dtype(a.dtype, [&](auto* s) { cell_gradients<LSTM_POINTEE(s)>(a); });
+  with_dtype(a.dtype, [&](auto* s) { retreat_step<LSTM_POINTEE(s)>(a); });
 }
 size_t prepacked(const cpu::LayerWeights& a) {
   return with_dtype(a.dtype, [&](auto* s) { return prepacked_bytes<LSTM_POINTEE(s)>(a); });

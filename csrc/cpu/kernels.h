@@ -26,21 +26,6 @@ struct Rows {
 // narrower type, which a float32 layer alone can ask for. Biases are never rounded.
 enum class WeightDType : int { kOwn, kBFloat16, kFloat16 };
 
-// Whether a forward pass leaves weights of the layer's own precision unpacked, because packing them
-// would take longer than it saves: see direct.h.
-constexpr int64_t kDirectRows = 16, kDirectStepRows = 48;  // at most so many rows, and in one step
-constexpr bool direct(const Sizes& s) {
-  const int64_t rows = s.T * s.N, K = s.I + s.P;
-  if (s.T == 1) return rows <= (K < 512 ? kDirectRows : kDirectStepRows) && 8 * rows <= K;
-  return rows <= kDirectRows && s.T <= 8 && 64 * s.T <= K;
-}
-// The same where packed weights are kept: those are as fast as any, but must be compared with the
-// layer's, which means reading them once more. That was measured to take longer than it saves in a
-// single step, and where weights are few.
-constexpr bool direct_although_prepacked(const Sizes& s) {
-  return direct(s) && (s.T == 1 || s.I + s.P < 256);
-}
-
 struct SequenceForward {
   Sizes size;
   DType dtype;

@@ -11,6 +11,7 @@
 #include "../tensor.h"
 #include "kernels.h"
 #include "scratch.h"
+#include "tuning.h"
 
 namespace lstm_kernels::cpu {
 namespace {

@@ -1,6 +1,6 @@
-// Matrix products on packed weights: the one hot loop of the library.
+// Matrix products on weights in panels: the one hot loop of the library.
 //
-// A weight matrix is packed into panels [k][vector][lane]: NV vectors of output columns side by
+// A weight matrix is laid out in panels [k][vector][lane]: NV vectors of output columns side by
 // side, so that a panel is read front to back at cache speed. In the forward pass the NV = 4
 // vectors of a panel are the gates i, f, g, o of the same hidden units, which is why the cell can
 // be computed from one panel's result alone.
@@ -12,24 +12,9 @@
 // beside it. Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the
 // weights when there are few.
 #pragma once
-#include "simd.h"
+#include "formats.h"
 
 namespace lstm_kernels::LSTM_ISA {
-
-LSTM_INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-LSTM_INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
-LSTM_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-LSTM_INLINE constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-constexpr int kMaxVectors = 4;
-// kMaxRows * kMaxVectors accumulators, the broadcasts or the weights of one k, and one to spare.
-constexpr int kMaxRows = kVectorRegisters == 32 ? 6 : 3;
-// Of a panel, per k block: half of a 32 KiB L1; or half of a 1 MiB L2 where a tile takes so long
-// for each k that L2 keeps up, and to interrupt it costs more.
-constexpr int64_t kBlockBytes = kVectorBytes == 64 ? 512 << 10 : 16 << 10;
-// Up to so many tiles the block after this one is fetched line by line from inside their loops, in
-// blocks of half the size: it is needed soon, and asking for much of it at once would wait.
-constexpr int64_t kFewTiles = 8;
 
 // Asks for lines before they are needed: into L2, for L1 is in use.
 LSTM_INLINE void prefetch_line(const char* at) { __builtin_prefetch(at, 0, 2); }
@@ -183,10 +168,8 @@ LSTM_INLINE void accumulate_panel(int64_t width, const X* const* rows, int64_t n
   }
 }
 
-// A packed matrix. The weights' element type may be narrower than T: they are widened when used, or
-// multiplied in pairs along k with operands that are pairs, too.
-enum class Format : int { kCompute, kBFloat16, kFloat16, kPairs };
-
+// A matrix in panels. The weights' element type may be narrower than T: they are widened when used,
+// or multiplied in pairs along k with operands that are pairs, too.
 template <class T>
 struct Panels {
   char* data;

@@ -1,20 +1,13 @@
 #include "team.h"
 
 #include <omp.h>
-#include <sched.h>
+
+#include "platform.h"
 
 namespace lstm_kernels::cpu {
 namespace {
 
 constexpr int kSpins = 1000;  // a few microseconds, then the core is offered to others
-
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 
@@ -33,7 +26,7 @@ void Barrier::arrive_and_wait() {
       if (spin < kSpins)
         pause();
       else
-        sched_yield();
+        yield();
 }
 
 }  // namespace lstm_kernels::cpu

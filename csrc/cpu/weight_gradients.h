@@ -10,7 +10,7 @@
 // as many at a time as leave their sums in the outer cache. Sums are kept in the compute type, in
 // the order of the steps. Bound: the FMA peak.
 #pragma once
-#include "layer.h"
+#include "pass.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -18,10 +18,6 @@ template <class S>
 struct WeightGradients {
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr int64_t kChunkRows = 128;  // a panel of them stays in L1
-  // Sums of a thread: in L2 where the rows are one chunk, so that they go to the caller from there;
-  // else in the outer cache, for the operands are packed again for each slab.
-  static constexpr int64_t kChunkSums = 1 << 17, kSums = 4 << 20;
 
   struct Work {             // of one thread
     const S **g, **x, **h;  // rows of a chunk; null: zeros
@@ -36,34 +32,30 @@ struct WeightGradients {
   int team;
   bool one_chunk;
   int64_t gate_units, x_vectors, h_vectors, column_stride, slab;
-  char* work_base;
-  int64_t work_bytes;
+  ThreadMemory memory;
 
   static int threads(const cpu::GradWeights& a) {
     const Sizes& s = a.size;
-    return s.T * s.N * kGates * s.H * (s.I + s.P) < kCallWork ? 1 : max_of(1, a.threads);
+    return s.T * s.N * kGates * s.H * (s.I + s.P) < cpu::kCallWork ? 1 : max_of(1, a.threads);
   }
 
   WeightGradients(const cpu::GradWeights& params, int threads, Arena& arena)
       : a(params), team(threads) {
-    one_chunk = a.size.T * a.size.N <= kChunkRows;
+    one_chunk = a.size.T * a.size.N <= kGradientRows;
     gate_units = kGates * a.size.H;
     x_vectors = ceil_div(a.size.I, L), h_vectors = ceil_div(a.size.P, L);
-    column_stride = padded<T>(kChunkRows);
+    column_stride = padded<T>(kGradientRows);
     const int64_t unit_bytes = (x_vectors + h_vectors) * kVectorBytes;
     const int64_t own = round_up(ceil_div(gate_units, team), L);
     slab = min_of(own, max_of(1, (one_chunk ? kChunkSums : kSums) / unit_bytes / L) * L);
-    Arena measure(nullptr);
-    work(measure);
-    work_bytes = int64_t(measure.used());
-    work_base = arena.take<char>(team * work_bytes);
+    memory.take(arena, team, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
     Work w;
-    w.g = arena.take<const S*>(kChunkRows);
-    w.x = arena.take<const S*>(kChunkRows), w.h = arena.take<const S*>(kChunkRows);
-    w.operands = arena.take<T>(kChunkRows * (x_vectors + h_vectors) * L);
+    w.g = arena.take<const S*>(kGradientRows);
+    w.x = arena.take<const S*>(kGradientRows), w.h = arena.take<const S*>(kGradientRows);
+    w.operands = arena.take<T>(kGradientRows * (x_vectors + h_vectors) * L);
     w.columns = arena.take<T>(slab * column_stride);
     w.units = arena.take<const T*>(slab);
     w.bias = arena.take<T>(slab);
@@ -72,11 +64,11 @@ struct WeightGradients {
     return w;
   }
 
-  void clear_flags() {}
+  void prepare() {}
 
   void run(int thread) {
-    Arena arena(work_base + thread * work_bytes);
-    const Work w = work(arena);
+    Arena own = memory.of(thread);
+    const Work w = work(own);
     // Whole vectors of gate units for each thread.
     const int64_t vectors = ceil_div(gate_units, L);
     const int64_t begin = vectors * thread / team * L;
@@ -90,7 +82,7 @@ struct WeightGradients {
     const WeightGradients& f;
     const Work& w;
     const int64_t first, count;
-    const bool packed;  // the operands are those of the slab before
+    const bool laid_out;  // the operands, by the slab before
 
     Panels<T> panels(T* data, int64_t rows, int64_t vectors) const {
       return {(char*)data, Format::kCompute, rows, vectors, kMaxVectors};
@@ -108,7 +100,7 @@ struct WeightGradients {
       const int64_t D = a.size.D, P = a.size.P;
       const Steps steps{a.rows, a.size.T, a.size.N, a.direction == 1};
       RowWalk walk{steps};
-      while (const int64_t rows = walk.next(kChunkRows, [&](int64_t k, int64_t s, int64_t rank) {
+      while (const int64_t rows = walk.next(kGradientRows, [&](int64_t k, int64_t s, int64_t rank) {
         const int64_t t = steps.time(s), row = steps.row(t, rank) * D + a.direction;
         w.g[k] = (const S*)a.grad_preactivations + row * f.gate_units;
         w.x[k] = steps.input_row<S>(a.x, a.x_step, a.x_row, t, rank);
@@ -128,9 +120,9 @@ struct WeightGradients {
 
     void add(int64_t rows) {
       transpose_rows(rows);
-      if (!packed) {
-        pack_operand(x_panels(rows), w.x, f.a.size.I);
-        pack_operand(h_panels(rows), w.h, f.a.size.P);
+      if (!laid_out) {
+        lay_out_operand(x_panels(rows), w.x, f.a.size.I);
+        lay_out_operand(h_panels(rows), w.h, f.a.size.P);
       }
       accumulate(x_panels(rows), w.sums);
       accumulate(h_panels(rows), h_sums());
@@ -152,7 +144,7 @@ struct WeightGradients {
         }
     }
 
-    LSTM_NOINLINE void pack_operand(const Panels<T>& to, const S* const* from, int64_t columns) {
+    LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from, int64_t columns) {
       for (int64_t k = 0; k < to.K; ++k)
         for (int64_t p = 0; p < to.count(); ++p) {
           const int nv = to.width_of(p);

@@ -26,11 +26,11 @@ const cpu::Kernels& find(const std::string& isa) {
   throw py::value_error("no such instruction set here: " + isa);
 }
 
-cpu::DType dtype_of(const std::string& name) {
-  static const std::map<std::string, cpu::DType> names = {{"float32", cpu::DType::kFloat32},
-                                                          {"float64", cpu::DType::kFloat64},
-                                                          {"bfloat16", cpu::DType::kBFloat16},
-                                                          {"float16", cpu::DType::kFloat16}};
+DType dtype_of(const std::string& name) {
+  static const std::map<std::string, DType> names = {{"float32", DType::kFloat32},
+                                                     {"float64", DType::kFloat64},
+                                                     {"bfloat16", DType::kBFloat16},
+                                                     {"float16", DType::kFloat16}};
   return names.at(name);
 }
 
@@ -229,8 +229,8 @@ py::dict cell_backward(const std::string& isa, const std::string& dtype, py::dic
 py::tuple activations(const std::string& isa, const py::array& x) {
   const bool wide = x.itemsize() == 8;
   py::array sigmoid(x.dtype(), x.size()), tanh(x.dtype(), x.size());
-  find(isa).activations(wide ? cpu::DType::kFloat64 : cpu::DType::kFloat32, x.data(),
-                        sigmoid.mutable_data(), tanh.mutable_data(), x.size());
+  find(isa).activations(wide ? DType::kFloat64 : DType::kFloat32, x.data(), sigmoid.mutable_data(),
+                        tanh.mutable_data(), x.size());
   return py::make_tuple(sigmoid, tanh);
 }
 

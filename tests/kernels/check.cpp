@@ -55,7 +55,7 @@ struct Aligned {
 };
 
 template <class T>
-double forward_and_backward(const cpu::Kernels& kernels, cpu::DType dtype, const Case& k) {
+double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case& k) {
   const int64_t T_ = k.T, N = k.N, I = k.I, H = k.H, R = T_ * N;
   const auto x = random_numbers(R * I), w_ih = random_numbers(4 * H * I),
              w_hh = random_numbers(4 * H * H), b = random_numbers(4 * H),
@@ -169,8 +169,8 @@ int main() {
   for (const cpu::Kernels* kernels : testable_kernels())
     for (const Case& k : kCases) {
       // Sums of up to 4 * H products of numbers below 1, through at most 40 steps.
-      const double e32 = forward_and_backward<float>(*kernels, cpu::DType::kFloat32, k);
-      const double e64 = forward_and_backward<double>(*kernels, cpu::DType::kFloat64, k);
+      const double e32 = forward_and_backward<float>(*kernels, DType::kFloat32, k);
+      const double e64 = forward_and_backward<double>(*kernels, DType::kFloat64, k);
       const bool failed = !(e32 < 1e-3 && e64 < 1e-11);
       failures += failed;
       std::printf("%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e%s\n",

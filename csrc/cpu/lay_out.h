@@ -1,4 +1,4 @@
-// Packing of row-major weights into panels (see panels.h). S is the element type of the weights,
+// Laying row-major weights out in panels (see panels.h). S is the element type of the weights,
 // W that of the panels. Lanes beyond the matrix are zero.
 #pragma once
 #include "panels.h"
@@ -34,7 +34,8 @@ struct ColumnsFromRows {
 
 // Output columns are rows of the source: w_ih and w_hh in the forward pass, w_hr for h_t.
 template <class S, class W>
-LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, int64_t K, W* out) {
+LSTM_NOINLINE void lay_out_transposed(const ColumnsFromRows<S>* columns, int nv, int64_t K,
+                                      W* out) {
   using T = compute<S>;
   constexpr int L = lanes<T>;
   for (int64_t k = 0; k < K; k += L) {
@@ -61,8 +62,8 @@ LSTM_NOINLINE void pack_transposed(const ColumnsFromRows<S>* columns, int nv, in
 
 // Output columns are columns of the source, (K, columns) row-major: the backward products.
 template <class S, class W>
-LSTM_NOINLINE void pack_straight(const S* w, int64_t columns, int64_t first, int nv, int64_t K,
-                                 W* out) {
+LSTM_NOINLINE void lay_out_straight(const S* w, int64_t columns, int64_t first, int nv, int64_t K,
+                                    W* out) {
   constexpr int L = lanes<compute<S>>;
   for (int64_t k = 0; k < K; ++k, w += columns)
     for (int v = 0; v < nv; ++v) {
@@ -84,17 +85,18 @@ LSTM_INLINE void with_format(Format format, char* panel, F f) {
 
 // w (4 * H, K): panel p holds the four gates of hidden units p * L ..
 template <class S>
-LSTM_INLINE void pack_gates(const Panels<compute<S>>& to, int64_t p, const S* w, int64_t H) {
+LSTM_INLINE void lay_out_gates(const Panels<compute<S>>& to, int64_t p, const S* w, int64_t H) {
   constexpr int L = lanes<compute<S>>;
   const int64_t unit = p * L;
   ColumnsFromRows<S> gates[kGates];
   for (int g = 0; g < kGates; ++g) gates[g] = {w + (g * H + unit) * to.K, min_of(L, H - unit)};
   with_format<S>(to.format, to.panel(p),
-                 [&](auto* out) { pack_transposed(gates, kGates, to.K, out); });
+                 [&](auto* out) { lay_out_transposed(gates, kGates, to.K, out); });
 }
 // w (columns, K): panel p holds output columns p * width * L ..
 template <class S>
-LSTM_INLINE void pack_rows(const Panels<compute<S>>& to, int64_t p, const S* w, int64_t columns) {
+LSTM_INLINE void lay_out_rows(const Panels<compute<S>>& to, int64_t p, const S* w,
+                              int64_t columns) {
   constexpr int L = lanes<compute<S>>;
   ColumnsFromRows<S> vectors[kMaxVectors];
   for (int v = 0; v < to.width_of(p); ++v) {
@@ -102,15 +104,16 @@ LSTM_INLINE void pack_rows(const Panels<compute<S>>& to, int64_t p, const S* w, 
     vectors[v] = {w + column * to.K, min_of(L, columns - column)};
   }
   with_format<S>(to.format, to.panel(p),
-                 [&](auto* out) { pack_transposed(vectors, to.width_of(p), to.K, out); });
+                 [&](auto* out) { lay_out_transposed(vectors, to.width_of(p), to.K, out); });
 }
 // w (K, columns)
 template <class S>
-LSTM_INLINE void pack_columns(const Panels<compute<S>>& to, int64_t p, const S* w,
-                              int64_t columns) {
+LSTM_INLINE void lay_out_columns(const Panels<compute<S>>& to, int64_t p, const S* w,
+                                 int64_t columns) {
   const int64_t first = p * to.width * lanes<compute<S>>;
-  with_format<S>(to.format, to.panel(p),
-                 [&](auto* out) { pack_straight(w, columns, first, to.width_of(p), to.K, out); });
+  with_format<S>(to.format, to.panel(p), [&](auto* out) {
+    lay_out_straight(w, columns, first, to.width_of(p), to.K, out);
+  });
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -1,0 +1,37 @@
+// In which form the numbers of a matrix are held, and those that it is multiplied with.
+#pragma once
+#include "tuning.h"
+
+namespace lstm_kernels::LSTM_ISA {
+
+// Of panels: the compute type, a narrower type that is widened when used, or pairs along k.
+enum class Format : int { kCompute, kBFloat16, kFloat16, kPairs };
+
+// With N rows per step. 16-bit weights are widened where they are used often enough to be
+// compute-bound.
+template <class S>
+LSTM_INLINE Format weight_format(int64_t N) {
+  if constexpr (is_same<S, compute<S>>) return Format::kCompute;
+  if (N > kNarrowRows || kSse2) return Format::kCompute;
+  return is_same<S, bf16> ? Format::kBFloat16 : Format::kFloat16;
+}
+
+// What one row of a recurrent product is made of: numbers of the compute type, or pairs of the
+// stored ones, which h is rounded to in any case, where the instruction set multiplies those
+// faster.
+template <class S>
+struct operand_type {
+  using type = compute<S>;
+};
+template <>
+struct operand_type<bf16> {
+  using type = pick<kMultipliesPairs, bf16_pair, float>;
+};
+template <class S>
+using operand = typename operand_type<S>::type;
+template <class X, class S>
+LSTM_INLINE Format operand_format(int64_t N) {
+  return is_same<X, bf16_pair> ? Format::kPairs : weight_format<S>(N);
+}
+
+}  // namespace lstm_kernels::LSTM_ISA
