@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from lstm_kernels import LSTM
-from lstm_kernels.demo.__main__ import main
-from lstm_kernels.demo.model import CharacterModel
-from lstm_kernels.demo.picture import choose_units, measure_units
-from lstm_kernels.demo.text import chunks, find_sentence, make_corpus, read_text
+from lstm_kernels.programs.characters.main import main
+from lstm_kernels.programs.characters.model import CharacterModel
+from lstm_kernels.programs.characters.picture import choose_units, measure_units
+from lstm_kernels.programs.characters.text import chunks, find_sentence, make_corpus, read_text
 
 SMALL = ["--batch-size", "4", "--length", "8", "--hidden-size", "8", "--steps", "6"]
 SENTENCE = 'She said "no" and left the room, as quietly as she had come in.'

@@ -1,5 +1,1 @@
-"""A character-level language model trained with LSTM and with nn.LSTM, side by side.
-
-`python -m lstm_kernels.demo` trains both from the same seed on the same batches, prints what each
-reached and how fast, samples text, and draws what the trained model remembers of a sentence.
-"""
+"""The door of `python -m lstm_kernels.demo`; the program is in `programs/characters`."""

@@ -6,15 +6,16 @@ Start from `record(model, x)` or `stream(model, loader)`, or from the states of 
 """
 
 from . import plot
-from .ablation import Ablation, ablate
-from .export import load, save, to_pandas
-from .gates import Retention, Saturation, retention, saturation
-from .gradients import GradientFlow, gradient_flow
-from .probes import Horizon, horizon
-from .recording import Recording, record, stream
-from .search import Match, match
-from .summary import report
-from .tracking import Tracking, label
+from ._ablate import Ablation, ablate
+from ._export import load, save, to_pandas
+from ._gradient_flow import GradientFlow, gradient_flow
+from ._horizon import Horizon, horizon
+from ._label import Tracking, label
+from ._match import Match, match
+from ._record import record, stream
+from ._recording import Recording
+from ._report import report
+from ._retention import Retention, Saturation, retention, saturation
 
 __all__ = [
     "Ablation",

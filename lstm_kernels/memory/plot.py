@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lstm_kernels import LSTMStates
 
-from .gates import F, I, O, Retention, Saturation
-from .gradients import GradientFlow
-from .probes import Horizon
-from .recording import Recording, recordings
+from ._gradient_flow import GradientFlow
+from ._horizon import Horizon
+from ._recording import Recording, recordings
+from ._retention import F, I, O, Retention, Saturation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Hand-built LSTMs whose memory is known, and a model around one."""
+"""Hand-built LSTMs and states whose memory is known, and a model around one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lstm_kernels
+from lstm_kernels import LSTMStates
 
 OPEN, SHUT = 40.0, -40.0  # pre-activations: a gate within 4e-18 of 1 or 0
 
@@ -64,3 +65,9 @@ def delay_line(length):
         for k in range(length):
             recurrent[k + 1, k] = 1
     return lstm
+
+
+def states_of(values, hidden=None):
+    """States of one layer with these cells (T, N, H), and the same hidden states by default."""
+    values = torch.as_tensor(values)
+    return LSTMStates((values if hidden is None else hidden,), (values,), None)

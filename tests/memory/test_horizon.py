@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
-from lstm_kernels.memory.ridge import predict_held_out
-from lstm_kernels.memory.sample import Sample
+from lstm_kernels.memory._ridge import predict_held_out
+from lstm_kernels.memory._sample import Sample
 
 from .models import delay_line, fixed_gates
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ from torch.nn.utils.rnn import PackedSequence
 from lstm_kernels import LSTM
 
 from . import plot
-from .gates import Retention, Saturation, retention, saturation
-from .gradients import GradientFlow, gradient_flow
-from .page import Page
-from .probes import Horizon, horizon
-from .recording import Recording, batches, find, record, stream
-
-_NOTABLE = 0.02  # a difference of probe scores that is more than chance in a few thousand steps
+from ._gradient_flow import GradientFlow, gradient_flow
+from ._horizon import Horizon, horizon
+from ._page import Page
+from ._record import batches, find, record, stream
+from ._recording import Recording
+from ._retention import Retention, Saturation, retention, saturation
+from ._wording import notable_leads, steps_back, verdict
 
 
 def report(
@@ -38,8 +38,8 @@ def report(
 
     Args:
         model: any module with one `lstm_kernels.LSTM` inside.
-        data: an input, or a data loader of inputs or of tuples that begin with the input. It is
-            gone through once for each analysis.
+        data: an input, or a data loader of inputs or of tuples that begin with the input. Each
+            analysis iterates over it once.
         path: of the page.
         loss: what `gradient_flow` differentiates; default, the squared norm of what the model
             returns for the last step.
@@ -52,84 +52,93 @@ def report(
         The path.
 
     Raises:
-        TypeError: `data` can be gone through only once.
+        TypeError: `data` is an iterator, which gives its batches only once.
         ValueError: what the analyses refuse.
     """
     module = find(model, lstm, (LSTM,))
     if iter(data) is data:
-        raise TypeError("data can be gone through only once: give a tensor, a list or a DataLoader")
+        raise TypeError(
+            "data is a one-shot iterator, but report() iterates over it several times: "
+            "give a tensor, a list or a DataLoader"
+        )
     x, _ = next(iter(batches(data, progress=False)))
     first = record(model, x, lstm=lstm)
-    kept = retention(stream(model, data, lstm=lstm, progress=progress))
-    gates = saturation(stream(model, data, lstm=lstm, progress=progress))
-    reach = max(0, min(max_lag, first.steps - 6))
-    known = horizon(model, data, target_fn, max_lag=reach, lstm=lstm, progress=progress)
-    seen = loss or _last_step(module)
-    flow = gradient_flow(model, data, seen, lstm=lstm, progress=progress)
+    lags = max(0, min(max_lag, first.steps - 6))  # leaves steps for the probes' folds over time
+    found = _Found(
+        first,
+        retention(stream(model, data, lstm=lstm, progress=progress)),
+        saturation(stream(model, data, lstm=lstm, progress=progress)),
+        horizon(model, data, target_fn, max_lag=lags, lstm=lstm, progress=progress),
+        gradient_flow(model, data, loss or _last_step(module), lstm=lstm, progress=progress),
+    )
+    return _page(found, tokens).write(path)
 
+
+class _Found(NamedTuple):
+    """What the page shows."""
+
+    first: Recording  # of the first batch
+    kept: Retention
+    gates: Saturation
+    known: Horizon
+    flow: GradientFlow
+
+
+def _page(found: _Found, tokens: Sequence[str] | None) -> Page:
     page = Page("What this LSTM remembers")
-    for sentence in answer(kept, known, flow):
+    for sentence in _findings(found):
         page.lead(sentence)
-    page.table(*_table(kept, gates, known, flow))
-    page.heading("The two memories, step by step")
+    page.table(*_table(found))
+    page.heading("Both states, step by step")
     page.paragraph(
         "The hidden state h is what the rest of the model sees; it is made anew at every step. The "
         "cell state c is kept: each step multiplies it by the forget gate and adds what the input "
         "gate lets in."
     )
-    _draw_states(page, first, tokens)
+    _draw_states(page, found.first, tokens)
     page.heading("For how long the cell keeps what it stores")
     page.picture(
-        plot.retention(kept),
+        plot.retention(found.kept),
         "Half-life of each unit's cell, from its forget gates; band: 10% to 90% of the steps "
         "(first layer).",
     )
     page.picture(
-        plot.saturation(gates),
+        plot.saturation(found.gates),
         "Each dot is a gate of one unit of the last layer. Bottom right: always shut; top left: "
         "always open; near the origin: in between, a gate that weighs.",
     )
     page.heading("What each state knows of the past")
     page.picture(
-        plot.horizon(known),
-        f"Score of a linear probe for what was seen k steps back, on held-out data ({known.steps} "
-        "steps).",
+        plot.horizon(found.known),
+        f"Score of a linear probe for what was seen k steps back, on held-out data "
+        f"({found.known.steps} steps).",
     )
     page.heading("How gradients travel back")
     page.paragraph(
         "The gradient of the loss with respect to each state of each step, over every way through "
         "the network. The dashed line is the part that came back along the cell alone."
     )
-    page.picture(plot.gradient_flow(flow), "Norm of the gradient, last layer.")
-    return page.write(path)
+    page.picture(plot.gradient_flow(found.flow), "Norm of the gradient, last layer.")
+    return page
 
 
-def answer(kept: Retention, known: Horizon, flow: GradientFlow) -> list[str]:
+def _findings(found: _Found) -> list[str]:
     """The findings as sentences, of the last layer."""
-    life = kept.half_life[-1]
-    longest = float(life.max())
+    life, known, flow = found.kept.half_life[-1], found.known, found.flow
     hidden, cell = known.reach("hidden")[-1], known.reach("cell")[-1]
-    ahead = known.cell[-1] - known.hidden[-1]
-    of_cell, of_hidden = int((ahead > _NOTABLE).sum()), int((ahead < -_NOTABLE).sum())
+    of_cell, of_hidden = notable_leads(known.cell[-1].tolist(), known.hidden[-1].tolist())
     return [
         f"In the median unit, half of what the cell stored is left after {_number(life.median())} "
-        f"steps; in the longest-lived one, after {_number(longest)}.",
+        f"steps; in the longest-lived one, after {_number(life.max())}.",
         f"A linear probe finds what was seen {_lag(cell)} in the cell state and {_lag(hidden)} in "
         "the hidden state, where to find is to come half the way from guessing to certainty.",
         f"At the distances from 0 to {int(known.lags[-1])} steps back, the cell state tells more "
-        f"at {of_cell} and the hidden state at {of_hidden}: {_verdict(of_cell - of_hidden)}.",
-        f"The gradient of the loss falls below 1% of its last value {_back(flow, 'cell')} for the "
-        f"cell state, {_back(flow, 'highway')} along the cell alone, and {_back(flow, 'hidden')} "
-        "for the hidden state.",
+        f"at {of_cell} and the hidden state at {of_hidden}: {verdict(of_cell - of_hidden)}.",
+        "Going back from the last step, the gradient of the loss stays above 1% of its last value "
+        f"for {steps_back(flow, 'cell')} in the cell state, of which "
+        f"{steps_back(flow, 'highway')} along the cell alone, and for "
+        f"{steps_back(flow, 'hidden')} in the hidden state.",
     ]
-
-
-def _verdict(difference: int) -> str:
-    if difference > 0:
-        return "the cell state knows more of the past"
-    if difference < 0:
-        return "against the common claim, the hidden state knows more of the past"
-    return "against the common claim, both know about as much of the past"
 
 
 def _number(value: float | Tensor) -> str:
@@ -142,15 +151,8 @@ def _lag(reach: int) -> str:
     return "up to 1 step back" if reach == 1 else f"up to {reach} steps back"
 
 
-def _back(flow: GradientFlow, kind: str) -> str:
-    steps, total = flow.reach(kind)[-1], flow.hidden[-1].shape[1]
-    return "nowhere" if steps >= total else f"{steps} steps back"
-
-
-def _table(
-    kept: Retention, gates: Saturation, known: Horizon, flow: GradientFlow
-) -> tuple[list[str], list[list[str]], str]:
-    assert flow.cell is not None
+def _table(found: _Found) -> tuple[list[str], list[list[str]], str]:
+    kept, gates, known = found.kept, found.gates, found.known
     header = ["layer", "units", "half-life, median", "half-life, longest", "never forget"]
     header += ["never write", "h knows", "c knows"]
     rows = [

@@ -1,4 +1,4 @@
-"""What breaks when memory is taken away: interventions on the states between two steps."""
+"""ablate: what a model does without its states, changed between two steps."""
 
 from __future__ import annotations
 
@@ -12,15 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lstm_kernels import LSTM, LSTMStates
 
-from .recording import (
-    Layout,
-    called_once,
-    check_input,
-    evaluating,
-    find,
-    intercepted,
-    packed_like,
-)
+from ._record import called_once, check_input, evaluating, find, intercepted
+from ._recording import Layout, map_states, packed_like
 
 State = Literal["both", "cell", "hidden"]
 Change = Literal["zero", "hold", "swap"]
@@ -67,8 +60,8 @@ def ablate(
     state of the one before. The model runs in evaluation mode without gradients.
 
     Args:
-        model: any module with one `lstm_kernels.LSTM` inside; bidirectional ones have no state that
-            all of the past goes through.
+        model: any module with one `lstm_kernels.LSTM` inside, not a bidirectional one: there, no
+            single state separates past from future.
         x: its input.
         steps: a step or several, 0..T-1.
         units: which units; default, all.
@@ -115,7 +108,8 @@ class _Edit:
     ) -> None:
         if lstm.bidirectional:
             raise ValueError(
-                "model has a bidirectional LSTM, whose state cannot be cut at one step"
+                "ablate() does not support a bidirectional LSTM: "
+                "no single state separates past from future"
             )
         if state not in get_args(State):
             raise ValueError(f"state must be one of {get_args(State)}, got {state!r}")
@@ -187,7 +181,7 @@ def _run(lstm: LSTM, forward: Callable[..., Any], arguments: dict[str, Any], edi
     def pack(value: Tensor) -> PackedSequence:
         return packed_like(packed, layout.time_first(value))
 
-    return pack(output), last, *(_each(pack, value) for value in states)
+    return pack(output), last, *(map_states(pack, value) for value in states)
 
 
 def _resets(arguments: dict[str, Any], edit: _Edit, layout: Layout) -> Tensor:
@@ -242,11 +236,6 @@ def _together(join: Callable[[Iterable[Tensor]], Tensor], pieces: list[LSTMState
     assert hidden is not None
     assert cell is not None
     return LSTMStates(hidden, cell, gates)
-
-
-def _each(function: Callable[[Any], Any], states: LSTMStates) -> LSTMStates:
-    gates = None if states.gates is None else tuple(map(function, states.gates))
-    return LSTMStates(tuple(map(function, states.hidden)), tuple(map(function, states.cell)), gates)
 
 
 def _zeros(lstm: LSTM, input: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:

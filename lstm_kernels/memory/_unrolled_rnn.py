@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from .recording import Layout, packed_like
+from ._recording import Layout, packed_like
 
 Steps = list[Tensor]  # h_t (N, H) of one direction, in the order of time
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from lstm_kernels.memory import answer
-from lstm_kernels.memory.__main__ import main
-from lstm_kernels.memory.tasks import Adding, Copying, Text
-from lstm_kernels.memory.training import CONTENDERS
+from lstm_kernels.programs.cell_or_hidden import measure
+from lstm_kernels.programs.cell_or_hidden.main import main
+from lstm_kernels.programs.cell_or_hidden.tasks import Adding, Copying, Text
+from lstm_kernels.programs.cell_or_hidden.training import CONTENDERS
 
 
 def generator():
@@ -61,7 +61,7 @@ def test_contenders_have_the_same_number_of_parameters(task):
 
 
 def test_the_reproduction_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(answer, "_SEQUENCES", 80)
+    monkeypatch.setattr(measure, "SEQUENCES", 80)
     main(["--part", "0.001", "--output", str(tmp_path)])
     found = json.loads((tmp_path / "memory.json").read_text())
     assert list(found) == ["adding", "copying", "text"]

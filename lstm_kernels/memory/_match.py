@@ -1,4 +1,4 @@
-"""Where else the chosen units do what they do in a selected span."""
+"""match: where else the chosen units do what they do in a selected span."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .recording import Recording, States, recordings
+from ._recording import Recording, States, recordings
 
 
 @dataclass(frozen=True, order=True)

@@ -1,8 +1,8 @@
-"""What a state knows: linear probes from it to what was seen before."""
+"""horizon: linear probes from a state to what was seen before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .recording import Recording, States, batches, record, recordings, refuse_nan
-from .ridge import predict_held_out
-from .sample import Sample
+from ._record import batches, record
+from ._recording import Recording, States
+from ._ridge import predict_held_out
+from ._steps import Steps, StepSample, paired, per_step
 
 _FOLDS = 5
 
@@ -39,9 +40,9 @@ class Horizon:
     steps: int
 
     def reach(self, state: Literal["hidden", "cell"], threshold: float = 0.5) -> tuple[int, ...]:
-        """Per layer, the largest lag that the state still knows; -1 where it knows none.
+        """Per layer, the largest lag that the state knows; -1 where it knows none.
 
-        To know is to cover this part of the way from chance to perfection.
+        A state knows a lag if (score - chance) >= threshold * (1 - chance).
         """
         reached = []
         for score in getattr(self, state):
@@ -111,11 +112,11 @@ def horizon(
     else:
         if target_fn is not None:
             raise TypeError("target_fn needs a model; with states, give the targets themselves")
-        pairs = _paired(model, x)
-    sample, probed = Sample(max_steps), _Probed(max_lag)
+        pairs = paired(model, x)
+    sample = StepSample(max_steps, max_lag)
     for recording, targets in pairs:
-        probed.offer(sample, recording, targets)
-    return probed.scores(sample)
+        sample.offer(recording, _goal(recording, targets))
+    return _probe(sample.steps())
 
 
 def _recorded(
@@ -130,73 +131,33 @@ def _recorded(
         yield recording, x if target_fn is None else target_fn(x)
 
 
-def _paired(states: States, targets: Any) -> Iterator[tuple[Recording, Any]]:
-    several = isinstance(targets, Iterable) and not isinstance(targets, (Tensor, PackedSequence))
-    yield from zip(recordings(states), targets if several else [targets], strict=True)
-
-
-class _Probed:
-    """Collects steps of recordings, then fits the probes."""
-
-    def __init__(self, max_lag: int) -> None:
-        self._lags = torch.arange(max_lag + 1)
-        self._sequences = 0
-        self._layers = 0
-        self._longest = 0
-
-    def offer(self, sample: Sample, recording: Recording, targets: Any) -> None:
-        """Offers every step that has max_lag steps before it."""
-        if not isinstance(targets, (Tensor, PackedSequence)):
-            raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
-        goal = recording.layout.time_first(targets)
-        expected = recording.cell[0].shape[:2]
-        if goal.shape[:2] != expected or goal.dim() > 3 or goal.is_complex():
-            raise ValueError(
-                f"targets must be (T, N) or (T, N, F) with T, N = {tuple(expected)} in the layout "
-                f"of the input, got {tuple(goal.shape)} in time-first layout"
-            )
-        refuse_nan(goal, "targets")
-        max_lag = len(self._lags) - 1
-        eligible = torch.ones(expected, dtype=torch.bool, device=goal.device)
-        if recording.valid is not None:
-            eligible &= recording.valid.to(goal.device)
-        eligible[:max_lag] = False
-        t, n = eligible.nonzero(as_tuple=True)
-        self._layers = len(recording.cell)
-        self._longest = max(self._longest, recording.steps)
-        first, self._sequences = self._sequences, self._sequences + recording.sequences
-
-        def gather(rows: Tensor) -> tuple[Tensor, ...]:
-            at, sequence = t[rows.to(t.device)], n[rows.to(t.device)]
-            known = goal[at[:, None] - self._lags.to(at.device), sequence[:, None]]
-            columns = [first + sequence, at, known]
-            columns += [
-                v[at.to(v.device), sequence.to(v.device)]
-                for v in (*recording.hidden, *recording.cell)
-            ]
-            return tuple(column.cpu() for column in columns)
-
-        if len(t):
-            sample.offer(len(t), gather)
-
-    def scores(self, sample: Sample) -> Horizon:
-        if sample.empty:
-            raise ValueError(
-                f"the sequences are too short for max_lag={len(self._lags) - 1}: "
-                f"the longest has {self._longest} steps"
-            )
-        sequence, t, known, *states = sample.columns
-        fold = _folds(sequence, t)
-        numbers = known.is_floating_point()
-        scores = [(_r2 if numbers else _accuracy)(state, known, fold) for state in states]
-        return Horizon(
-            self._lags,
-            tuple(scores[: self._layers]),
-            tuple(scores[self._layers :]),
-            "R2" if numbers else "accuracy",
-            torch.zeros(len(self._lags)).double() if numbers else _most_frequent(known),
-            len(t),
+def _goal(recording: Recording, targets: Any) -> Tensor:
+    """What the probes look for, (T, N) or (T, N, F)."""
+    goal = per_step(recording, targets, "targets")
+    expected = recording.steps, recording.sequences
+    if goal.shape[:2] != expected or goal.dim() > 3 or goal.is_complex():
+        raise ValueError(
+            f"targets must be (T, N) or (T, N, F) with T, N = {expected} in the layout "
+            f"of the input, got {tuple(goal.shape)} in time-first layout"
         )
+    return goal
+
+
+def _probe(steps: Steps) -> Horizon:
+    """Fits a probe for each state and lag."""
+    known = steps.values
+    fold = _folds(steps.sequence, steps.time)
+    lags = torch.arange(known.shape[1])
+    numbers = known.is_floating_point()
+    score = _r2 if numbers else _accuracy
+    return Horizon(
+        lags,
+        tuple(score(state, known, fold) for state in steps.hidden),
+        tuple(score(state, known, fold) for state in steps.cell),
+        "R2" if numbers else "accuracy",
+        torch.zeros(len(lags)).double() if numbers else _most_frequent(known),
+        len(known),
+    )
 
 
 def _folds(sequence: Tensor, t: Tensor) -> Tensor:

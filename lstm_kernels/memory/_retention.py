@@ -1,4 +1,4 @@
-"""What the gates say: how long a cell keeps its content, and which gates stand still."""
+"""retention and saturation: how long a cell keeps its content, and which gates stand still."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .recording import Recording, States, recordings
-from .sample import Sample
+from ._recording import Recording, States, recordings
+from ._sample import Sample
 
 I, F, G, O = range(4)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lstm_kernels import LSTMStates
 
-from .gates import F, G, I, O
-from .recording import Layout, Recording
+from ._recording import Layout, Recording
+from ._retention import F, G, I, O
 
 if TYPE_CHECKING:
     import pandas

@@ -1,4 +1,4 @@
-"""How the gradient of a loss travels back through the two memories."""
+"""gradient_flow: how the gradient of a loss travels back through both states."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import PackedSequence
 
-from lstm_kernels import LSTM, LSTMStates
+from lstm_kernels import LSTM
 
-from .adjoints import Outside, lstm_adjoints
-from .recording import (
-    Layout,
-    Recording,
+from ._adjoints import Outside, lstm_adjoints
+from ._record import (
     batches,
     called_once,
     check_input,
     evaluating,
     find,
     intercepted,
+    recorded_call,
 )
-from .unrolled import Steps, unrolled_rnn
+from ._recording import Layout, Recording, map_states
+from ._unrolled_rnn import Steps, unrolled_rnn
 
 Gradients = dict[str, list[Tensor]]  # per kind and layer (D, T, N, P or H)
 
@@ -149,11 +149,11 @@ def _differentiate(
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of the LSTM: what it held, and the leaves that stand for what it returned."""
+    """One call of the LSTM, and the leaves that stand for what it returned."""
 
     arguments: dict[str, Any]
     recording: Recording
-    leaves: dict[str, list[Tensor | PackedSequence]]
+    leaves: tuple[Any, ...]  # (output, (h_n, c_n)), and the states if the model asked for them
 
 
 def _trace_lstm(
@@ -163,33 +163,19 @@ def _trace_lstm(
     calls: list[_Call] = []
 
     def replacement(forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        gates = bool(arguments.get("return_gates"))
-        asked = gates or bool(arguments.get("return_states"))
         with torch.no_grad():
-            output, (h_n, c_n), states = forward(
-                **arguments | {"return_states": True, "return_gates": True}
-            )
-        lengths = arguments.get("lengths")
-        recording = Recording.of(states, batch_first=lstm.batch_first, lengths=lengths)
-        returned: dict[str, Any] = {"output": [output], "h_n": [h_n], "c_n": [c_n]}
-        if asked:
-            returned |= {"hidden": states.hidden, "cell": states.cell}
-        if gates:
-            returned |= {"gates": states.gates}
-        leaves = {name: [_leaf(value) for value in values] for name, values in returned.items()}
+            result, recording = recorded_call(lstm, forward, arguments, gates=True)
+        leaves = _each(_leaf, result)
         calls.append(_Call(arguments, recording, leaves))
-        copies = {name: tuple(map(_copy, values)) for name, values in leaves.items()}
-        result = copies["output"][0], (copies["h_n"][0], copies["c_n"][0])
-        if not asked:
-            return result
-        return *result, LSTMStates(copies["hidden"], copies["cell"], copies.get("gates"))
+        return _each(_copy, leaves)
 
     def leaves() -> list[Tensor]:
-        kinds = called_once(calls).leaves.values()
-        return [v.data if isinstance(v, PackedSequence) else v for values in kinds for v in values]
+        found: list[Tensor] = []
+        _each(found.append, called_once(calls).leaves)
+        return [leaf.data if isinstance(leaf, PackedSequence) else leaf for leaf in found]
 
     with evaluating(model), intercepted(lstm, replacement):
-        value, found = _differentiate(model, x, loss, leaves)
+        value, gradients = _differentiate(model, x, loss, leaves)
     call = calls[0]
     layout = call.recording.layout
     hx, reset = call.arguments.get("hx"), call.arguments.get("reset")
@@ -197,7 +183,7 @@ def _trace_lstm(
         layers = lstm_adjoints(
             lstm,
             call.recording,
-            _outside(lstm, call, found),
+            _outside(call, gradients, lstm.num_layers),
             None if hx is None else _batched(hx[1], layout).contiguous(),
             None if reset is None else layout.time_first(reset).contiguous(),
         )
@@ -207,6 +193,16 @@ def _trace_lstm(
         "highway": [layer.highway for layer in layers],
         "through_hidden": [layer.cell - layer.highway for layer in layers],
     }
+
+
+def _each(function: Callable[[Any], Any], result: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What an LSTM returned, with `function` applied to each tensor, always in the same order."""
+    output, (h_n, c_n), *states = result
+    return (
+        function(output),
+        (function(h_n), function(c_n)),
+        *(map_states(function, value) for value in states),
+    )
 
 
 def _leaf(value: Tensor | PackedSequence) -> Tensor | PackedSequence:
@@ -222,30 +218,28 @@ def _copy(value: Tensor | PackedSequence) -> Tensor | PackedSequence:
     return value.clone()
 
 
-def _outside(lstm: LSTM, call: _Call, gradients: list[Tensor | None]) -> Outside:
-    """The gradients of the leaves, in the order in which the leaves are listed."""
+def _outside(call: _Call, gradients: list[Tensor | None], layers: int) -> Outside:
+    """The gradients of the leaves, time first; they come in the order in which `_each` goes."""
     layout = call.recording.layout
-    left = iter(gradients)
+    given = iter(gradients)
 
-    def steps(leaf: Tensor | PackedSequence) -> Tensor | None:
-        gradient = next(left)
-        if gradient is None:
-            return None
-        if isinstance(leaf, PackedSequence):
-            return layout.time_first(leaf._replace(data=gradient))
-        return layout.time_first(gradient)
+    def gradient(leaf: Any) -> Any:
+        found = next(given)
+        packed = isinstance(leaf, PackedSequence) and found is not None
+        return leaf._replace(data=found) if packed else found
 
-    def last() -> Tensor | None:
-        gradient = next(left)
-        return None if gradient is None else _batched(gradient, layout).contiguous()
+    def steps(value: Any) -> Tensor | None:
+        return None if value is None else layout.time_first(value)
 
-    output, h_n, c_n = steps(call.leaves["output"][0]), last(), last()
-    nothing: list[Tensor | None] = [None] * lstm.num_layers
-    hidden, cell, gates = (
-        [steps(leaf) for leaf in call.leaves[name]] if name in call.leaves else nothing
-        for name in ("hidden", "cell", "gates")
+    def last(value: Tensor | None) -> Tensor | None:
+        return None if value is None else _batched(value, layout).contiguous()
+
+    output, (h_n, c_n), *states = _each(gradient, call.leaves)
+    hidden, cell, gates = map_states(steps, states[0]) if states else (None, None, None)
+    nothing: list[Tensor | None] = [None] * layers
+    return Outside(
+        steps(output), last(h_n), last(c_n), hidden or nothing, cell or nothing, gates or nothing
     )
-    return Outside(output, h_n, c_n, hidden, cell, gates)
 
 
 def _batched(state: Tensor, layout: Layout) -> Tensor:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from ..memory import retention
+from lstm_kernels.memory import retention
+
 from .model import CharacterModel
 
 # Okabe and Ito's colour-blind safe palette: blues remember long, oranges briefly.

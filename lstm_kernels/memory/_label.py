@@ -1,17 +1,15 @@
-"""Which units follow a labelling of the steps: inside quotes, position in the line, time of day."""
+"""label: which units follow a labelling of the steps, such as quotes or the time of day."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
-from .recording import Recording, States, recordings, refuse_nan
-from .sample import Sample
+from ._recording import Recording, States
+from ._steps import StepSample, paired, per_step
 
 
 class Unit(NamedTuple):
@@ -56,61 +54,54 @@ def label(states: States, labels: Any, *, max_steps: int = 10_000) -> Tracking:
         ValueError: labels do not fit the states, hold NaN or are all the same, or what `recordings`
             refuses.
     """
-    sample = Sample(max_steps)
-    sequences, layers = 0, 0
-    several = isinstance(labels, Iterable) and not isinstance(labels, (Tensor, PackedSequence))
-    for recording, own in zip(recordings(states), labels if several else [labels], strict=True):
-        _offer(sample, recording, own, sequences)
-        sequences += recording.sequences
-        layers = len(recording.cell)
-    sequence, t, goal, *values = sample.columns
-    second = sequence % 2 == 1 if sequences > 1 else t >= t.double().quantile(0.5)
-    binary = goal.dtype == torch.bool
-    score, centre = (_auc, 0.5) if binary else (_correlation, 0.0)
+    sample = StepSample(max_steps)
+    for recording, own in paired(states, labels):
+        sample.offer(recording, _goal(recording, own))
+    steps = sample.steps()
+    binary = steps.values.dtype == torch.bool
+    score, chance = (_auc, 0.5) if binary else (_correlation, 0.0)
+    # Every other sequence, or the later steps of the only one.
+    second = (
+        steps.sequence % 2 == 1
+        if sample.sequences > 1
+        else steps.time >= steps.time.double().quantile(0.5)
+    )
+    goal = steps.values[:, 0]
     found, strength = [], []
-    for value in values:
-        first_half = score(value[~second], goal[~second]) - centre
-        found.append(first_half.sign() * (score(value[second], goal[second]) - centre) + centre)
-        strength.append(first_half.abs())
+    for state in (*steps.hidden, *steps.cell):
+        lead = score(state[~second], goal[~second]) - chance
+        found.append(lead.sign() * (score(state[second], goal[second]) - chance) + chance)
+        strength.append(lead.abs())
+    layers = len(steps.cell)
     hidden, cell = tuple(found[:layers]), tuple(found[layers:])
-    units = [
-        Unit(float(score), state, layer, unit)
-        for state, scores in (("hidden", hidden), ("cell", cell))
-        for layer, layer_scores in enumerate(scores)
-        for unit, score in enumerate(layer_scores)
-    ]
+    units = _units("hidden", hidden) + _units("cell", cell)
     order = torch.cat(strength).argsort(descending=True, stable=True)
     best = [units[index] for index in order.tolist()]
     return Tracking("AUC" if binary else "correlation", hidden, cell, best)
 
 
-def _offer(sample: Sample, recording: Recording, labels: Any, first: int) -> None:
-    if not isinstance(labels, (Tensor, PackedSequence)):
-        raise TypeError(f"labels must be a tensor, got {type(labels).__name__}")
-    goal = recording.layout.time_first(labels)
-    expected = recording.cell[0].shape[:2]
+def _goal(recording: Recording, labels: Any) -> Tensor:
+    """The labels, (T, N)."""
+    goal = per_step(recording, labels, "labels")
+    expected = recording.steps, recording.sequences
     if goal.shape != expected:
         raise ValueError(
-            f"labels must be (T, N) = {tuple(expected)} in the layout of the input, "
+            f"labels must be (T, N) = {expected} in the layout of the input, "
             f"got {tuple(goal.shape)} in time-first layout"
         )
     if goal.dtype != torch.bool and not goal.is_floating_point():
         raise TypeError(
-            f"labels must be bool or floating, got {goal.dtype}; for a class, labels == it"
+            f"labels must be bool or floating, got {goal.dtype}; for class k, pass labels == k"
         )
-    refuse_nan(goal, "labels")
-    valid = recording.valid
-    everywhere = torch.ones(expected, dtype=torch.bool, device=goal.device)
-    t, n = (everywhere if valid is None else valid.to(goal.device)).nonzero(as_tuple=True)
+    return goal
 
-    def gather(rows: Tensor) -> tuple[Tensor, ...]:
-        at, sequence = t[rows.to(t.device)], n[rows.to(t.device)]
-        columns = [first + sequence, at, goal[at, sequence]]
-        for value in (*recording.hidden, *recording.cell):
-            columns.append(value[at.to(value.device), sequence.to(value.device)])
-        return tuple(column.cpu() for column in columns)
 
-    sample.offer(len(t), gather)
+def _units(state: str, layers: tuple[Tensor, ...]) -> list[Unit]:
+    return [
+        Unit(score, state, layer, unit)
+        for layer, scores in enumerate(layers)
+        for unit, score in enumerate(scores.tolist())
+    ]
 
 
 def _correlation(values: Tensor, goal: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ out of dh gives the highway: what reaches c_t along the cell alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,8 +23,8 @@ from torch import Tensor
 
 from lstm_kernels import LSTM
 
-from .gates import F, O
-from .recording import Recording
+from ._recording import Recording
+from ._retention import F, O
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Outside:
     output: Tensor | None
     h_n: Tensor | None
     c_n: Tensor | None
-    hidden: list[Tensor | None]
-    cell: list[Tensor | None]
-    gates: list[Tensor | None]
+    hidden: Sequence[Tensor | None]
+    cell: Sequence[Tensor | None]
+    gates: Sequence[Tensor | None]
 
 
 class Adjoints(NamedTuple):

@@ -1,0 +1,1 @@
+"""Programs that use the library. The library imports none of them."""
