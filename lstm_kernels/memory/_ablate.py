@@ -14,6 +14,7 @@ from lstm_kernels import LSTM, LSTMStates
 
 from ._record import called_once, check_input, evaluating, find, intercepted
 from ._recording import Layout, map_states, packed_like
+from ._repr import one_line
 
 State = Literal["both", "cell", "hidden"]
 Change = Literal["zero", "hold", "swap"]
@@ -33,6 +34,16 @@ class Ablation:
     output: Tensor
     baseline_loss: float | None
     loss: float | None
+
+    def __repr__(self) -> str:
+        moved = (self.output.double() - self.baseline.double()).abs()
+        return one_line(
+            self,
+            output=tuple(self.output.shape),
+            largest_change=float(moved.max()) if moved.numel() else 0.0,
+            baseline_loss=self.baseline_loss,
+            loss=self.loss,
+        )
 
     @property
     def change(self) -> Tensor:

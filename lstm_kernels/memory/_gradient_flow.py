@@ -24,6 +24,7 @@ from ._record import (
     recorded_call,
 )
 from ._recording import Layout, Recording, map_states
+from ._repr import one_line
 from ._unrolled_rnn import Steps, unrolled_rnn
 
 Gradients = dict[str, list[Tensor]]  # per kind and layer (D, T, N, P or H)
@@ -51,6 +52,16 @@ class GradientFlow:
     highway: tuple[Tensor, ...] | None
     through_hidden: tuple[Tensor, ...] | None
     loss: float
+
+    def __repr__(self) -> str:
+        kinds = ["hidden"] if self.cell is None else ["hidden", "cell", "highway"]
+        return one_line(
+            self,
+            layers=len(self.hidden),
+            steps=self.hidden[0].shape[1],
+            loss=self.loss,
+            **{f"{kind}_reach": self.reach(kind) for kind in kinds},
+        )
 
     def reach(self, kind: str, fraction: float = 0.01) -> tuple[int, ...]:
         """Per layer, how many steps before the last one the gradient first falls below a fraction.

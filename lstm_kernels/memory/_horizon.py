@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ._record import batches, record
 from ._recording import Recording, States
+from ._repr import one_line
 from ._ridge import predict_held_out
 from ._steps import Steps, StepSample, paired, per_step
 
@@ -50,6 +51,17 @@ class Horizon:
             known &= self.chance < 1
             reached.append(int(self.lags[known].max()) if known.any() else -1)
         return tuple(reached)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            layers=len(self.cell),
+            max_lag=len(self.lags) - 1,
+            steps=self.steps,
+            metric=self.metric,
+            hidden_reach=self.reach("hidden"),
+            cell_reach=self.reach("cell"),
+        )
 
 
 @overload

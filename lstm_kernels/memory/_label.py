@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._recording import Recording, States
+from ._repr import one_line
 from ._steps import StepSample, paired, per_step
 
 
@@ -19,6 +20,9 @@ class Unit(NamedTuple):
     state: str  # "hidden" or "cell"
     layer: int
     unit: int
+
+    def __repr__(self) -> str:
+        return one_line(self, **self._asdict())
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Tracking:
     hidden: tuple[Tensor, ...]
     cell: tuple[Tensor, ...]
     best: list[Unit]
+
+    def __repr__(self) -> str:
+        return one_line(self, metric=self.metric, units=len(self.best), best=self.best[0])
 
 
 def label(states: States, labels: Any, *, max_steps: int = 10_000) -> Tracking:

@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from lstm_kernels import LSTMStates
 
+from ._repr import one_line
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -89,6 +91,17 @@ class Recording:
             layout = Layout(batch_first, batched=first.dim() == 3)
         hidden, cell, gates = map_states(layout.time_first, states)
         return cls(hidden, cell, gates, lengths, layout)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            layers=len(self.cell),
+            steps=self.steps,
+            sequences=self.sequences,
+            units=self.cell[0].shape[-1],
+            gates=self.gates is not None,
+            padded=self.lengths is not None,
+        )
 
     @property
     def sequences(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._recording import Recording, States, recordings
+from ._repr import one_line
 from ._sample import Sample
 
 I, F, G, O = range(4)
@@ -40,6 +41,15 @@ class Retention:
     order: tuple[Tensor, ...]
     steps: int
 
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            layers=len(self.half_life),
+            units=len(self.half_life[0]),
+            steps=self.steps,
+            median_half_life=tuple(float(life.median()) for life in self.half_life),
+        )
+
 
 @dataclass(frozen=True)
 class Saturation:
@@ -57,6 +67,16 @@ class Saturation:
     below: float
     above: float
     steps: int
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            layers=len(self.open),
+            units=self.open[0].shape[1],
+            steps=self.steps,
+            never_forget=tuple(map(len, self.never_forget())),
+            never_write=tuple(map(len, self.never_write())),
+        )
 
     def never_forget(self, fraction: float = 0.99) -> tuple[Tensor, ...]:
         """Per layer, the units whose forget gate is open at this fraction of steps or more."""
