@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lstm_kernels import LSTM
+from lstm_kernels import LSTM, ops
+from lstm_kernels.reference import Weights, by_direction
 
 from ._recording import Recording
 from ._retention import F, O
@@ -44,7 +45,10 @@ class Outside:
 
 
 class Adjoints(NamedTuple):
-    """The whole gradient of the states of one layer, each (D, T, N, P) or (D, T, N, H)."""
+    """The whole gradient of the states of one layer, each (D, T, N, P) or (D, T, N, H).
+
+    `highway` is the part of `cell` that came back along the cell alone.
+    """
 
     hidden: Tensor
     cell: Tensor
@@ -65,138 +69,160 @@ def lstm_adjoints(
         c0: (L*D, N, H), the cell state it began with, or None for zeros.
         reset: (T, N) bool or None.
     """
-    directions = 1 + lstm.bidirectional
-    adjoints: list[Adjoints] = []
+    found: list[Adjoints] = []
     from_above = outside.output
-    for layer in reversed(range(lstm.num_layers)):
-        own = slice(layer * directions, (layer + 1) * directions)
-        grad_h = _valid(_sum(from_above, outside.hidden[layer]), recording)
-        grad_c = _valid(outside.cell[layer], recording)
-        h_n, c_n = (None if end is None else end[own] for end in (outside.h_n, outside.c_n))
-        cell, gates = _of_layer(recording, layer)
-        weights = [[w.detach().to(cell.dtype) for w in ws] for ws in lstm.all_weights[own]]
-        # (T, N, D, 4, H), zero where a sequence has no step
-        grad_a = torch.ops.lstm_kernels._sequence_backward(
-            grad_h,
-            h_n,
-            c_n,
-            grad_c,
-            _valid(outside.gates[layer], recording),
-            None if c0 is None else c0[own],
-            [w.contiguous() for ws in weights for w in ws],
-            lstm.bias,
-            lstm.bidirectional,
-            None,
-            recording.lengths,
-            reset,
-            cell,
-            gates,
-        )[0].view(gates.shape)
-        parts = []
-        for d, (_, w_hh, *rest) in enumerate(weights):
-            parts.append(
-                _direction(
-                    _Direction(
-                        outside_h=_part(grad_h, d, directions),
-                        outside_c=_part(grad_c, d, directions),
-                        h_n=None if h_n is None else h_n[d],
-                        c_n=None if c_n is None else c_n[d],
-                        grad_a=grad_a[:, :, d].flatten(2),
-                        cell=cell.chunk(directions, 2)[d],
-                        gates=gates[:, :, d],
-                        w_hh=w_hh,
-                        w_hr=rest[-1] if lstm.proj_size else None,
-                        lengths=recording.lengths,
-                        reset=reset,
-                    ),
-                    backwards=d == 1,
-                )
-            )
-        adjoints.append(Adjoints(*map(torch.stack, zip(*parts, strict=True))))
-        from_above = grad_a.flatten(2) @ torch.cat([w_ih for w_ih, *_ in weights])
-    return adjoints[::-1]
+    for index in reversed(range(lstm.num_layers)):
+        layer = _layer(lstm, index, recording, outside, from_above, c0, reset)
+        grad_a = _preactivations(layer)
+        directions = [_direction(layer, d, grad_a) for d in range(len(layer.weights))]
+        found.append(Adjoints(*map(torch.stack, zip(*directions, strict=True))))
+        from_above = grad_a.flatten(2) @ torch.cat([w.w_ih for w in layer.weights])
+    return found[::-1]
 
 
 @dataclass(frozen=True)
-class _Direction:
-    """One direction of one layer, steps first; absent gradients are zero."""
+class _Layer:
+    """One layer of the call, and the gradients that arrive at it from outside; None is zero."""
 
-    outside_h: Tensor | None
-    outside_c: Tensor | None
-    h_n: Tensor | None
-    c_n: Tensor | None
-    grad_a: Tensor  # (T, N, 4*H)
-    cell: Tensor
-    gates: Tensor  # (T, N, 4, H)
-    w_hh: Tensor
-    w_hr: Tensor | None
+    weights: list[Weights]  # one for each direction
+    cell: Tensor  # (T, N, D*H)
+    gates: Tensor  # (T, N, D, 4, H)
+    c0: Tensor | None  # (D, N, H)
     lengths: Tensor | None
     reset: Tensor | None
+    grad_h: Tensor | None  # (T, N, D*P)
+    grad_c: Tensor | None  # (T, N, D*H)
+    grad_gates: Tensor | None  # (T, N, D, 4, H)
+    grad_h_n: Tensor | None  # (D, N, P)
+    grad_c_n: Tensor | None  # (D, N, H)
 
 
-def _direction(at: _Direction, backwards: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """dh (T, N, P), dc and its highway (T, N, H)."""
-    wide = torch.promote_types(at.cell.dtype, torch.float32)
+def _layer(
+    lstm: LSTM,
+    index: int,
+    recording: Recording,
+    outside: Outside,
+    from_above: Tensor | None,
+    c0: Tensor | None,
+    reset: Tensor | None,
+) -> _Layer:
+    assert recording.gates is not None
+    cell, gates = recording.cell[index].contiguous(), recording.gates[index].contiguous()
+    directions = 1 + lstm.bidirectional
+    own = slice(index * directions, (index + 1) * directions)
+    weights = [w.detach().to(cell.dtype).contiguous() for ws in lstm.all_weights[own] for w in ws]
+    c0, grad_h_n, grad_c_n = (
+        None if state is None else state[own] for state in (c0, outside.h_n, outside.c_n)
+    )
+    return _Layer(
+        by_direction(weights, lstm.bias, lstm.bidirectional),
+        cell,
+        gates,
+        c0,
+        recording.lengths,
+        reset,
+        _valid(_sum(from_above, outside.hidden[index]), recording),
+        _valid(outside.cell[index], recording),
+        _valid(outside.gates[index], recording),
+        grad_h_n,
+        grad_c_n,
+    )
 
-    def steps(value: Tensor | None, width: int) -> Tensor:
-        """A copy of the steps in the order in which the recurrence takes them."""
-        if value is None:
-            return torch.zeros(*at.cell.shape[:2], width, dtype=wide, device=at.cell.device)
-        return value.flip(0).to(wide) if backwards else value.to(wide, copy=True)
 
-    width = at.cell.shape[2]
-    outside_h, outside_c = steps(at.outside_h, at.w_hh.shape[1]), steps(at.outside_c, width)
-    _add_at_last(outside_h, at.h_n, at.lengths, backwards)
-    _add_at_last(outside_c, at.c_n, at.lengths, backwards)
-    later = steps(at.grad_a, 4 * width)[1:]
-    forget = steps(at.gates[:, :, F], width)[1:]
-    if at.reset is not None:  # nothing flows into the step before a reset
-        later.masked_fill_(at.reset[1:, :, None], 0)
-        forget.masked_fill_(at.reset[1:, :, None], 0)
+def _preactivations(layer: _Layer) -> Tensor:
+    """da of every step, (T, N, D, 4, H), zero where a sequence has no step."""
+    grad_a, *_ = ops.sequence_backward(
+        layer.grad_h,
+        layer.grad_h_n,
+        layer.grad_c_n,
+        layer.grad_c,
+        layer.grad_gates,
+        layer.c0,
+        [w for weights in layer.weights for w in weights if w is not None],
+        layer.weights[0].b_ih is not None,
+        len(layer.weights) == 2,
+        None,
+        layer.lengths,
+        layer.reset,
+        layer.cell,
+        layer.gates,
+    )
+    return grad_a.view(layer.gates.shape)
+
+
+def _direction(layer: _Layer, d: int, grad_a: Tensor) -> Adjoints:
+    """The adjoints of one direction, each (T, N, P) or (T, N, H)."""
+    weights, cell = layer.weights[d], layer.cell.chunk(len(layer.weights), 2)[d]
+    order = _Order(d == 1, layer.lengths, torch.promote_types(cell.dtype, torch.float32))
+
+    def arriving(steps: Tensor | None, last: Tensor | None, width: int) -> Tensor:
+        """What arrives from outside at each step of this direction, (T, N, width)."""
+        if steps is None:
+            found = torch.zeros(*cell.shape[:2], width, dtype=order.dtype, device=cell.device)
+        else:
+            found = order.take(steps.chunk(len(layer.weights), 2)[d])
+        if last is not None:
+            order.add_at_last(found, last[d])
+        return found
+
+    outside_h = arriving(layer.grad_h, layer.grad_h_n, weights.w_hh.shape[1])
+    outside_c = arriving(layer.grad_c, layer.grad_c_n, cell.shape[2])
+    later = order.take(grad_a[:, :, d].flatten(2))[1:]
+    forget = order.take(layer.gates[:, :, d, F])[1:]
+    if layer.reset is not None:  # nothing flows into the step before a reset
+        later.masked_fill_(layer.reset[1:, :, None], 0)
+        forget.masked_fill_(layer.reset[1:, :, None], 0)
     hidden = outside_h.clone()
-    hidden[:-1] += later @ at.w_hh.to(wide)
+    hidden[:-1] += later @ weights.w_hh.to(order.dtype)
 
-    slope = steps(at.gates[:, :, O], width) * (1 - steps(at.cell, width).tanh().square())
     ways = torch.stack([hidden, outside_h])
-    if at.w_hr is not None:
-        ways = ways @ at.w_hr.to(wide)
-    flow = ways.mul_(slope).add_(outside_c)  # (2, T, N, H): the whole, and the highway alone
-    at_step, forget_next = flow.unbind(1), forget.unbind(0)
+    if weights.w_hr is not None:
+        ways = ways @ weights.w_hr.to(order.dtype)
+    slope = order.take(layer.gates[:, :, d, O]) * (1 - order.take(cell).tanh().square())
+    whole, highway = _along_the_cell(ways.mul_(slope).add_(outside_c), forget)
+    return Adjoints(*map(order.give_back, (hidden, whole, highway)))
+
+
+def _along_the_cell(arriving: Tensor, forget: Tensor) -> tuple[Tensor, Tensor]:
+    """dc from what arrives at each c_t (2, T, N, H) and f_{t+1} (T - 1, N, H); in place."""
+    at_step, forget_next = arriving.unbind(1), forget.unbind(0)
     for t in reversed(range(len(forget_next))):
         at_step[t].addcmul_(forget_next[t], at_step[t + 1])
-    whole, highway = flow.unbind(0)
-    if not backwards:
-        return hidden, whole, highway
-    hidden, whole, highway = (value.flip(0) for value in (hidden, whole, highway))
-    if at.lengths is not None:  # here the recurrence ends at the padding: that is h0 and c0
-        padding = torch.arange(len(hidden), device=at.lengths.device)[:, None] >= at.lengths
-        for value in (hidden, whole, highway):
-            value.masked_fill_(padding[..., None], 0)
-    return hidden, whole, highway
+    whole, highway = arriving.unbind(0)
+    return whole, highway
 
 
-def _add_at_last(
-    outside: Tensor, end: Tensor | None, lengths: Tensor | None, backwards: bool
-) -> None:
-    """Adds the gradient of the last state, (N, H), to the last step of each sequence."""
-    if end is None:
-        return
-    if lengths is None:
-        outside[-1] += end
-        return
-    # Backwards, every sequence ends at the same step; one of no steps hands h0 and c0 through.
-    last = torch.full_like(lengths, len(outside)) if backwards else lengths
-    row = torch.arange(len(lengths), device=lengths.device)
-    outside[(last - 1).clamp(min=0), row] += end * (lengths > 0)[:, None]
+@dataclass(frozen=True)
+class _Order:
+    """The order in which the recurrence of one direction takes the steps."""
 
+    backwards: bool
+    lengths: Tensor | None
+    dtype: torch.dtype  # to compute in
 
-def _of_layer(recording: Recording, layer: int) -> tuple[Tensor, Tensor]:
-    assert recording.gates is not None
-    return recording.cell[layer].contiguous(), recording.gates[layer].contiguous()
+    def take(self, steps: Tensor) -> Tensor:
+        """A copy of the steps, (T, N, ...), in this order."""
+        return steps.flip(0).to(self.dtype) if self.backwards else steps.to(self.dtype, copy=True)
 
+    def add_at_last(self, steps: Tensor, last: Tensor) -> None:
+        """Adds the gradient of the last state, (N, ...), to the last step of each sequence."""
+        if self.lengths is None:
+            steps[-1] += last
+            return
+        # Backwards, every sequence ends at the same step. Without steps, h0 and c0 pass through.
+        at = torch.full_like(self.lengths, len(steps)) if self.backwards else self.lengths
+        row = torch.arange(len(at), device=at.device)
+        steps[(at - 1).clamp(min=0), row] += last * (self.lengths > 0)[:, None]
 
-def _part(value: Tensor | None, direction: int, directions: int) -> Tensor | None:
-    return None if value is None else value.chunk(directions, 2)[direction]
+    def give_back(self, steps: Tensor) -> Tensor:
+        """The steps in the order of time, zero in the padding."""
+        if not self.backwards:
+            return steps
+        steps = steps.flip(0)
+        if self.lengths is not None:  # here the recurrence ends at the padding: that is h0 and c0
+            padding = torch.arange(len(steps), device=steps.device)[:, None] >= self.lengths
+            steps.masked_fill_(padding[..., None], 0)
+        return steps
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
