@@ -66,9 +66,9 @@ def ablate(
 ) -> Ablation:
     """Runs `model(x)` as it is, and with the memory changed before some steps.
 
-    Before each step t of `steps`, the h_{t-1} or c_{t-1} that the step reads is replaced. What the
-    model saw of h_{t-1} as an output stays. The sequence is run in pieces, each from the changed
-    state of the one before. The model runs in evaluation mode without gradients.
+    Before each step t of `steps`, the h_{t-1} or c_{t-1} that the step reads is replaced. The
+    output at t-1 stays as it was. The sequence runs in pieces, each from the changed state of the
+    piece before it. The model runs in evaluation mode without gradients.
 
     Args:
         model: any module with one `lstm_kernels.LSTM` inside, not a bidirectional one: there, no

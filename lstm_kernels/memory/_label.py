@@ -29,14 +29,15 @@ class Unit(NamedTuple):
 class Tracking:
     """How well each unit follows a labelling.
 
-    The direction (a unit may go down where the label goes up) and the order of `best` come from one
-    half of the data, the scores from the other, so that the best of many units is not flattered.
+    One half of the data gives the direction (a unit may go down where the label goes up) and the
+    order of `best`. The other half gives the scores, so that choosing the best of many units does
+    not raise its score.
 
     Attributes:
         metric: "AUC" for bool labels (0.5 is chance, 1 separates them perfectly) or
             "correlation" for numbers (Pearson; 0 is none, 1 is perfect).
         hidden, cell: per layer, the score of each unit's h_t (D*P,) and c_t (D*H,).
-        best: all of them, those that follow best on the first half first.
+        best: all units, those first that follow best on the first half.
     """
 
     metric: Literal["AUC", "correlation"]

@@ -70,11 +70,12 @@ def stream(
 
 
 def find(model: nn.Module, name: str | None, kinds: tuple[type[Module], ...]) -> Module:
-    """The recurrent module of a model, by its name where there are several.
+    """The recurrent module of a model, chosen by its name if there are several.
 
     Raises:
         TypeError: `model` is not a module.
-        ValueError: there is none, several and no name, or none of that name.
+        ValueError: `model` has no such module, or several and `name` is missing, or none of that
+            name.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -126,7 +127,7 @@ def intercepted(module: nn.Module, replacement: Callable[..., Any]) -> Iterator[
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout), the code of the module itself even where it was compiled."""
+    """Evaluation mode, without dropout; a compiled model runs its own code, not the compiled."""
     training = [module for module in model.modules() if module.training]
     compiled = "torch._dynamo" in sys.modules
     with ExitStack() as stack:

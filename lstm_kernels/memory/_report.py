@@ -135,9 +135,9 @@ def _findings(found: _Found) -> list[str]:
         f"At the distances from 0 to {int(known.lags[-1])} steps back, the cell state tells more "
         f"at {of_cell} and the hidden state at {of_hidden}: {verdict(of_cell - of_hidden)}.",
         "Going back from the last step, the gradient of the loss stays above 1% of its last value "
-        f"for {steps_back(flow, 'cell')} in the cell state, of which "
-        f"{steps_back(flow, 'highway')} along the cell alone, and for "
-        f"{steps_back(flow, 'hidden')} in the hidden state.",
+        f"for {steps_back(flow, 'cell')} in the cell state, "
+        f"for {steps_back(flow, 'highway')} along the cell alone, "
+        f"and for {steps_back(flow, 'hidden')} in the hidden state.",
     ]
 
 
