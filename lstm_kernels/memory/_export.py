@@ -22,9 +22,9 @@ _KINDS = ("hidden", "cell", "gates")
 
 
 def save(states: LSTMStates | Recording, path: str | Path) -> None:
-    """Writes states to a file: safetensors where the name ends so, else `torch.save`.
+    """Writes states to a file: as safetensors if the name ends so, otherwise with `torch.save`.
 
-    Plain states are written laid out (T, N, ...), packed ones padded with their lengths.
+    Plain states are written as (T, N, ...), packed ones padded with their lengths.
 
     Raises:
         ImportError: safetensors is asked for and not installed.
@@ -85,9 +85,12 @@ def _safetensors(part: str = "") -> Any:
 def to_pandas(states: LSTMStates | Recording) -> pandas.DataFrame:
     """A tidy table: one row per valid step, sequence, layer, direction and unit.
 
-    Columns: step, sequence, layer, direction, unit (without gates, which tell the directions apart,
-    the units of both count on in direction 0), cell; hidden where the LSTM does not project (a
-    projected h has units of its own); input, forget, candidate and output where gates were kept.
+    Columns:
+        step, sequence, layer, direction, unit: where the row is. Only gates tell the directions
+            apart; without them the units of both count on in direction 0.
+        cell: the cell state.
+        hidden: the hidden state; absent if the LSTM projects, because its units are others then.
+        input, forget, candidate, output: the gates; absent if none were recorded.
 
     Raises:
         ImportError: pandas is not installed.

@@ -55,7 +55,7 @@ class Task(ABC):
 
     @abstractmethod
     def batch(self, sequences: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Input and targets of so many sequences."""
+        """Input and targets of this number of sequences."""
 
     def held_out(self, sequences: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The same, of data that was not trained on; a synthetic task always draws new data."""

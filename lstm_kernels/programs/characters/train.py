@@ -49,7 +49,7 @@ class Contender:
         return loss.item() / math.log(2)
 
     def characters_per_second(self, characters: int) -> float:
-        """Median training throughput, where one step consumes so many `characters`."""
+        """Median training throughput, if each step consumes this number of `characters`."""
         return characters / median(self.seconds)
 
 
