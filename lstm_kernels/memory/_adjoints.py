@@ -24,8 +24,8 @@ from torch import Tensor
 from lstm_kernels import LSTM, ops
 from lstm_kernels.reference import Weights, by_direction
 
+from ._gates import FORGET_GATE, OUTPUT_GATE
 from ._recording import Recording
-from ._retention import F, O
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _direction(layer: _Layer, d: int, grad_a: Tensor) -> Adjoints:
     outside_h = arriving(layer.grad_h, layer.grad_h_n, weights.w_hh.shape[1])
     outside_c = arriving(layer.grad_c, layer.grad_c_n, cell.shape[2])
     later = order.take(grad_a[:, :, d].flatten(2))[1:]
-    forget = order.take(layer.gates[:, :, d, F])[1:]
+    forget = order.take(layer.gates[:, :, d, FORGET_GATE])[1:]
     if layer.reset is not None:  # nothing flows into the step before a reset
         later.masked_fill_(layer.reset[1:, :, None], 0)
         forget.masked_fill_(layer.reset[1:, :, None], 0)
@@ -178,7 +178,7 @@ def _direction(layer: _Layer, d: int, grad_a: Tensor) -> Adjoints:
     ways = torch.stack([hidden, outside_h])
     if weights.w_hr is not None:
         ways = ways @ weights.w_hr.to(order.dtype)
-    slope = order.take(layer.gates[:, :, d, O]) * (1 - order.take(cell).tanh().square())
+    slope = order.take(layer.gates[:, :, d, OUTPUT_GATE]) * (1 - order.take(cell).tanh().square())
     whole, highway = _along_the_cell(ways.mul_(slope).add_(outside_c), forget)
     return Adjoints(*map(order.give_back, (hidden, whole, highway)))
 

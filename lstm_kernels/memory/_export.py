@@ -12,13 +12,19 @@ from torch import Tensor
 
 from lstm_kernels import LSTMStates
 
+from ._gates import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 from ._recording import Layout, Recording
-from ._retention import F, G, I, O
 
 if TYPE_CHECKING:
     import pandas
 
 _KINDS = ("hidden", "cell", "gates")
+_GATES = {  # columns of a table
+    "input": INPUT_GATE,
+    "forget": FORGET_GATE,
+    "candidate": CANDIDATE,
+    "output": OUTPUT_GATE,
+}
 
 
 def save(states: LSTMStates | Recording, path: str | Path) -> None:
@@ -114,8 +120,7 @@ def _table(recording: Recording, layer: int) -> pandas.DataFrame:
     if hidden.shape == cell.shape:
         columns["hidden"] = hidden
     if gates is not None:
-        names = {"input": I, "forget": F, "candidate": G, "output": O}
-        columns |= {name: gates[..., at, :].flatten(-2) for name, at in names.items()}
+        columns |= {name: gates[..., at, :].flatten(-2) for name, at in _GATES.items()}
     wide = torch.promote_types(cell.dtype, torch.float32)  # NumPy has no bfloat16
     rows = {name: recording.rows(value).flatten().to(wide) for name, value in columns.items()}
     steps, sequences, width = cell.shape

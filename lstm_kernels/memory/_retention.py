@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ._gates import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 from ._recording import Recording, States, recordings
 from ._repr import one_line
 from ._sample import Sample
 
-I, F, G, O = range(4)
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _SAMPLED_STEPS = 4096  # rows the quantiles are read from: 1% accurate in probability
 
@@ -80,11 +80,11 @@ class Saturation:
 
     def never_forget(self, fraction: float = 0.99) -> tuple[Tensor, ...]:
         """Per layer, the units whose forget gate is open at this fraction of steps or more."""
-        return tuple((o[F] >= fraction).nonzero()[:, 0] for o in self.open)
+        return tuple((open_[FORGET_GATE] >= fraction).nonzero()[:, 0] for open_ in self.open)
 
     def never_write(self, fraction: float = 0.99) -> tuple[Tensor, ...]:
         """Per layer, the units whose input gate is shut at this fraction of steps or more."""
-        return tuple((s[I] >= fraction).nonzero()[:, 0] for s in self.shut)
+        return tuple((shut[INPUT_GATE] >= fraction).nonzero()[:, 0] for shut in self.shut)
 
 
 def retention(states: States) -> Retention:
@@ -111,10 +111,10 @@ def retention(states: States) -> Retention:
             log_f, writes, shows = ([torch.zeros(width).double()] * depth for _ in range(3))
             samples = [Sample(_SAMPLED_STEPS) for _ in range(depth)]
         for layer, sample in enumerate(samples):
-            forget = recording.gate(layer, F)
+            forget = recording.gate(layer, FORGET_GATE)
             log_f[layer] = log_f[layer] + forget.log().sum(0, dtype=torch.float64).cpu()
-            writes[layer] = writes[layer] + _count(recording.gate(layer, I) > 0.5)
-            shows[layer] = shows[layer] + _count(recording.gate(layer, O) > 0.5)
+            writes[layer] = writes[layer] + _count(recording.gate(layer, INPUT_GATE) > 0.5)
+            shows[layer] = shows[layer] + _count(recording.gate(layer, OUTPUT_GATE) > 0.5)
             sample.offer(len(forget), partial(_rows_of, forget))
         steps += len(forget)
     half_life = tuple(_half_life(total / steps) for total in log_f)
@@ -165,8 +165,8 @@ def _rows_of(value: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
 
 def _sizes(recording: Recording, layer: int) -> tuple[Tensor, ...]:
     """The gates i, f, |g|, o of a layer, each (R, D*H)."""
-    gates = [recording.gate(layer, index) for index in (I, F, G, O)]
-    gates[G] = gates[G].abs()
+    gates = [recording.gate(layer, index) for index in range(4)]
+    gates[CANDIDATE] = gates[CANDIDATE].abs()
     return tuple(gates)
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from lstm_kernels import LSTMStates
 
+from ._gates import FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 from ._gradient_flow import GradientFlow
 from ._horizon import Horizon
 from ._recording import Recording, recordings
-from ._retention import F, I, O, Retention, Saturation
+from ._retention import Retention, Saturation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,11 @@ def retention(retention: Retention, *, ax: Axes | None = None) -> Axes:
 def saturation(saturation: Saturation, *, layer: int = -1, ax: Axes | None = None) -> Axes:
     """One dot per unit and gate: how often it is shut against how often it is open."""
     ax = ax or _axes()
-    gates = (("input", I, OTHER, "o"), ("forget", F, CELL, "s"), ("output", O, HIDDEN, "^"))
+    gates = (
+        ("input", INPUT_GATE, OTHER, "o"),
+        ("forget", FORGET_GATE, CELL, "s"),
+        ("output", OUTPUT_GATE, HIDDEN, "^"),
+    )
     for name, index, colour, marker in gates:
         shut, open_ = saturation.shut[layer][index], saturation.open[layer][index]
         ax.scatter(

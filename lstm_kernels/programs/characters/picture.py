@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from lstm_kernels.memory import retention
+from lstm_kernels.memory._gates import FORGET_GATE
 
 from .model import CharacterModel
 
@@ -55,7 +56,7 @@ def draw(model: CharacterModel, sentence: str, tokens: Tensor, corpus: Tensor, p
     units = choose_units(half_lives, content)
     _, _, states = model.lstm(model.embedding(tokens[:, None]), return_gates=True)
     cell, hidden = (layers[-1][:, 0, units].cpu() for layers in (states.cell, states.hidden))
-    forget = states.gates[-1][:, 0, 0, 1, units].cpu()
+    forget = states.gates[-1][:, 0, 0, FORGET_GATE, units].cpu()
 
     # An eighth of an inch a character, so that longer sentences make wider pictures.
     figure = Figure(figsize=(max(8, len(sentence) / 8), 6.4), dpi=200, layout="constrained")
