@@ -22,6 +22,11 @@ class Arena {
   size_t used_ = 0;
 };
 
+// Lets objects be made in memory of an arena.
+struct InArena {
+  static void* operator new(size_t, void* at) { return at; }
+};
+
 // Elements from one row of a state to the next: whole vectors, and never a multiple of 1 KiB, which
 // would put the rows of a tile into the same few sets of the cache.
 template <class T>

@@ -21,7 +21,11 @@
 namespace lstm_kernels::LSTM_ISA {
 
 template <class S>
+struct BackwardPart;
+
+template <class S>
 struct Backward {
+  using Part = BackwardPart<S>;
   using T = compute<S>;
   using X = operand<S>;
   static constexpr int L = lanes<T>;
@@ -32,31 +36,30 @@ struct Backward {
     T* g[2];               // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
     T* dc;                 // [rank][c_stride]: f_{t+1} * dc_{t+1}
     T* dh;                 // [rank][h_stride], where there is a projection
-    Flag* flags;
   };
-  struct Work {    // of one thread
+  struct Work {    // of one part
     const X** g;   // rows of G
     const T** dh;  // and of dh, where there is a projection
-    T* sum;        // results of this thread's panels: [panel][row][vector][lane]
+    T* sum;        // results of this part's panels: [panel][row][vector][lane]
   };
 
   const cpu::SequenceBackward& call;
-  int team;
+  int parts;
   bool direct;  // w_hh is read as it is stored: few rows, and few steps
   int64_t g_stride, h_stride, c_stride;
   Direction directions[2];
   T* zeros;  // of any type
-  ThreadMemory memory;
+  PartMemory memory;
 
   static int threads(const cpu::SequenceBackward& call) {
     const Sizes& s = call.size;
-    return useful_threads(s, call.threads, s.D * s.N * 4 * s.H * s.P);
+    return threads_for_steps(call.threads, s.T, s.D * s.N * 4 * s.H * s.P);
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return call.weights[0].w_hr; }
 
   Backward(const cpu::SequenceBackward& call, int threads, Arena& arena)
-      : call(call), team(threads) {
+      : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
     direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s);
     g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
@@ -64,7 +67,7 @@ struct Backward {
       Direction& to = directions[d];
       auto panels = [&](Format format, int64_t K, int64_t columns, bool laid_out) {
         const int64_t vectors = ceil_div(columns, L);
-        const int width = int(max_of(1, min_of(kMaxVectors, vectors / team)));
+        const int width = int(max_of(1, min_of(kMaxVectors, vectors / threads)));
         Panels<T> p{nullptr, format, K, vectors, width};
         if (laid_out) p.data = arena.take<char>(p.bytes());
         return p;
@@ -75,10 +78,9 @@ struct Backward {
       for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
-      to.flags = arena.take<Flag>(team);
     }
     zeros = arena.take<T>(max_of(g_stride, c_stride));
-    memory.take(arena, team, [&](Arena& own) { work(own); });
+    memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
@@ -87,18 +89,18 @@ struct Backward {
             arena.take<T>(N * c_stride)};
   }
 
-  void prepare() {
-    __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T));
-    for (int d = 0; d < call.size.D; ++d)
-      __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
+  Split split(int part) const {
+    return Split(call.size, weight_bytes(call.size), !direct, part, parts);
   }
+  Group group(int part) const { return split(part).group(part); }
 
-  void run(int thread);
+  void prepare() { __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T)); }
 };
 
-// One thread's part of one direction.
+// One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
+// a projection, where parts go in step, and several where they do not; the initial states.
 template <class S>
-struct BackwardSequence {
+struct BackwardPart : InArena {
   using Pass = Backward<S>;
   using T = compute<S>;
   using X = operand<S>;
@@ -108,95 +110,122 @@ struct BackwardSequence {
   const Pass& pass;
   const cpu::SequenceBackward& call;
   const Sizes& size;
+  const Split split;
   const int direction;
-  const Member& member;
-  const typename Pass::Work& work;
-  Barrier& barrier;
   const typename Pass::Direction& own;
   const Steps steps;
   const Share share;
+  typename Pass::Work work;
 
-  BackwardSequence(const Pass& pass, int direction, const Member& member,
-                   const typename Pass::Work& work, Barrier& barrier)
+  bool ready = false, projecting = false;
+  int64_t s;  // the next step
+
+  BackwardPart(const Pass& pass, int part)
       : pass(pass),
         call(pass.call),
         size(call.size),
-        direction(direction),
-        member(member),
-        work(work),
-        barrier(barrier),
+        split(pass.split(part)),
+        direction(split.direction),
         own(pass.directions[direction]),
         steps{call.rows, size.T, size.N, direction == 1},
-        share(member.rows(size.N, call.rows.counts)) {}
-
-  void sync() {
-    if (!member.by_batch) barrier.wait();
+        share(split.rows(size.N, call.rows.counts)),
+        s(size.T - 1) {
+    Arena memory = pass.memory.of(part);
+    work = pass.work(memory);
   }
-  // The columns' panels this thread computes.
-  int64_t first(const Panels<T>& w) const { return member.by_batch ? 0 : member.begin(w.count()); }
+
+  bool run_phase() {
+    if (!ready) {
+      make_ready();
+    } else if (s < 0) {
+      initial_states();
+      return true;
+    } else if (split.in_step()) {
+      half_step();
+    } else {
+      int64_t rows = 0;
+      do {
+        rows += share.active(steps.count(steps.time(s)));
+        half_step();
+        if (projecting) half_step();
+      } while (s >= 0 && rows < kChunkRows);
+    }
+    return false;
+  }
+
+  // The columns' panels that this part computes.
+  int64_t first(const Panels<T>& w) const { return split.by_batch ? 0 : split.begin(w.count()); }
   int64_t last(const Panels<T>& w) const {
-    return member.by_batch ? w.count() : member.end(w.count());
+    return split.by_batch ? w.count() : split.end(w.count());
   }
   // Rows of the caller's arrays.
   int64_t at(int64_t t, int64_t rank) const { return steps.row(t, rank) * size.D + direction; }
 
-  void run() {
-    prepare();
-    zero_beyond_lengths();
-    barrier.wait();
-    for (int64_t s = size.T - 1; s >= 0; --s) {
-      if (s < size.T - 1) sync();
-      step(s);
-    }
-    barrier.wait();
-    initial_states();
-  }
-
-  void prepare() {
+  void make_ready() {
     const DirectionWeights& from = call.weights[direction];
-    for (int64_t p = member.begin(own.w_hh.count());
-         !pass.direct && p < member.end(own.w_hh.count()); ++p)
+    for (int64_t p = split.begin(own.w_hh.count()); !pass.direct && p < split.end(own.w_hh.count());
+         ++p)
       lay_out_columns(own.w_hh, p, (const S*)from.w_hh, size.P);
     if (pass.projects())
-      for (int64_t p = member.begin(own.w_hr.count()); p < member.end(own.w_hr.count()); ++p)
+      for (int64_t p = split.begin(own.w_hr.count()); p < split.end(own.w_hr.count()); ++p)
         lay_out_columns(own.w_hr, p, (const S*)from.w_hr, size.H);
-    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+    const Share states = split.states(size.N, call.rows.counts);
+    for (int64_t j = 0; j < states.size; ++j) {
+      const int64_t r = states.rank(j);
       const S* from_c = call.grad_c_n ? (const S*)call.grad_c_n +
                                             (direction * size.N + steps.sequence(r)) * size.H
                                       : nullptr;
       copy_row(own.dc + r * pass.c_stride, from_c, size.H);
     }
+    zero_beyond_lengths();
+    ready = true;
   }
 
   void zero_beyond_lengths() {
-    steps.past_ends(member.id, member.size, [&](int64_t row) {
+    steps.past_ends(split.id, split.size, [&](int64_t row) {
       const int64_t at = row * size.D + direction;
       zero_row((S*)call.grad_preactivations + at * kGates * size.H, kGates * size.H);
       if (call.grad_hidden) zero_row((S*)call.grad_hidden + at * size.P, size.P);
     });
   }
 
-  void step(int64_t s) {
+  // A step, or with a projection the first or second half of it.
+  void half_step() {
     const int64_t t = steps.time(s), n = share.active(steps.count(t));
     // Sequences that go on to step s + 1; for the others this is the last step.
     const int64_t going_on =
         s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
+    if (!projecting) {
+      recurrent_product(t, n, going_on);
+      if (!pass.projects()) cells(own.w_hh, s, n, going_on);
+      projecting = pass.projects();
+    } else {
+      projected_product(n);
+      cells(own.w_hr, s, n, going_on);
+      projecting = false;
+    }
+    if (!projecting) --s;
+  }
+
+  // The whole gradient of h_t.
+  void recurrent_product(int64_t t, int64_t n, int64_t going_on) {
     for (int64_t j = 0; j < going_on; ++j) {
       const int64_t rank = share.rank(j);
       work.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
     }
     begin_sums(t, n, going_on);
     add_recurrent(s & 1, n, going_on);
-    if (!pass.projects()) return cells(own.w_hh, s, n, going_on);
-    keep_hidden(t, n);
-    sync();
+    if (pass.projects()) keep_hidden(t, n);
+  }
+
+  // The gradient of o * tanh(c_t).
+  void projected_product(int64_t n) {
     for (int64_t j = 0; j < n; ++j) work.dh[j] = own.dh + share.rank(j) * pass.h_stride;
     for (int64_t p = first(own.w_hr); n && p < last(own.w_hr); ++p) {
       T* sum = result(own.w_hr, p, n);
       __builtin_memset(sum, 0, size_t(n * own.w_hr.width_of(p) * L) * sizeof(T));
       own.w_hr.accumulate(p, -1, work.dh, n, sum);
     }
-    cells(own.w_hr, s, n, going_on);
   }
 
   // G of step s, or zeros, as an operand.
@@ -231,7 +260,7 @@ struct BackwardSequence {
   T* result(const Panels<T>& panels, int64_t p, int64_t n) const {
     return work.sum + (p - first(panels)) * n * panels.width * L;
   }
-  // Calls visit(j, column, sum) for the vectors of this thread's panels, row after row.
+  // Calls visit(j, column, sum) for the vectors of this part's panels, row after row.
   template <class Visit>
   LSTM_INLINE void each_vector(const Panels<T>& panels, int64_t n, Visit visit) const {
     const int64_t first_panel = first(panels), last_panel = last(panels);
@@ -296,7 +325,7 @@ struct BackwardSequence {
     return r;
   }
 
-  // The cells of this thread's hidden units, whose gradient of o * tanh(c) is in work.sum.
+  // The cells of this part's hidden units, whose gradient of o * tanh(c) is in work.sum.
   LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
     if (call.grad_gates)
       cell_rows<true>(panels, s, n, going_on);
@@ -373,7 +402,9 @@ struct BackwardSequence {
       const int64_t row = direction * size.N + steps.sequence(share.rank(j));
       store_n((S*)call.grad_h0 + row * size.P + column, load(sum), size.P - column);
     });
-    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
+    const Share states = split.states(size.N, call.rows.counts);
+    for (int64_t j = 0; j < states.size; ++j) {
+      const int64_t r = states.rank(j);
       S* to = (S*)call.grad_c0 + (direction * size.N + steps.sequence(r)) * size.H;
       if (steps.reset(0, r) && steps.length(r) > 0)
         zero_row(to, size.H);
@@ -382,16 +413,5 @@ struct BackwardSequence {
     }
   }
 };
-
-template <class S>
-void Backward<S>::run(int thread) {
-  const Member m(call.size, weight_bytes(call.size), !direct, thread, team);
-  Arena own = memory.of(thread);
-  const Work w = work(own);
-  for (int d = m.first_direction; d <= m.last_direction; ++d) {
-    Barrier barrier(directions[d].flags, m.id, m.size);
-    BackwardSequence<S>(*this, d, m, w, barrier).run();
-  }
-}
 
 }  // namespace lstm_kernels::LSTM_ISA

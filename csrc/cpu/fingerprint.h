@@ -107,15 +107,17 @@ template <class S>
 uint64_t fingerprint(const cpu::LayerWeights& a) {
   struct Call {
     WeightArrays arrays;
+    int parts;
     uint64_t sum;
-  } call{{a, int64_t(sizeof(S))}, 0};
-  auto body = [](void* context, int id, int size) {
+  } call{{a, int64_t(sizeof(S))}, 1, 0};
+  auto body = [](void* context, int part) {
     Call& c = *(Call*)context;
     const int64_t n = c.arrays.slices;
-    __atomic_fetch_add(&c.sum, c.arrays.hash(n * id / size, n * (id + 1) / size), __ATOMIC_RELAXED);
+    __atomic_fetch_add(&c.sum, c.arrays.hash(n * part / c.parts, n * (part + 1) / c.parts),
+                       __ATOMIC_RELAXED);
   };
-  const int64_t worth = call.arrays.bytes / cpu::kFingerprintBytes;
-  cpu::run_team(int(max_of(1, min_of(a.threads, worth))), body, &call);
+  call.parts = int(max_of(1, min_of(a.threads.count, call.arrays.bytes / cpu::kFingerprintBytes)));
+  cpu::run_each(call.parts, body, &call);
   return mixed(call.arrays.seed ^ call.sum);
 }
 

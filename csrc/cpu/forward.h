@@ -24,10 +24,14 @@ inline bool reads_direct(const cpu::SequenceForward& call) {
   return !call.prepacked && cpu::direct(call.size);
 }
 
+template <class S, class X>
+struct ForwardPart;
+
 // S: what the caller's arrays are made of. X: what x and h are made of, the compute type where the
 // weights are read as they are stored.
 template <class S, class X>
 struct Forward {
+  using Part = ForwardPart<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = WeightPanels<S>::kPanel;
@@ -37,9 +41,8 @@ struct Forward {
     X* h[2];         // [rank][h_stride], read and written in turn
     T* c;            // [rank][c_stride]
     T* unprojected;  // [rank][c_stride]: o * tanh(c), where there is a projection
-    Flag* flags;
   };
-  struct Work {             // of one thread
+  struct Work {             // of one part
     const X **x, **h;       // operand rows
     int64_t* at;            // the step's rows in the caller's arrays, (rows, D)
     const T** unprojected;  // likewise, of the projection
@@ -50,25 +53,27 @@ struct Forward {
   };
 
   const cpu::SequenceForward& call;
-  int team;
+  int parts;
   bool direct;  // the weights are read as they are stored
   bool copies;  // the input's rows are not
   int64_t panels, h_stride, c_stride, x_stride;
   Direction directions[2];
   X* zeros;
-  ThreadMemory memory;
+  PartMemory memory;
 
   static int threads(const cpu::SequenceForward& call) {
     const Sizes& s = call.size;
-    return useful_threads(s, call.threads, s.D * s.N * 4 * s.H * (s.I + s.P));
+    return threads_for_steps(call.threads, s.T, s.D * s.N * 4 * s.H * (s.I + s.P));
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return call.weights[0].w_hr; }
-  Member member(int thread) const {
-    return Member(call.size, weight_bytes(call.size), !direct, thread, team);
+  Split split(int part) const {
+    return Split(call.size, weight_bytes(call.size), !direct, part, parts);
   }
+  Group group(int part) const { return split(part).group(part); }
 
-  Forward(const cpu::SequenceForward& call, int threads, Arena& arena) : call(call), team(threads) {
+  Forward(const cpu::SequenceForward& call, int threads, Arena& arena)
+      : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
     direct = reads_direct(call);
     panels = ceil_div(s.H, L);
@@ -89,19 +94,18 @@ struct Forward {
       for (X*& h : to.h) h = arena.take<X>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.unprojected = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
-      to.flags = arena.take<Flag>(team);
     }
     zeros = arena.take<X>(h_stride);
-    memory.take(arena, team, [&](Arena& own) { work(own); });
+    memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
     const Sizes& s = call.size;
-    int64_t rows = 0, own_panels = 0;  // the largest share of any thread
-    for (int thread = 0; thread < team; ++thread) {
-      const Member m = member(thread);
-      rows = max_of(rows, m.max_rows(s.N));
-      own_panels = max_of(own_panels, m.by_batch ? panels : ceil_div(panels, m.size));
+    int64_t rows = 0, own_panels = 0;  // the largest share of any part
+    for (int part = 0; part < parts; ++part) {
+      const Split of = split(part);
+      rows = max_of(rows, of.max_rows(s.N));
+      own_panels = max_of(own_panels, of.by_batch ? panels : ceil_div(panels, of.size));
     }
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
@@ -116,18 +120,13 @@ struct Forward {
     return w;
   }
 
-  void prepare() {
-    __builtin_memset(zeros, 0, size_t(h_stride) * sizeof(X));
-    for (int d = 0; d < call.size.D; ++d)
-      __builtin_memset(directions[d].flags, 0, size_t(team) * sizeof(Flag));
-  }
-
-  void run(int thread);
+  void prepare() { __builtin_memset(zeros, 0, size_t(h_stride) * sizeof(X)); }
 };
 
-// One thread's part of one direction.
+// One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
+// a projection, where parts go in step, and by chunks where they do not; writing the final states.
 template <class S, class X>
-struct ForwardSequence {
+struct ForwardPart : InArena {
   using Pass = Forward<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
@@ -136,49 +135,77 @@ struct ForwardSequence {
   const Pass& pass;
   const cpu::SequenceForward& call;
   const Sizes& size;
+  const Split split;
   const int direction;
-  const Member& member;
-  const typename Pass::Work& work;
-  Barrier& barrier;
   const typename Pass::Direction& own;
   const Steps steps;
   const Share share;
   const int64_t first_panel, last_panel;  // one past
+  typename Pass::Work work;
 
-  ForwardSequence(const Pass& pass, int direction, const Member& member,
-                  const typename Pass::Work& work, Barrier& barrier)
+  bool ready = false, projecting = false;
+  int64_t s = 0;  // the next step
+  // The chunk of steps that it belongs to: the first step after it, its rows, those of steps done;
+  // and whether both products of its only step are made together.
+  int64_t chunk_end = 0, rows = 0, rows_done = 0;
+  bool together = false;
+
+  ForwardPart(const Pass& pass, int part)
       : pass(pass),
         call(pass.call),
         size(call.size),
-        direction(direction),
-        member(member),
-        work(work),
-        barrier(barrier),
+        split(pass.split(part)),
+        direction(split.direction),
         own(pass.directions[direction]),
         steps{call.rows, size.T, size.N, direction == 1},
-        share(member.rows(size.N, call.rows.counts)),
-        first_panel(member.by_batch ? 0 : member.begin(pass.panels)),
-        last_panel(member.by_batch ? pass.panels : member.end(pass.panels)) {}
-
-  // In a hidden split every thread waits for what the others add to h.
-  void sync() {
-    if (!member.by_batch) barrier.wait();
+        share(split.rows(size.N, call.rows.counts)),
+        first_panel(split.by_batch ? 0 : split.begin(pass.panels)),
+        last_panel(split.by_batch ? pass.panels : split.end(pass.panels)) {
+    Arena memory = pass.memory.of(part);
+    work = pass.work(memory);
   }
 
-  void run() {
+  bool run_phase() {
+    if (!ready) {
+      make_ready();
+    } else if (s == size.T) {
+      write_states();
+      return true;
+    } else if (split.in_step()) {
+      half_step();
+    } else {
+      do half_step();
+      while (projecting || s < chunk_end);
+    }
+    return false;
+  }
+
+  void make_ready() {
     if (!pass.direct && !call.prepacked)
-      own.weights.lay_out(call.weights[direction], size, member.id, member.size);
+      own.weights.lay_out(call.weights[direction], size, split.id, split.size);
     read_states();
     zero_beyond_lengths();
-    barrier.wait();
-    for (int64_t s = 0; s < size.T;) s = chunk(s);
-    barrier.wait();
-    write_states();
+    ready = true;
+  }
+
+  // A step, or with a projection the first or second half of it.
+  void half_step() {
+    if (s == chunk_end) begin_chunk();
+    const int64_t n = share.active(steps.count(steps.time(s)));
+    if (!projecting) {
+      if (n) step(n, work.pre + rows_done * kPanel);
+      projecting = pass.projects();
+    } else {
+      if (n) project_hidden(n);
+      projecting = false;
+    }
+    if (!projecting) rows_done += n, ++s;
   }
 
   void read_states() {
-    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
-      const int64_t row = direction * size.N + steps.sequence(r);
+    const Share states = split.states(size.N, call.rows.counts);
+    for (int64_t j = 0; j < states.size; ++j) {
+      const int64_t r = states.rank(j), row = direction * size.N + steps.sequence(r);
       const S* h0 = call.h0 ? (const S*)call.h0 + row * size.P : nullptr;
       const S* c0 = call.c0 ? (const S*)call.c0 + row * size.H : nullptr;
       for (X* h : own.h) copy_row(h + r * pass.h_stride, h0, size.P);
@@ -187,8 +214,9 @@ struct ForwardSequence {
   }
 
   void write_states() {
-    for (int64_t r = member.begin(size.N); r < member.end(size.N); ++r) {
-      const int64_t row = direction * size.N + steps.sequence(r);
+    const Share states = split.states(size.N, call.rows.counts);
+    for (int64_t j = 0; j < states.size; ++j) {
+      const int64_t r = states.rank(j), row = direction * size.N + steps.sequence(r);
       // The reverse direction ends with step T - 1, the other one with the sequence's length.
       const int64_t last = direction == 1 ? size.T : steps.length(r);
       const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(own.h[last & 1] + r * pass.h_stride);
@@ -198,7 +226,7 @@ struct ForwardSequence {
   }
 
   void zero_beyond_lengths() {
-    steps.past_ends(member.id, member.size, [&](int64_t row) {
+    steps.past_ends(split.id, split.size, [&](int64_t row) {
       const int64_t at = row * size.D + direction;
       zero_row((S*)call.output + at * size.P, size.P);
       if (call.cell) zero_row((S*)call.cell + at * size.H, size.H);
@@ -206,32 +234,21 @@ struct ForwardSequence {
     });
   }
 
-  // Steps s .. of one chunk; returns the first step after it.
-  int64_t chunk(int64_t s) {
-    int64_t end = s, rows = 0;
-    do rows += share.active(steps.count(steps.time(end++)));
-    while (!pass.direct && end < size.T &&
-           rows + share.active(steps.count(steps.time(end))) <= kChunkRows);
-    const bool together = end == s + 1;
+  // The next steps of about kChunkRows rows, and the input's part of their pre-activations.
+  void begin_chunk() {
+    rows = rows_done = 0;
+    do rows += share.active(steps.count(steps.time(chunk_end++)));
+    while (!pass.direct && chunk_end < size.T &&
+           rows + share.active(steps.count(steps.time(chunk_end))) <= kChunkRows);
+    together = chunk_end == s + 1;
     int64_t r = 0;
-    for (int64_t u = s; u < end; ++u)
+    for (int64_t u = s; u < chunk_end; ++u)
       for (int64_t j = 0, n = share.active(steps.count(steps.time(u))); j < n; ++j, ++r)
         work.x[r] = input_row(steps.time(u), share.rank(j), r);
-    if (!together && rows)
-      for (int64_t p = first_panel; p < last_panel; ++p)
-        project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
-                      work.pre + (p - first_panel) * rows * kPanel);
-    for (int64_t done = 0; s < end; ++s) {
-      const int64_t t = steps.time(s), n = share.active(steps.count(t));
-      if (s) sync();
-      if (n) step(s, n, rows, work.pre + done * kPanel, together);
-      if (pass.projects()) {
-        sync();
-        if (n) project_hidden(s, n);
-      }
-      done += n;
-    }
-    return end;
+    if (together || !rows) return;
+    for (int64_t p = first_panel; p < last_panel; ++p)
+      project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
+                    work.pre + (p - first_panel) * rows * kPanel);
   }
 
   const X* input_row(int64_t t, int64_t rank, int64_t r) {
@@ -251,7 +268,7 @@ struct ForwardSequence {
     own.weights.w_ih.accumulate(p, next, work.x, rows, pre);
   }
 
-  void step(int64_t s, int64_t n, int64_t rows, T* pre, bool together) {
+  void step(int64_t n, T* pre) {
     const int64_t t = steps.time(s);
     const X* h = own.h[s & 1];
     for (int64_t j = 0; j < n; ++j) {
@@ -263,7 +280,7 @@ struct ForwardSequence {
     if (pass.direct) {
       if constexpr (is_same<X, T>)
         DirectGates<S>{call.weights[direction], size, work.interleaved, work.sums}.each_panel(
-            order, {work.x, work.h, n}, pre, [&](int64_t p, const T* of) { cell(p, s, n, of); });
+            order, {work.x, work.h, n}, pre, [&](int64_t p, const T* of) { cell(p, n, of); });
       return;
     }
     auto result = [&](int64_t p) {
@@ -276,19 +293,19 @@ struct ForwardSequence {
         T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
         if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
         own.weights.w_hh.accumulate_pair(p, p1, work.h[0], pre0, pre1);
-        cell(p, s, 1, pre0), cell(p1, s, 1, pre1);
+        cell(p, 1, pre0), cell(p1, 1, pre1);
         i += 2;
       } else {
         if (together) project_input(p, order.after(i), n, result(p));
         own.weights.w_hh.accumulate(p, order.after(i), work.h, n, result(p));
-        cell(p, s, n, result(p));
+        cell(p, n, result(p));
         ++i;
       }
     }
   }
 
   // The LSTM cells of the units of panel p, from the gates' pre-activations.
-  LSTM_NOINLINE void cell(int64_t p, int64_t s, int64_t n, const T* pre) {
+  LSTM_NOINLINE void cell(int64_t p, int64_t n, const T* pre) {
     const int64_t unit = p * L, H = size.H, valid = H - unit;
     for (int64_t j = 0; j < n; ++j, pre += kPanel) {
       const int64_t rank = share.rank(j), row = work.at[j];
@@ -298,7 +315,7 @@ struct ForwardSequence {
       if (pass.projects()) {
         store(own.unprojected + rank * pass.c_stride + unit, to.h);
       } else {
-        keep_hidden(s, rank, unit, to.h);
+        keep_hidden(rank, unit, to.h);
         store_n((S*)call.output + row * H + unit, to.h, valid);
       }
       if (call.cell) store_n((S*)call.cell + row * H + unit, to.c, valid);
@@ -311,7 +328,7 @@ struct ForwardSequence {
   }
 
   // For the next step: h as the caller sees it.
-  LSTM_INLINE void keep_hidden(int64_t s, int64_t rank, int64_t column, vec<T> h) const {
+  LSTM_INLINE void keep_hidden(int64_t rank, int64_t column, vec<T> h) const {
     X* row = own.h[~s & 1] + rank * pass.h_stride;
     if constexpr (is_same<X, T>)
       store(row + column, rounded<S>(h));
@@ -320,13 +337,14 @@ struct ForwardSequence {
   }
 
   // h_t = (o * tanh(c_t)) W_hr^T
-  void project_hidden(int64_t s, int64_t n) {
+  void project_hidden(int64_t n) {
     for (int64_t j = 0; j < n; ++j)
       work.unprojected[j] = own.unprojected + share.rank(j) * pass.c_stride;
     const Panels<T>& w_hr = own.weights.w_hr;
     const int64_t count = w_hr.count();
-    for (int64_t p = member.by_batch ? 0 : member.begin(count);
-         p < (member.by_batch ? count : member.end(count)); ++p) {
+    const int64_t first_panel = split.by_batch ? 0 : split.begin(count);
+    const int64_t last_panel = split.by_batch ? count : split.end(count);
+    for (int64_t p = first_panel; p < last_panel; ++p) {
       const int nv = w_hr.width_of(p);
       const int64_t first = p * w_hr.width * L;
       __builtin_memset(work.projected, 0, size_t(n * nv * L) * sizeof(T));
@@ -340,22 +358,11 @@ struct ForwardSequence {
         for (int v = 0; v < nv; ++v) {
           const int64_t column = first + v * L;
           const vec<T> h = load(work.projected + (j * nv + v) * L);
-          keep_hidden(s, share.rank(j), column, h);
+          keep_hidden(share.rank(j), column, h);
           store_n((S*)call.output + work.at[j] * size.P + column, h, size.P - column);
         }
     }
   }
 };
-
-template <class S, class X>
-void Forward<S, X>::run(int thread) {
-  const Member m = member(thread);
-  Arena own = memory.of(thread);
-  const Work w = work(own);
-  for (int d = m.first_direction; d <= m.last_direction; ++d) {
-    Barrier barrier(directions[d].flags, m.id, m.size);
-    ForwardSequence<S, X>(*this, d, m, w, barrier).run();
-  }
-}
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -2,7 +2,7 @@
 //
 //   dx_t = sum over the directions of G_t W_ih
 //
-// The tiles of the other passes, with the columns of W_ih in panels. Every thread takes chunks of
+// The tiles of the other passes, with the columns of W_ih in panels. Every part takes chunks of
 // rows in turn. Bound: the FMA peak.
 #pragma once
 #include "lay_out.h"
@@ -11,11 +11,15 @@
 namespace lstm_kernels::LSTM_ISA {
 
 template <class S>
+struct InputGradientPart;
+
+template <class S>
 struct InputGradient {
+  using Part = InputGradientPart<S>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
-  struct Work {      // of one thread
+  struct Work {      // of one part
     const T** rows;  // G of a chunk, one direction after the other
     S** to;          // rows of dx
     T* wide;         // G widened, for 16-bit types: [direction][row][g_stride]
@@ -23,28 +27,26 @@ struct InputGradient {
   };
 
   const cpu::GradInput& a;
-  int team;
+  int parts;
   int64_t g_stride, chunk_rows;
   Panels<T> w_ih[2];
-  Flag* flags;
-  ThreadMemory memory;
+  PartMemory memory;
 
   static int threads(const cpu::GradInput& a) {
     const Sizes& s = a.size;
-    return s.T * s.N * s.D * kGates * s.H * s.I < cpu::kCallWork ? 1 : max_of(1, a.threads);
+    return threads_for_call(a.threads, s.T * s.N * s.D * kGates * s.H * s.I);
   }
 
   InputGradient(const cpu::GradInput& params, int threads, Arena& arena)
-      : a(params), team(threads) {
+      : a(params), parts(threads) {
     const int64_t K = kGates * a.size.H, vectors = ceil_div(a.size.I, L);
     g_stride = padded<T>(K);
-    chunk_rows = max_of(1, min_of(kInputGradientRows, ceil_div(a.size.T * a.size.N, team)));
+    chunk_rows = max_of(1, min_of(kInputGradientRows, ceil_div(a.size.T * a.size.N, parts)));
     for (int d = 0; d < a.size.D; ++d) {
       w_ih[d] = {nullptr, Format::kCompute, K, vectors, int(min_of(kMaxVectors, vectors))};
       w_ih[d].data = arena.take<char>(w_ih[d].bytes());
     }
-    flags = arena.take<Flag>(team);
-    memory.take(arena, team, [&](Arena& own) { work(own); });
+    memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
@@ -56,55 +58,84 @@ struct InputGradient {
     return w;
   }
 
-  void prepare() { __builtin_memset(flags, 0, size_t(team) * sizeof(Flag)); }
+  Group group(int) const { return {0, parts, 1}; }
+  void prepare() {}
+};
 
-  void run(int thread) {
-    Arena own = memory.of(thread);
-    const Work w = work(own);
-    const Steps steps{a.rows, a.size.T, a.size.N, false};
-    for (int d = 0; d < a.size.D; ++d)
-      for (int64_t p = thread; p < w_ih[d].count(); p += team)
-        lay_out_columns(w_ih[d], p, (const S*)a.weights[d].w_ih, a.size.I);
-    steps.past_ends(thread, team,
-                    [&](int64_t row) { zero_row((S*)a.grad_input + row * a.size.I, a.size.I); });
-    Barrier(flags, thread, team).wait();
-    RowWalk walk{steps};
-    for (int64_t chunk = 0;; ++chunk) {
-      const bool mine = chunk % team == thread;
-      const int64_t rows = walk.next(chunk_rows, [&](int64_t r, int64_t s, int64_t rank) {
-        if (mine) read_row(w, r, steps.row(s, rank));
+// One part. Its phases: laying out W_ih; chunk after chunk.
+template <class S>
+struct InputGradientPart : InArena {
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+
+  const InputGradient<S>& pass;
+  const cpu::GradInput& a;
+  const int id;
+  const Steps steps;
+  RowWalk walk{steps};
+  int64_t chunk = 0;
+  bool ready = false;
+  typename InputGradient<S>::Work work;
+
+  InputGradientPart(const InputGradient<S>& pass, int part)
+      : pass(pass), a(pass.a), id(part), steps{a.rows, a.size.T, a.size.N, false} {
+    Arena memory = pass.memory.of(part);
+    work = pass.work(memory);
+  }
+
+  bool run_phase() {
+    if (!ready) {
+      make_ready();
+      return false;
+    }
+    for (;; ++chunk) {
+      const bool mine = chunk % pass.parts == id;
+      const int64_t rows = walk.next(pass.chunk_rows, [&](int64_t r, int64_t s, int64_t rank) {
+        if (mine) read_row(r, steps.row(s, rank));
       });
-      if (rows == 0) break;
-      for (int64_t p = 0; mine && p < w_ih[0].count(); ++p) columns(w, p, rows);
+      if (rows == 0) return true;
+      if (!mine) continue;
+      for (int64_t p = 0; p < pass.w_ih[0].count(); ++p) columns(p, rows);
+      ++chunk;
+      return false;
     }
   }
 
-  LSTM_INLINE void read_row(const Work& w, int64_t r, int64_t row) const {
+  void make_ready() {
+    for (int d = 0; d < a.size.D; ++d)
+      for (int64_t p = id; p < pass.w_ih[d].count(); p += pass.parts)
+        lay_out_columns(pass.w_ih[d], p, (const S*)a.weights[d].w_ih, a.size.I);
+    steps.past_ends(id, pass.parts,
+                    [&](int64_t row) { zero_row((S*)a.grad_input + row * a.size.I, a.size.I); });
+    ready = true;
+  }
+
+  LSTM_INLINE void read_row(int64_t r, int64_t row) const {
     const int64_t K = kGates * a.size.H, D = a.size.D;
-    w.to[r] = (S*)a.grad_input + row * a.size.I;
+    work.to[r] = (S*)a.grad_input + row * a.size.I;
     for (int64_t d = 0; d < D; ++d) {
       const S* g = (const S*)a.grad_preactivations + (row * D + d) * K;
       if constexpr (is_same<S, T>) {
-        w.rows[d * chunk_rows + r] = g;
+        work.rows[d * pass.chunk_rows + r] = g;
       } else {
-        T* wide = w.wide + (d * chunk_rows + r) * g_stride;
+        T* wide = work.wide + (d * pass.chunk_rows + r) * pass.g_stride;
         copy_row(wide, g, K);
-        w.rows[d * chunk_rows + r] = wide;
+        work.rows[d * pass.chunk_rows + r] = wide;
       }
     }
   }
 
   // The columns of panel p of `rows` rows of dx.
-  void columns(const Work& w, int64_t p, int64_t rows) const {
-    const int nv = w_ih[0].width_of(p);
-    __builtin_memset(w.sums, 0, size_t(rows * nv * L) * sizeof(T));
-    const int64_t next = p + 1 < w_ih[0].count() ? p + 1 : -1;
+  void columns(int64_t p, int64_t rows) const {
+    const int nv = pass.w_ih[0].width_of(p);
+    __builtin_memset(work.sums, 0, size_t(rows * nv * L) * sizeof(T));
+    const int64_t next = p + 1 < pass.w_ih[0].count() ? p + 1 : -1;
     for (int64_t d = 0; d < a.size.D; ++d)
-      w_ih[d].accumulate(p, next, w.rows + d * chunk_rows, rows, w.sums);
+      pass.w_ih[d].accumulate(p, next, work.rows + d * pass.chunk_rows, rows, work.sums);
     for (int64_t r = 0; r < rows; ++r)
       for (int v = 0; v < nv; ++v) {
-        const int64_t column = (p * w_ih[0].width + v) * L;
-        store_n(w.to[r] + column, load(w.sums + (r * nv + v) * L), a.size.I - column);
+        const int64_t column = (p * pass.w_ih[0].width + v) * L;
+        store_n(work.to[r] + column, load(work.sums + (r * nv + v) * L), a.size.I - column);
       }
   }
 };

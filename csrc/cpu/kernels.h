@@ -26,10 +26,16 @@ struct Rows {
 // narrower type, which a float32 layer alone can ask for. Biases are never rounded.
 enum class WeightDType : int { kOwn, kBFloat16, kFloat16 };
 
+// A call may use `count` threads. Not awake: waking another takes as long as a short call.
+struct Threads {
+  int count;
+  bool awake;
+};
+
 struct SequenceForward {
   Sizes size;
   DType dtype;
-  int threads;  // at most this many are used
+  Threads threads;
   Rows rows;
   const void* x;                // (T, N, I) or packed (R, I), last dimension contiguous
   int64_t x_step, x_row;        // its other strides, in elements; packed: x_row alone
@@ -49,7 +55,7 @@ struct SequenceForward {
 struct LayerWeights {
   Sizes size;  // I, H, P, D
   DType dtype;
-  int threads;
+  Threads threads;
   DirectionWeights weights[2];
   WeightDType weight_dtype;
 };
@@ -58,7 +64,7 @@ struct LayerWeights {
 struct SequenceBackward {
   Sizes size;
   DType dtype;
-  int threads;
+  Threads threads;
   Rows rows;
   const void* grad_output;      // like output
   const void* grad_h_n;         // (D, N, P)
@@ -79,7 +85,7 @@ struct SequenceBackward {
 struct GradWeights {
   Sizes size;
   DType dtype;
-  int threads;
+  Threads threads;
   int direction;
   Rows rows;
   const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
@@ -96,7 +102,7 @@ struct GradWeights {
 struct GradInput {
   Sizes size;  // P is not used
   DType dtype;
-  int threads;
+  Threads threads;
   Rows rows;
   const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
   DirectionWeights weights[2];      // w_ih is read

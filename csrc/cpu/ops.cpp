@@ -11,6 +11,7 @@
 #include "../tensor.h"
 #include "kernels.h"
 #include "scratch.h"
+#include "team.h"
 #include "tuning.h"
 
 namespace lstm_kernels::cpu {
@@ -26,7 +27,7 @@ DType dtype_of(const Kind& kind) {
   throw std::runtime_error("expected float32, float64, bfloat16 or float16");
 }
 
-int thread_count() { return int(torch::stable::get_num_threads()); }
+Threads thread_count() { return usable_threads(int(torch::stable::get_num_threads())); }
 
 // A new tensor for results, for which huge pages are asked if it is large: touching fresh small
 // pages would cost more than computing what goes there.

@@ -1,7 +1,10 @@
 // What the kernels ask of the processor and of the operating system, one function each.
 #pragma once
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -39,5 +42,69 @@ inline void pause() {
 
 // Offers this thread's core to other threads.
 inline void yield() { sched_yield(); }
+
+using ThreadHandle = pthread_t;
+
+// The CPU time of a thread.
+class ThreadClock {
+ public:
+  static ThreadClock of_this_thread() {
+    ThreadClock clock;
+    clock.known_ = pthread_getcpuclockid(pthread_self(), &clock.id_) == 0;
+    return clock;
+  }
+  // -1 where the thread has ended.
+  int64_t nanoseconds() const {
+    timespec time;
+    if (!known_ || clock_gettime(id_, &time)) return -1;
+    return int64_t(time.tv_sec) * 1000000000 + time.tv_nsec;
+  }
+
+ private:
+  clockid_t id_ = 0;
+  bool known_ = false;
+};
+
+// The cores that a thread may run on, and the one that it runs on now.
+class Cores {
+ public:
+  static Cores of_this_thread() {
+    Cores cores;
+    if (sched_getaffinity(0, sizeof cores.allowed_, &cores.allowed_)) CPU_ZERO(&cores.allowed_);
+    cores.current_ = sched_getcpu();
+    return cores;
+  }
+  int count() const { return CPU_COUNT(&allowed_) > 0 ? CPU_COUNT(&allowed_) : 1; }
+  bool operator==(const Cores& other) const {
+    return current_ == other.current_ && CPU_EQUAL(&allowed_, &other.allowed_);
+  }
+  // Lets `thread` run on all of them but the current one, if there are others.
+  void without_current(ThreadHandle thread) const {
+    cpu_set_t others = allowed_;
+    if (current_ >= 0) CPU_CLR(current_, &others);
+    if (CPU_COUNT(&others)) pthread_setaffinity_np(thread, sizeof others, &others);
+  }
+
+ private:
+  cpu_set_t allowed_ = {};
+  int current_ = -1;
+};
+
+// While one exists, this thread and those it starts get no signals.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+// Has `handler` called in every child that this process forks from now on.
+inline void after_fork_in_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
 
 }  // namespace lstm_kernels::cpu

@@ -37,18 +37,21 @@ size_t prepacked_bytes(const cpu::LayerWeights& a) {
 
 template <class S>
 void prepack_weights(const cpu::LayerWeights& a, void* memory) {
+  const Sizes& s = a.size;
+  const int64_t numbers = s.D * 4 * s.H * (s.I + s.P);
   struct Call {
     const cpu::LayerWeights& from;
     PrepackedWeights<S> to;
-  } call{a, {a.size, bool(a.weights[0].w_hr), a.weight_dtype, memory}};
-  auto body = [](void* context, int id, int team) {
+    int parts;
+  } call{a,
+         {s, bool(a.weights[0].w_hr), a.weight_dtype, memory},
+         int(max_of(1, min_of(a.threads.count, numbers / cpu::kPanelNumbers)))};
+  auto body = [](void* context, int part) {
     const Call& c = *(const Call*)context;
     for (int d = 0; d < c.from.size.D; ++d)
-      c.to.directions[d].lay_out(c.from.weights[d], c.from.size, id, team);
+      c.to.directions[d].lay_out(c.from.weights[d], c.from.size, part, c.parts);
   };
-  const Sizes& s = a.size;
-  const int64_t numbers = s.D * 4 * s.H * (s.I + s.P);
-  cpu::run_team(int(max_of(1, min_of(a.threads, numbers / cpu::kPanelNumbers))), body, &call);
+  cpu::run_each(call.parts, body, &call);
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

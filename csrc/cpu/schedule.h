@@ -57,7 +57,7 @@ struct RowWalk {
   }
 };
 
-// The ranks one thread works on: first, first + stride, ...
+// The ranks that a part of a call works on: first, first + stride, ...
 struct Share {
   int64_t first, stride, size;
   LSTM_INLINE int64_t rank(int64_t j) const { return first + j * stride; }
@@ -67,45 +67,62 @@ struct Share {
   }
 };
 
-// How many threads a call is worth, and who does what.
-//   One thread when the whole call, or a step's share of it, is too short to pay for waking others.
-//   Two directions go to two halves of the team: they never wait for each other.
-//   Within a direction: by batch (each thread its own sequences, no waiting at all) where each
-//   thread still has enough rows to run at the FMA peak although it reads all weights; otherwise,
-//   and in short calls on weights as they are stored, by hidden units (each thread its own panels,
-//   in its own cache, one barrier per step).
-LSTM_INLINE int useful_threads(const Sizes& size, int threads, int64_t step_work) {
-  if (size.T * step_work < cpu::kCallWork) return 1;
-  return int(max_of(1, min_of(threads, step_work / cpu::kStepWork)));
+// How many threads a call is worth, by its multiply-adds: one when the whole call, or a step's
+// share of it, is too short to pay for others.
+LSTM_INLINE int threads_for_call(cpu::Threads threads, int64_t work) {
+  return work < (threads.awake ? cpu::kCallWork : cpu::kWakingWork) ? 1 : threads.count;
+}
+LSTM_INLINE int threads_for_steps(cpu::Threads threads, int64_t steps, int64_t step_work) {
+  const int most = threads_for_call(threads, steps * step_work);
+  return int(max_of(1, min_of(most, step_work / cpu::kStepWork)));
 }
 
-struct Member {
-  int first_direction, last_direction;  // the directions this thread works on
-  int id, size;                         // among the threads of its direction
+// The parts that wait for each other between phases, up to the one that in_step says: see team.h.
+struct Group {
+  int first, last;
+  int64_t in_step;
+};
+constexpr int64_t kAllPhases = int64_t(1) << 60;
+
+// What one part of a call does. Each direction has its share of the parts, at least one, and waits
+// for no other. Within a direction the work is split
+//   by batch, each part its own sequences, where each still has enough rows to run at the FMA peak
+//   although it reads all weights. Parts only wait until the weights are laid out in panels;
+//   otherwise, and in short calls on weights as they are stored, by hidden units: each part its own
+//   panels, in its thread's own cache. All parts wait for each other in every step.
+struct Split {
+  int direction;
+  int id, size;  // among the parts of the direction
   bool by_batch;
 
-  LSTM_INLINE Member(const Sizes& a, int64_t weight_bytes, bool in_panels, int thread,
-                     int threads) {
-    first_direction = 0, last_direction = a.D - 1, id = thread, size = threads;
-    if (a.D == 2 && threads > 1) {
-      const int half = (threads + 1) / 2;
-      first_direction = last_direction = thread < half ? 0 : 1;
-      id = thread < half ? thread : thread - half;
-      size = thread < half ? half : threads - half;
-    }
+  static LSTM_INLINE int parts(const Sizes& a, int threads) { return int(max_of(a.D, threads)); }
+
+  LSTM_INLINE Split(const Sizes& a, int64_t weight_bytes, bool in_panels, int part, int threads) {
+    const int all = parts(a, threads), half = a.D == 2 ? (all + 1) / 2 : all;
+    direction = part < half ? 0 : 1;
+    id = part - direction * half;
+    size = direction ? all - half : half;
     const int64_t enough = weight_bytes <= kCachedWeights ? kFewBatchRows : kBatchRows;
     by_batch = in_panels && size > 1 && a.N >= enough * size;
   }
-  // Ragged sequences are dealt out in turn, so that every thread gets long and short ones.
+  // All parts wait for each other in every step.
+  LSTM_INLINE bool in_step() const { return size > 1 && !by_batch; }
+  LSTM_INLINE Group group(int part) const {
+    return {part - id, part - id + size, in_step() ? kAllPhases : 1};
+  }
+  // The ranks that it computes. Ragged sequences are dealt out in turn, so that every part gets
+  // long and short ones.
   LSTM_INLINE Share rows(int64_t N, bool ragged) const {
     if (!by_batch) return {0, 1, N};
     if (ragged) return {id, size, (N - id + size - 1) / size};
-    const int64_t begin = N * id / size;
-    return {begin, 1, N * (id + 1) / size - begin};
+    return {begin(N), 1, end(N) - begin(N)};
+  }
+  // The ranks whose states it reads and writes.
+  LSTM_INLINE Share states(int64_t N, bool ragged) const {
+    return by_batch ? rows(N, ragged) : Share{begin(N), 1, end(N) - begin(N)};
   }
   LSTM_INLINE int64_t max_rows(int64_t N) const { return by_batch ? ceil_div(N, size) : N; }
-  // This thread's part of n panels: the panels it lays out, and in a hidden split those it
-  // computes.
+  // Its part of n panels: those it lays out, and split by hidden units those it computes.
   LSTM_INLINE int64_t begin(int64_t n) const { return n * id / size; }
   LSTM_INLINE int64_t end(int64_t n) const { return n * (id + 1) / size; }
 };

@@ -1,32 +1,220 @@
 #include "team.h"
 
-#include <omp.h>
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <vector>
 
+#include "helper_threads.h"
 #include "platform.h"
+#include "torch_threads.h"
+
+// Tests may hold up a thread between phases, and with a phase in progress.
+#ifdef LSTM_TEAM_TEST_POINT
+void LSTM_TEAM_TEST_POINT();
+#else
+#define LSTM_TEAM_TEST_POINT()
+#endif
 
 namespace lstm_kernels::cpu {
 namespace {
 
-constexpr int kSpins = 1000;  // a few microseconds, then the core is offered to others
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+constexpr int kSpins = 1000;
+// Pauses, about a microsecond, for which a thread that is at work keeps its own part to itself; and
+// how often others look afterwards.
+constexpr int kPatience = 32, kLookEvery = 16;
+// From the start of one call to that of the next: then it pays to wake others for a short one.
+constexpr microseconds kSoon(500);
+// A call was held up where its caller waited for longer than this, and than an eighth of the call.
+// A helper that was asleep makes it wait for less.
+constexpr microseconds kHeldUp(300);
+// After this many calls in turn that were held up, calls are done alone for a while: longer each
+// time, up to the last.
+constexpr int kStrikes = 2;
+constexpr milliseconds kAlone(10), kLongestAlone(320);
+// So rarely a region is opened only to see whether torch's threads are there.
+constexpr milliseconds kProbeEvery(1000);
+
+int64_t load(const int64_t& count) { return __atomic_load_n(&count, __ATOMIC_ACQUIRE); }
+
+int64_t now() {
+  return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
+int64_t nanoseconds(std::chrono::nanoseconds time) { return time.count(); }
+
+enum class Outcome { kRan, kWaits, kFinished };
+
+// Does the next phase of a part, if it may begin and nobody has.
+Outcome attempt(const Parts& all, int q) {
+  Part& part = all.parts[q];
+  int64_t phase = load(part.finished);
+  if (phase == Part::kFinished) return Outcome::kFinished;
+  if (phase <= part.in_step)
+    for (int j = part.first; j < part.last; ++j)
+      if (load(all.parts[j].finished) < phase) return Outcome::kWaits;
+  if (__atomic_load_n(&part.claimed, __ATOMIC_RELAXED) != phase ||
+      !__atomic_compare_exchange_n(&part.claimed, &phase, phase + 1, false, __ATOMIC_ACQUIRE,
+                                   __ATOMIC_RELAXED))
+    return Outcome::kWaits;
+  LSTM_TEAM_TEST_POINT();
+  const bool last = all.run_phase(all.context, q);
+  __atomic_store_n(&part.finished, last ? Part::kFinished : phase + 1, __ATOMIC_RELEASE);
+  return Outcome::kRan;
+}
+
+// Whether to take a phase of another thread's part after `spins` pauses: at once where the thread
+// is not at work; otherwise it has a moment.
+bool may_take(const Part& part, int spins) {
+  if (!__atomic_load_n(&part.present, __ATOMIC_RELAXED)) return true;
+  return spins >= kPatience && spins % kLookEvery == 0;
+}
+
+// Who helps a call. Torch's threads, where they are awake; our own ones otherwise. Where the caller
+// was held up by our own, torch's may have the cores: a probe shows. Where calls are held up all
+// the same, the cores are busy with something else, and the caller goes on alone for a while.
+class Team {
+ public:
+  void run(const Parts& parts, int helpers) {
+    std::unique_lock<std::mutex> at_work(busy_, std::try_to_lock);
+    const int64_t begin = now();
+    if (!at_work || begin < alone_until_.load()) return void(work(parts, 0));
+    const bool probe = probe_ && torch_threads_usable();
+    const bool torch = probe || torch_threads_awake(helpers);
+    const Waited waited =
+        torch ? run_on_torch_threads(parts, helpers)
+              : own_.run(parts, helpers, [](const Parts& of, int own) { return work(of, own); });
+    learn(waited.nanoseconds, begin, torch);
+  }
+  bool alone() const { return now() < alone_until_.load(); }
+  bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
+
+ private:
+  void learn(int64_t waited, int64_t begin, bool torch) {
+    const int64_t end = now();
+    probe_ = false;
+    torch_last_.store(torch);
+    if (waited < nanoseconds(kHeldUp) || waited < (end - begin) / 8) {
+      strikes_ = 0, alone_ = 0;
+    } else if (!torch && begin > probe_from_) {
+      probe_ = true;
+      probe_from_ = end + nanoseconds(kProbeEvery);
+    } else if (++strikes_ == kStrikes) {
+      strikes_ = 0;
+      alone_ = std::clamp(2 * alone_, nanoseconds(kAlone), nanoseconds(kLongestAlone));
+      alone_until_.store(end + alone_);
+    }
+  }
+
+  std::mutex busy_;
+  HelperThreads own_;
+  std::atomic<int64_t> alone_until_ = 0;
+  std::atomic<bool> torch_last_ = false;
+  int64_t alone_ = 0, probe_from_ = 0;
+  int strikes_ = 0;
+  bool probe_ = false;
+};
+
+// A forked child has none of its parent's threads, so it begins with a team of its own. A team is
+// never destroyed, because its helpers look at it until the process ends.
+std::atomic<Team*> current = nullptr;
+
+[[maybe_unused]] const bool prepared_for_forks = [] {
+  after_fork_in_child([] {
+    current.store(nullptr);
+    forget_torch_threads();
+  });
+  return true;
+}();
+
+Team& team() {
+  Team* there = current.load();
+  if (there) return *there;
+  Team* made = new Team;
+  if (current.compare_exchange_strong(there, made)) return *made;
+  delete made;
+  return *there;
+}
+
+// Whether this call comes soon after the one before, so that more can be expected.
+bool follows_soon() {
+  static std::atomic<int64_t> before = 0;
+  const int64_t time = now();
+  return time - before.exchange(time, std::memory_order_relaxed) < nanoseconds(kSoon);
+}
 
 }  // namespace
 
-void run_team(int threads, void (*body)(void*, int, int), void* context) {
-  // No region for one thread: OpenMP's threads do not survive a fork.
-  if (threads <= 1) return body(context, 0, 1);
-#pragma omp parallel num_threads(threads)
-  body(context, omp_get_thread_num(), omp_get_num_threads());
+void wait_once(int spins) {
+  if (spins < kSpins)
+    pause();
+  else
+    yield();
 }
 
-void Barrier::arrive_and_wait() {
-  ++step_;
-  __atomic_store_n(&flags_[id_].step, step_, __ATOMIC_RELEASE);
-  for (int i = 0; i < size_; ++i)
-    for (int spin = 0; __atomic_load_n(&flags_[i].step, __ATOMIC_ACQUIRE) < step_; ++spin)
-      if (spin < kSpins)
-        pause();
-      else
-        yield();
+Waited work(const Parts& all, int own) {
+  Part& mine = all.parts[own];
+  Waited waited;
+  int64_t waits_since = 0;
+  for (int spins = 0;;) {
+    if (!__atomic_load_n(&mine.present, __ATOMIC_RELAXED))
+      __atomic_store_n(&mine.present, 1, __ATOMIC_RELAXED);
+    LSTM_TEAM_TEST_POINT();
+    Outcome outcome = attempt(all, own);
+    bool finished = outcome == Outcome::kFinished;
+    for (int i = 1; i < all.count && outcome != Outcome::kRan; ++i) {
+      const int q = (own + i) % all.count;
+      Part& part = all.parts[q];
+      if (load(part.finished) == Part::kFinished) continue;
+      finished = false;
+      if (!may_take(part, spins)) continue;
+      outcome = attempt(all, q);
+      if (outcome == Outcome::kRan) __atomic_store_n(&part.present, 0, __ATOMIC_RELAXED);
+    }
+    if (outcome == Outcome::kRan || finished) {
+      if (spins > kSpins) waited.nanoseconds += now() - waits_since;
+      if (finished) return waited;
+      spins = 0;
+      continue;
+    }
+    if (spins == kSpins) waits_since = now();
+    wait_once(spins++);
+  }
+}
+
+Threads usable_threads(int wanted) {
+  if (wanted <= 1 || team().alone()) return {1, false};
+  static std::atomic<int64_t> calls = 0;
+  static std::atomic<int> cores = 1;
+  if (calls.fetch_add(1, std::memory_order_relaxed) % 64 == 0)  // others may change them
+    cores.store(Cores::of_this_thread().count());
+  return {std::min({wanted, cores.load(), kMostThreads}), follows_soon() || team().awake()};
+}
+
+void run_parts(const Parts& parts, int threads) {
+  const int helpers = std::min(threads, parts.count) - 1;
+  if (helpers > 0)
+    team().run(parts, helpers);
+  else
+    work(parts, 0);
+}
+
+void run_each(int count, void (*body)(void*, int), void* context) {
+  if (count <= 1) return body(context, 0);
+  struct Each {
+    void (*body)(void*, int);
+    void* context;
+  } each{body, context};
+  std::vector<Part> parts(static_cast<size_t>(count));
+  for (int q = 0; q < count; ++q) parts[size_t(q)] = {0, 0, q == 0, q, q + 1, 0};
+  auto run_phase = [](void* of, int q) {
+    static_cast<Each*>(of)->body(static_cast<Each*>(of)->context, q);
+    return true;
+  };
+  run_parts({parts.data(), count, run_phase, &each}, count);
 }
 
 }  // namespace lstm_kernels::cpu

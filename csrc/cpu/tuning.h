@@ -35,7 +35,9 @@ constexpr bool direct_backward(const Sizes& s) {
 
 // ---- when another thread pays -------------------------------------------------------------------
 
-constexpr int64_t kCallWork = 1 << 20;          // multiply-adds in a call worth a second thread
+// Multiply-adds in a call worth a second thread: one that is awake, and one that sleeps and comes
+// 50 us later.
+constexpr int64_t kCallWork = 1 << 20, kWakingWork = 1 << 24;
 constexpr int64_t kStepWork = 1 << 15;          // multiply-adds in a step, per thread
 constexpr int64_t kPanelNumbers = 1 << 17;      // numbers laid out in panels, per thread
 constexpr int64_t kFingerprintBytes = 1 << 20;  // bytes of weights hashed, per thread

@@ -6,7 +6,7 @@
 // A matrix product whose long dimension is the rows, so it goes over them in chunks. A chunk of x
 // and h is copied into panels, which is where rows that start from h0, from zeros or from a
 // neighbour all over the caller's arrays become one matrix; the same chunk of G is transposed, and
-// meets both. The tiles are those of the other passes. Every thread has gate units of its own, and
+// meets both. The tiles are those of the other passes. Every part has gate units of its own, and
 // as many at a time as leave their sums in the outer cache. Sums are kept in the compute type, in
 // the order of the steps. Bound: the FMA peak.
 #pragma once
@@ -15,11 +15,15 @@
 namespace lstm_kernels::LSTM_ISA {
 
 template <class S>
+struct WeightGradientsPart;
+
+template <class S>
 struct WeightGradients {
+  using Part = WeightGradientsPart<S>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
-  struct Work {             // of one thread
+  struct Work {             // of one part
     const S **g, **x, **h;  // rows of a chunk; null: zeros
     T* operands;            // panels of x, then of h: [panel][row][vector][lane]
     T* columns;             // G of the chunk: [gate unit][column_stride]
@@ -29,26 +33,26 @@ struct WeightGradients {
   };
 
   const cpu::GradWeights& a;
-  int team;
+  int parts;
   bool one_chunk;
   int64_t gate_units, x_vectors, h_vectors, column_stride, slab;
-  ThreadMemory memory;
+  PartMemory memory;
 
   static int threads(const cpu::GradWeights& a) {
     const Sizes& s = a.size;
-    return s.T * s.N * kGates * s.H * (s.I + s.P) < cpu::kCallWork ? 1 : max_of(1, a.threads);
+    return threads_for_call(a.threads, s.T * s.N * kGates * s.H * (s.I + s.P));
   }
 
   WeightGradients(const cpu::GradWeights& params, int threads, Arena& arena)
-      : a(params), team(threads) {
+      : a(params), parts(threads) {
     one_chunk = a.size.T * a.size.N <= kGradientRows;
     gate_units = kGates * a.size.H;
     x_vectors = ceil_div(a.size.I, L), h_vectors = ceil_div(a.size.P, L);
     column_stride = padded<T>(kGradientRows);
     const int64_t unit_bytes = (x_vectors + h_vectors) * kVectorBytes;
-    const int64_t own = round_up(ceil_div(gate_units, team), L);
+    const int64_t own = round_up(ceil_div(gate_units, parts), L);
     slab = min_of(own, max_of(1, (one_chunk ? kChunkSums : kSums) / unit_bytes / L) * L);
-    memory.take(arena, team, [&](Arena& own) { work(own); });
+    memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
   Work work(Arena& arena) const {
@@ -64,115 +68,145 @@ struct WeightGradients {
     return w;
   }
 
+  Group group(int) const { return {0, parts, 0}; }
   void prepare() {}
+};
 
-  void run(int thread) {
-    Arena own = memory.of(thread);
-    const Work w = work(own);
-    // Whole vectors of gate units for each thread.
-    const int64_t vectors = ceil_div(gate_units, L);
-    const int64_t begin = vectors * thread / team * L;
-    const int64_t end = min_of(gate_units, vectors * (thread + 1) / team * L);
-    for (int64_t first = begin; first < end; first += slab)
-      Slab{*this, w, first, min_of(slab, end - first), one_chunk && first > begin}.run();
+// One part: whole vectors of gate units, as many at a time, a slab, as the pass says. Its phases:
+// chunk after chunk of rows, slab after slab.
+template <class S>
+struct WeightGradientsPart : InArena {
+  using T = compute<S>;
+  static constexpr int L = lanes<T>;
+
+  const WeightGradients<S>& pass;
+  const cpu::GradWeights& a;
+  typename WeightGradients<S>::Work work;
+  const Steps steps;
+  int64_t end;           // of its gate units
+  int64_t first, count;  // gate units of the slab
+  bool laid_out;         // the operands, by the slab before
+  RowWalk walk{steps};
+
+  WeightGradientsPart(const WeightGradients<S>& pass, int part)
+      : pass(pass), a(pass.a), steps{a.rows, a.size.T, a.size.N, a.direction == 1} {
+    Arena memory = pass.memory.of(part);
+    work = pass.work(memory);
+    const int64_t vectors = ceil_div(pass.gate_units, L);
+    first = vectors * part / pass.parts * L, count = 0;
+    end = min_of(pass.gate_units, vectors * (part + 1) / pass.parts * L);
+    laid_out = false;
   }
 
-  // The gradients that belong to `count` gate units.
-  struct Slab {
-    const WeightGradients& f;
-    const Work& w;
-    const int64_t first, count;
-    const bool laid_out;  // the operands, by the slab before
-
-    Panels<T> panels(T* data, int64_t rows, int64_t vectors) const {
-      return {(char*)data, Format::kCompute, rows, vectors, kMaxVectors};
-    }
-    Panels<T> x_panels(int64_t rows) const { return panels(w.operands, rows, f.x_vectors); }
-    Panels<T> h_panels(int64_t rows) const {
-      return panels(w.operands + rows * f.x_vectors * L, rows, f.h_vectors);
-    }
-    T* h_sums() const { return w.sums + count * f.x_vectors * L; }
-
-    void run() {
-      const cpu::GradWeights& a = f.a;
-      __builtin_memset(w.sums, 0, size_t(count * (f.x_vectors + f.h_vectors) * L) * sizeof(T));
-      __builtin_memset(w.bias, 0, size_t(round_up(count, L)) * sizeof(T));
-      const int64_t D = a.size.D, P = a.size.P;
-      const Steps steps{a.rows, a.size.T, a.size.N, a.direction == 1};
-      RowWalk walk{steps};
-      while (const int64_t rows = walk.next(kGradientRows, [&](int64_t k, int64_t s, int64_t rank) {
-        const int64_t t = steps.time(s), row = steps.row(t, rank) * D + a.direction;
-        w.g[k] = (const S*)a.grad_preactivations + row * f.gate_units;
-        w.x[k] = steps.input_row<S>(a.x, a.x_step, a.x_row, t, rank);
-        w.h[k] = nullptr;
-        if (steps.reset(t, rank)) return;
-        if (s > 0 && rank < steps.count(steps.time(s - 1)))
-          w.h[k] = (const S*)a.output + (steps.row(steps.time(s - 1), rank) * D + a.direction) * P;
-        else if (a.h0)
-          w.h[k] = (const S*)a.h0 + (a.direction * a.size.N + steps.sequence(rank)) * P;
-      }))
+  bool run_phase() {
+    if (!count && first < end) begin_slab();
+    if (count) {
+      const int64_t rows = next_chunk();
+      if (rows) {
         add(rows);
-      write(x_panels(0), w.sums, (S*)a.grad_w_ih, a.size.I);
-      write(h_panels(0), h_sums(), (S*)a.grad_w_hh, P);
-      S* grad_bias = (S*)a.grad_bias + first;
-      for (int64_t u = 0; u < count; u += L) store_n(grad_bias + u, load(w.bias + u), count - u);
-    }
-
-    void add(int64_t rows) {
-      transpose_rows(rows);
-      if (!laid_out) {
-        lay_out_operand(x_panels(rows), w.x, f.a.size.I);
-        lay_out_operand(h_panels(rows), w.h, f.a.size.P);
+        return false;
       }
-      accumulate(x_panels(rows), w.sums);
-      accumulate(h_panels(rows), h_sums());
+      end_slab();
     }
+    return first >= end;
+  }
 
-    // columns[u][k] = g[k][u], and bias[u] += the sum of it.
-    LSTM_NOINLINE void transpose_rows(int64_t rows) {
-      for (int64_t k = 0; k < rows; k += L)
-        for (int64_t u = 0; u < count; u += L) {
-          vec<T> block[L], sum = {};
-          for (int l = 0; l < L; ++l) {
-            block[l] = k + l < rows ? load_n(w.g[k + l] + first + u, count - u) : vec<T>{};
-            sum += block[l];
-          }
-          store(w.bias + u, load(w.bias + u) + sum);
-          transpose<T>(block);
-          for (int64_t l = 0; l < min_of(L, count - u); ++l)
-            store(w.columns + (u + l) * f.column_stride + k, block[l]);
+  void begin_slab() {
+    count = min_of(pass.slab, end - first);
+    __builtin_memset(work.sums, 0,
+                     size_t(count * (pass.x_vectors + pass.h_vectors) * L) * sizeof(T));
+    __builtin_memset(work.bias, 0, size_t(round_up(count, L)) * sizeof(T));
+    walk.s = walk.rank = 0;
+  }
+
+  void end_slab() {
+    write(x_panels(0), work.sums, (S*)a.grad_w_ih, a.size.I);
+    write(h_panels(0), h_sums(), (S*)a.grad_w_hh, a.size.P);
+    S* grad_bias = (S*)a.grad_bias + first;
+    for (int64_t u = 0; u < count; u += L) store_n(grad_bias + u, load(work.bias + u), count - u);
+    first += count, count = 0;
+    laid_out = pass.one_chunk;
+  }
+
+  // The rows of the next chunk; says how many.
+  int64_t next_chunk() {
+    const int64_t D = a.size.D, P = a.size.P;
+    return walk.next(kGradientRows, [&](int64_t k, int64_t s, int64_t rank) {
+      const int64_t t = steps.time(s), row = steps.row(t, rank) * D + a.direction;
+      work.g[k] = (const S*)a.grad_preactivations + row * pass.gate_units;
+      work.x[k] = steps.input_row<S>(a.x, a.x_step, a.x_row, t, rank);
+      work.h[k] = nullptr;
+      if (steps.reset(t, rank)) return;
+      if (s > 0 && rank < steps.count(steps.time(s - 1)))
+        work.h[k] = (const S*)a.output + (steps.row(steps.time(s - 1), rank) * D + a.direction) * P;
+      else if (a.h0)
+        work.h[k] = (const S*)a.h0 + (a.direction * a.size.N + steps.sequence(rank)) * P;
+    });
+  }
+
+  Panels<T> panels(T* data, int64_t rows, int64_t vectors) const {
+    return {(char*)data, Format::kCompute, rows, vectors, kMaxVectors};
+  }
+  Panels<T> x_panels(int64_t rows) const { return panels(work.operands, rows, pass.x_vectors); }
+  Panels<T> h_panels(int64_t rows) const {
+    return panels(work.operands + rows * pass.x_vectors * L, rows, pass.h_vectors);
+  }
+  T* h_sums() const { return work.sums + count * pass.x_vectors * L; }
+
+  void add(int64_t rows) {
+    transpose_rows(rows);
+    if (!laid_out) {
+      lay_out_operand(x_panels(rows), work.x, a.size.I);
+      lay_out_operand(h_panels(rows), work.h, a.size.P);
+    }
+    accumulate(x_panels(rows), work.sums);
+    accumulate(h_panels(rows), h_sums());
+  }
+
+  // columns[u][k] = g[k][u], and bias[u] += the sum of it.
+  LSTM_NOINLINE void transpose_rows(int64_t rows) {
+    for (int64_t k = 0; k < rows; k += L)
+      for (int64_t u = 0; u < count; u += L) {
+        vec<T> block[L], sum = {};
+        for (int l = 0; l < L; ++l) {
+          block[l] = k + l < rows ? load_n(work.g[k + l] + first + u, count - u) : vec<T>{};
+          sum += block[l];
         }
-    }
+        store(work.bias + u, load(work.bias + u) + sum);
+        transpose<T>(block);
+        for (int64_t l = 0; l < min_of(L, count - u); ++l)
+          store(work.columns + (u + l) * pass.column_stride + k, block[l]);
+      }
+  }
 
-    LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from, int64_t columns) {
-      for (int64_t k = 0; k < to.K; ++k)
-        for (int64_t p = 0; p < to.count(); ++p) {
-          const int nv = to.width_of(p);
-          T* out = (T*)to.panel(p) + k * nv * L;
-          for (int v = 0; v < nv; ++v) {
-            const int64_t column = (p * to.width + v) * L;
-            store(out + v * L, from[k] ? load_n(from[k] + column, columns - column) : vec<T>{});
-          }
+  LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from, int64_t columns) {
+    for (int64_t k = 0; k < to.K; ++k)
+      for (int64_t p = 0; p < to.count(); ++p) {
+        const int nv = to.width_of(p);
+        T* out = (T*)to.panel(p) + k * nv * L;
+        for (int v = 0; v < nv; ++v) {
+          const int64_t column = (p * to.width + v) * L;
+          store(out + v * L, from[k] ? load_n(from[k] + column, columns - column) : vec<T>{});
         }
-    }
+      }
+  }
 
-    void accumulate(const Panels<T>& operands, T* sums) {
-      for (int64_t p = 0; p < operands.count(); ++p)
-        operands.accumulate(p, -1, w.units, count, sums + p * operands.width * L * count);
-    }
+  void accumulate(const Panels<T>& operands, T* sums) {
+    for (int64_t p = 0; p < operands.count(); ++p)
+      operands.accumulate(p, -1, work.units, count, sums + p * operands.width * L * count);
+  }
 
-    void write(const Panels<T>& operands, const T* sums, S* to, int64_t columns) {
-      for (int64_t u = 0; u < count; ++u)
-        for (int64_t p = 0; p < operands.count(); ++p) {
-          const int nv = operands.width_of(p);
-          const T* from = sums + (p * operands.width * count + u * nv) * L;
-          for (int v = 0; v < nv; ++v) {
-            const int64_t column = (p * operands.width + v) * L;
-            store_n(to + (first + u) * columns + column, load(from + v * L), columns - column);
-          }
+  void write(const Panels<T>& operands, const T* sums, S* to, int64_t columns) {
+    for (int64_t u = 0; u < count; ++u)
+      for (int64_t p = 0; p < operands.count(); ++p) {
+        const int nv = operands.width_of(p);
+        const T* from = sums + (p * operands.width * count + u * nv) * L;
+        for (int v = 0; v < nv; ++v) {
+          const int64_t column = (p * operands.width + v) * L;
+          store_n(to + (first + u) * columns + column, load(from + v * L), columns - column);
         }
-    }
-  };
+      }
+  }
 };
 
 }  // namespace lstm_kernels::LSTM_ISA

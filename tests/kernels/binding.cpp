@@ -92,7 +92,7 @@ cpu::LayerWeights layer_weights(const std::string& dtype, int threads, const py:
       {"own", cpu::WeightDType::kOwn},
       {"bfloat16", cpu::WeightDType::kBFloat16},
       {"float16", cpu::WeightDType::kFloat16}};
-  cpu::LayerWeights a{sizes(in), dtype_of(dtype), threads, {}, cpu::WeightDType::kOwn};
+  cpu::LayerWeights a{sizes(in), dtype_of(dtype), {threads, true}, {}, cpu::WeightDType::kOwn};
   if (in.contains("prepack")) a.weight_dtype = weight_dtypes.at(in["prepack"].cast<std::string>());
   weights(in, a.weights);
   return a;
@@ -108,7 +108,7 @@ py::dict sequence_forward(const std::string& isa, const std::string& dtype, int 
   const py::array x = in["x"];
   const bool packed = x.ndim() == 2;
   cpu::SequenceForward a{};
-  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
   a.x = x.data();
   a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
   a.x_row = x.strides(packed ? 0 : 1) / x.itemsize();
@@ -144,7 +144,7 @@ py::dict sequence_backward(const std::string& isa, const std::string& dtype, int
   const py::array cell = in["cell"];
   const bool packed = cell.ndim() == 2;
   cpu::SequenceBackward a{};
-  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
   a.grad_output = data(in, "grad_output");
   a.grad_h_n = data(in, "grad_h_n"), a.grad_c_n = data(in, "grad_c_n");
   a.grad_cell = data(in, "grad_cell"), a.grad_gates = data(in, "grad_gates");
@@ -171,7 +171,7 @@ py::dict weight_gradients(const std::string& isa, const std::string& dtype, int 
   const py::array x = in["x"];
   const bool packed = x.ndim() == 2;
   cpu::GradWeights a{};
-  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads, a.rows = rows(in);
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
   a.direction = direction;
   a.grad_preactivations = data(in, "grad_preactivations");
   a.x = x.data();
@@ -195,7 +195,7 @@ py::dict input_gradient(const std::string& isa, const std::string& dtype, int th
   const py::array grad = in["grad_preactivations"];
   const bool packed = grad.ndim() == 4;
   cpu::GradInput a{};
-  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = threads;
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true};
   if (packed)
     a.size.T = grad.shape(0), a.size.N = 1;
   else
@@ -242,7 +242,7 @@ PYBIND11_MODULE(kernel_tests, m) {
     for (const cpu::Kernels* table : testable_kernels()) names.append(table->isa);
     return names;
   });
-  m.def("limit_team", &limit_team);
+  m.def("hold_up_threads", &hold_up_threads);
   m.def("fingerprint", &fingerprint);
   m.def("sequence_forward", &sequence_forward);
   m.def("sequence_backward", &sequence_backward);

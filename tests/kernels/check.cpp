@@ -1,9 +1,12 @@
 // Compares the kernels with a plain double-precision loop, without Python: for other architectures
-// (under an emulator) and for thread sanitizer. Prints what failed; exits with 1 if anything did.
+// (under an emulator) and for thread sanitizer: also with threads that come late, and with several
+// callers at once. Prints what failed; exits with 1 if anything did.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "isas.h"
@@ -21,7 +24,7 @@ constexpr Case kCases[] = {{1, 1, 1, 1, 1},    {3, 2, 5, 7, 1},    {5, 7, 3, 16,
                            {2, 130, 4, 24, 3}, {40, 16, 20, 48, 2}};
 
 std::vector<double> random_numbers(int64_t n) {
-  static uint64_t state = 1;
+  thread_local uint64_t state = 1;
   std::vector<double> numbers(static_cast<size_t>(n));
   for (double& x : numbers) {
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -124,7 +127,7 @@ double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case
              C0 = as<T>(c0), DY = as<T>(dy);
   std::vector<T> Y(y.size()), C(cell.size()), G(gates.size()), HN(h0.size()), CN(h0.size());
   cpu::SequenceForward a{};
-  a.size = {T_, N, I, H, H, 1}, a.dtype = dtype, a.threads = k.threads;
+  a.size = {T_, N, I, H, H, 1}, a.dtype = dtype, a.threads = {k.threads, true};
   a.x = X.data(), a.x_step = N * I, a.x_row = I, a.h0 = H0.data(), a.c0 = C0.data();
   a.weights[0] = {W.data(), U.data(), B.data(), nullptr, nullptr};
   a.output = Y.data(), a.h_n = HN.data(), a.c_n = CN.data(), a.cell = C.data(), a.gates = G.data();
@@ -133,7 +136,7 @@ double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case
 
   std::vector<T> DG(dg.size()), DH0(h0.size()), DC0(h0.size());
   cpu::SequenceBackward d{};
-  d.size = a.size, d.dtype = dtype, d.threads = k.threads, d.grad_output = DY.data(),
+  d.size = a.size, d.dtype = dtype, d.threads = {k.threads, true}, d.grad_output = DY.data(),
   d.c0 = C0.data();
   d.weights[0] = a.weights[0], d.cell = C.data(), d.gates = G.data();
   d.grad_preactivations = DG.data(), d.grad_h0 = DH0.data(), d.grad_c0 = DC0.data();
@@ -142,14 +145,16 @@ double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case
 
   std::vector<T> DX(dx.size()), DW(dw.size()), DU(du.size()), DB(db.size());
   cpu::GradWeights w{};
-  w.size = a.size, w.dtype = dtype, w.threads = k.threads, w.grad_preactivations = DG.data();
+  w.size = a.size, w.dtype = dtype, w.threads = {k.threads, true},
+  w.grad_preactivations = DG.data();
   w.x = X.data(), w.x_step = N * I, w.x_row = I, w.h0 = H0.data(), w.output = Y.data();
   w.grad_w_ih = DW.data(), w.grad_w_hh = DU.data(), w.grad_bias = DB.data();
   const Aligned for_weights(kernels.weight_gradients_scratch(w));
   kernels.weight_gradients(w, for_weights.data);
 
   cpu::GradInput i{};
-  i.size = a.size, i.dtype = dtype, i.threads = k.threads, i.grad_preactivations = DG.data();
+  i.size = a.size, i.dtype = dtype, i.threads = {k.threads, true},
+  i.grad_preactivations = DG.data();
   i.weights[0] = a.weights[0], i.grad_input = DX.data();
   const Aligned for_input(kernels.input_gradient_scratch(i));
   kernels.input_gradient(i, for_input.data);
@@ -164,7 +169,8 @@ double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case
 
 }  // namespace
 
-int main() {
+// Every case on every instruction set; says how many failed.
+int check_all(const char* how) {
   int failures = 0;
   for (const cpu::Kernels* kernels : testable_kernels())
     for (const Case& k : kCases) {
@@ -173,9 +179,20 @@ int main() {
       const double e64 = forward_and_backward<double>(*kernels, DType::kFloat64, k);
       const bool failed = !(e32 < 1e-3 && e64 < 1e-11);
       failures += failed;
-      std::printf("%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e%s\n",
+      std::printf("%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e%s%s\n",
                   kernels->isa, long(k.T), long(k.N), long(k.I), long(k.H), k.threads, e32, e64,
-                  failed ? "  FAILED" : "");
+                  how, failed ? "  FAILED" : "");
     }
+  return failures;
+}
+
+int main() {
+  std::atomic<int> failures = check_all("");
+  hold_up_threads(20);
+  failures += check_all("  held up");
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i)
+    callers.emplace_back([&] { failures += check_all("  held up, one of three callers"); });
+  for (std::thread& caller : callers) caller.join();
   return failures > 0;
 }

@@ -7,5 +7,6 @@
 // One table per instruction set that this build has and this CPU can run.
 std::vector<const lstm_kernels::cpu::Kernels*> testable_kernels();
 
-// Teams are at most this large from now on, whatever they ask for: 0 for no limit.
-void limit_team(int threads);
+// From now on threads of a team sleep for up to 64 us with this chance, in percent, before a phase and
+// with it in progress.
+void hold_up_threads(int chance);

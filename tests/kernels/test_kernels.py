@@ -224,21 +224,24 @@ def test_going_on_from_returned_states_gives_the_same_bits(kernels, isa):
     assert np.array_equal(ended["c_n"], expected["c_n"])
 
 
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
 @pytest.mark.parametrize("projection", [0, 5])
-@pytest.mark.parametrize(
-    "layer", [Layer(6, 33, 4, 40, threads=4), Layer(6, 2, 4, 99, D=2, threads=4)]
-)
-def test_fewer_threads_than_asked_for(kernels, isa, layer, projection):
-    """A team smaller than planned (a thread limit, a nested region) does all of the work."""
+@pytest.mark.parametrize("layer", [Layer(6, 33, 4, 40), Layer(6, 2, 4, 99, D=2), Layer(9, 1, 33, 80)])
+def test_late_threads_change_no_bit(kernels, isa, layer, projection, threads):
+    """Whoever computes a phase, and however late, and with more threads than cores."""
     layer = dataclasses.replace(layer, P=projection)
     expected = layer.forward(kernels, isa, threads=1), layer.backward(kernels, isa, threads=1)
     try:
-        kernels.limit_team(3)
-        got = layer.forward(kernels, isa), layer.backward(kernels, isa)
+        for chance in (0, 20, 60):
+            kernels.hold_up_threads(chance)
+            got = (
+                layer.forward(kernels, isa, threads=threads),
+                layer.backward(kernels, isa, threads=threads),
+            )
+            for one, other in zip(got, expected, strict=True):
+                assert all(np.array_equal(one[name], other[name]) for name in other)
     finally:
-        kernels.limit_team(0)
-    for one, other in zip(got, expected, strict=True):
-        assert all(np.array_equal(one[name], other[name]) for name in other)
+        kernels.hold_up_threads(0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -62,17 +62,19 @@ def test_bits_do_not_depend_on_threads(kernels, isa, dtype):
             assert all(np.array_equal(again[name], weights[d][name]) for name in again)
 
 
-def test_fewer_threads_than_asked_for(kernels, isa):
-    layer = Layer(40, 33, 9, 40, D=2, threads=4)
+@pytest.mark.parametrize("threads", [2, 3, 8, 64])
+def test_late_threads_change_no_bit(kernels, isa, threads):
+    layer = Layer(40, 33, 9, 40, D=2)
     expected = layer.weight_gradients(kernels, isa, 1, threads=1)
     inputs = layer.input_gradient(kernels, isa, threads=1)
     try:
-        kernels.limit_team(3)
-        got = layer.weight_gradients(kernels, isa, 1)
-        assert np.array_equal(layer.input_gradient(kernels, isa), inputs)
+        for chance in (0, 20, 60):
+            kernels.hold_up_threads(chance)
+            got = layer.weight_gradients(kernels, isa, 1, threads=threads)
+            assert np.array_equal(layer.input_gradient(kernels, isa, threads=threads), inputs)
+            assert all(np.array_equal(got[name], expected[name]) for name in expected)
     finally:
-        kernels.limit_team(0)
-    assert all(np.array_equal(got[name], expected[name]) for name in expected)
+        kernels.hold_up_threads(0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,0 +1,27 @@
+// The threads of torch's own pool, GNU OpenMP's, for as long as they are awake.
+//
+// After an operation of torch its OpenMP workers spin for some milliseconds, on the cores that our
+// helpers would need. A call that comes meanwhile is best done by these workers: they are there at
+// once. A worker that sleeps is never waited for: whether one is awake shows in its CPU time, which
+// then goes on as fast as the clock.
+//
+// Built without OpenMP, there are none.
+#pragma once
+#include "team.h"
+
+namespace lstm_kernels::cpu {
+
+// Whether `helpers` workers of this thread's OpenMP team are known, and awake.
+bool torch_threads_awake(int helpers);
+
+// Runs work(parts, q) on 1 + helpers threads, by an OpenMP region, whose end waits for all of them.
+// Returns what work(parts, 0) did.
+Waited run_on_torch_threads(const Parts& parts, int helpers);
+
+// For a forked child, which has none of its parent's OpenMP threads and would wait for them.
+void forget_torch_threads();
+
+// Whether a region can be opened here at all.
+bool torch_threads_usable();
+
+}  // namespace lstm_kernels::cpu
