@@ -13,10 +13,12 @@ import itertools
 import json
 import os
 import sys
+from pathlib import Path
 
 import build_module
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the oracle
 sys.path.insert(0, str(build_module.build()))
 import test_ops
 import test_persistent
