@@ -2,6 +2,7 @@
 // as they are once they have been read and checked (RowShape, Ragged, Weights, Layer).
 #pragma once
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "lstm.h"
@@ -56,7 +57,8 @@ struct RowShape {
   int64_t R;  // all rows
   bool packed;
 
-  // Of an array whose rows have so many dimensions. Packed rows count as R steps of one sequence.
+  // Of an array whose rows have `row_dims` dimensions. Packed rows count as R steps of one
+  // sequence. `expected` is the message where the array has other dimensions.
   RowShape(const Tensor& array, const char* expected, int64_t row_dims)
       : packed(array.dim() == row_dims + 1) {
     require(packed || array.dim() == row_dims + 2, expected);
@@ -158,7 +160,8 @@ struct Weights {
     const int64_t gates = kGates * size.H;
     Tensor w_ih = checked_dense(*next++, "w_ih", {gates, size.I}, kind);
     Tensor w_hh = checked_dense(*next++, "w_hh", {gates, size.P}, kind);
-    DirectionTensors& w = directions.emplace_back(DirectionTensors{w_ih, w_hh, {}, {}, {}});
+    DirectionTensors& w =
+        directions.emplace_back(DirectionTensors{std::move(w_ih), std::move(w_hh), {}, {}, {}});
     if (has_biases) {
       w.b_ih = checked_dense(*next++, "b_ih", {gates}, kind);
       w.b_hh = checked_dense(*next++, "b_hh", {gates}, kind);

@@ -91,26 +91,32 @@ inline Tensor with_dense_rows(const Tensor& t) {
   return t.size(last) == 1 || t.stride(last) == 1 ? t : torch::stable::contiguous(t);
 }
 
-// `t` must be contiguous, of this shape and of this kind. Returns its data.
+// `t` must be of this shape and of this kind.
+inline void check_shape(const Tensor& t, const char* name, const TensorShape& shape,
+                        const Kind& kind) {
+  bool right = Kind(t) == kind && t.dim() == shape.dims();
+  for (int i = 0; right && i < shape.dims(); ++i) right = t.size(i) == shape[i];
+  if (right) return;
+  std::string expected;
+  for (int64_t n : shape) expected += (expected.empty() ? "" : ", ") + std::to_string(n);
+  throw std::runtime_error(std::string(name) + ": expected a (" + expected +
+                           ") tensor of the right dtype and device");
+}
+
+// The data of `t`, which must be contiguous, too.
 inline const void* checked_data(const Tensor& t, const char* name, const TensorShape& shape,
                                 const Kind& kind) {
-  bool right = Kind(t) == kind && t.dim() == shape.dims() && t.is_contiguous();
-  for (int i = 0; right && i < shape.dims(); ++i) right = t.size(i) == shape[i];
-  if (!right) {
-    std::string expected;
-    for (int64_t n : shape) expected += (expected.empty() ? "" : ", ") + std::to_string(n);
-    throw std::runtime_error(std::string(name) + ": expected a contiguous (" + expected +
-                             ") tensor of the right dtype and device");
-  }
+  check_shape(t, name, shape, kind);
+  if (!t.is_contiguous())
+    throw std::runtime_error(std::string(name) + ": expected a contiguous tensor");
   return t.const_data_ptr();
 }
 
 // An argument may come in any layout; it is read contiguous.
 inline Tensor checked_dense(const Tensor& t, const char* name, const TensorShape& shape,
                             const Kind& kind) {
-  Tensor argument = dense(t);
-  checked_data(argument, name, shape, kind);
-  return argument;
+  check_shape(t, name, shape, kind);
+  return dense(t);
 }
 inline OptionalTensor checked_dense(const OptionalTensor& t, const char* name,
                                     const TensorShape& shape, const Kind& kind) {

@@ -16,23 +16,23 @@ class PrepackedBlock {
     require(layer.weight_dtype == WeightDType::kOwn || layer.dtype == DType::kFloat32,
             "weight_dtype: only weights of float32 can be kept narrower");
     const int64_t bytes = size(layer);
-    Tensor packed = results({bytes}, kind.with(aoti_torch_dtype_uint8()));
-    std::memset(packed.mutable_data_ptr(), 0, size_t(bytes));  // the gaps: same weights, same block
-    Header& header = *static_cast<Header*>(packed.mutable_data_ptr());
+    Tensor block = results({bytes}, kind.with(aoti_torch_dtype_uint8()));
+    std::memset(block.mutable_data_ptr(), 0, size_t(bytes));  // the gaps: same weights, same bytes
+    Header& header = *static_cast<Header*>(block.mutable_data_ptr());
     header = {kMagic, &kernels(), bytes, kernels().fingerprint(layer), layer.weight_dtype, {}};
     kernels().prepack_weights(layer, &header + 1);
-    return packed;
+    return block;
   }
 
-  explicit PrepackedBlock(const Tensor& packed) {
-    require(packed.dim() == 1 && packed.is_contiguous() && packed.is_cpu() &&
-                Kind(packed).dtype == aoti_torch_dtype_uint8() &&
-                packed.size(0) >= int64_t(sizeof(Header)) &&
-                uintptr_t(packed.const_data_ptr()) % alignof(Header) == 0,
+  explicit PrepackedBlock(const Tensor& block) {
+    require(block.dim() == 1 && block.is_contiguous() && block.is_cpu() &&
+                Kind(block).dtype == aoti_torch_dtype_uint8() &&
+                block.size(0) >= int64_t(sizeof(Header)) &&
+                uintptr_t(block.const_data_ptr()) % alignof(Header) == 0,
             "prepacked: expected what _prepack_weights returned");
-    header_ = static_cast<const Header*>(packed.const_data_ptr());
+    header_ = static_cast<const Header*>(block.const_data_ptr());
     require(header_->magic == kMagic && header_->made_for == &kernels() &&
-                header_->bytes == packed.size(0),
+                header_->bytes == block.size(0),
             "prepacked: expected what _prepack_weights returned in this process");
   }
   WeightDType weight_dtype() const { return header_->weight_dtype; }

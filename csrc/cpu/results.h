@@ -13,7 +13,7 @@ inline Tensor results(const TensorShape& shape, const Kind& kind) {
                     size_t(t.numel()) * aoti_torch_dtype_element_size(kind.dtype));
   return t;
 }
-// The same if it is asked for, else an empty one.
+// The same if it is asked for; otherwise an empty one.
 inline Tensor results_if(bool asked, const TensorShape& shape, const Kind& kind) {
   return asked ? results(shape, kind) : empty({0}, kind);
 }

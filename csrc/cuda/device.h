@@ -1,5 +1,5 @@
-// What the ops need of torch on the device beside memory (../tensor.h): the current stream, views,
-// and matrix products.
+// What the ops need of torch on the device: the current stream, views, and matrix products. Memory
+// is in ../tensor.h.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
