@@ -65,9 +65,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                 const uint4* moving, float* sums) {
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + partials_at);
-  const Weights<E, S> weights(pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
-    return __ldg(stationary + row * pairs * 4 + column / kVector<E>);
-  });
+  const StationaryWeights<E, S> weights(
+      pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
+        return __ldg(stationary + row * pairs * 4 + column / kVector<E>);
+      });
   for (int round = 0; round < rounds; round++) {
     __syncthreads();
     weights.multiply(moving, row_groups, partials);
@@ -122,6 +123,7 @@ cudaError_t launch_clusters(int size, int clusters, int rounds, unsigned* done,
 }  // namespace lstm_kernels::cuda
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
+using namespace lstm_kernels;
 using namespace lstm_kernels::cuda;
 
 // counter: one, zeroed; ends as blocks * rounds.
@@ -137,11 +139,11 @@ EXPORT int floor_gather(int blocks, int rounds, const void* data, int count, uns
                 cudaStream_t(stream), rounds, static_cast<const uint4*>(data), count, sums);
 }
 
-// operands: 48 bytes of the type (a DataType). sums: (blocks, 256). A warp does 8 products of a
+// operands: 48 bytes of the dtype (a DType). sums: (blocks, 256). A warp does 8 products of a
 // 16-row tile with 8 columns per round, each over 32 bytes of k.
-EXPORT int floor_products(int type, int blocks, int rounds, const void* operands, float* sums,
+EXPORT int floor_products(int dtype, int blocks, int rounds, const void* operands, float* sums,
                           void* stream) {
-  return with_operand_type(DataType(type), [&]<class E>(E) {
+  return with_operand_dtype(DType(dtype), [&]<class E>(E) {
     return launch(Launch::plain, products_kernel<E>, dim3(unsigned(blocks)), dim3(kThreads), 0,
                   cudaStream_t(stream), rounds, static_cast<const uint4*>(operands), sums);
   });
@@ -149,9 +151,9 @@ EXPORT int floor_products(int type, int blocks, int rounds, const void* operands
 
 // The geometry: 0 and 1 forward, 2 backward, see choose.h. stationary: (rows of a block, pairs, 64
 // bytes), moving: (row_groups, pairs, 512 bytes); sums: (blocks, 8, rows), of the first warp.
-EXPORT int floor_tile(int type, int geometry, int blocks, int rounds, int pairs, int row_groups,
+EXPORT int floor_tile(int dtype, int geometry, int blocks, int rounds, int pairs, int row_groups,
                       const void* stationary, const void* moving, float* sums, void* stream) {
-  return with_operand_type(DataType(type), [&]<class E>(E) {
+  return with_operand_dtype(DType(dtype), [&]<class E>(E) {
     const auto run = [&]<class S>(S, const Geometry& g) {
       const int64_t partials_at = spilled_bytes(g, pairs);
       return launch(Launch::plain, tile_kernel<E, S>, dim3(unsigned(blocks)), dim3(S::kThreads),

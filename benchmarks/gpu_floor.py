@@ -16,7 +16,7 @@ import torch
 
 from .cases import BYTES, Case
 
-KINDS = {"tf32": 0, "float16": 2, "bfloat16": 3}  # DataType of csrc/cuda/choose.h
+KINDS = {"tf32": 0, "float16": 3, "bfloat16": 2}  # DType of csrc/lstm.h
 # The geometries of floor_tile, and how many times H columns they multiply.
 GEOMETRIES = {"forward of 16 units": 1, "forward of 8 units": 1, "backward": 4}
 REGISTER_BYTES, SHARED_BYTES = 128e3, 200e3  # for weights, of a multiprocessor

@@ -182,7 +182,7 @@ print(time.process_time() - before)
 
 
 def test_threads_that_are_held_up_are_not_waited_for() -> None:
-    """With a busy process on every core, a call takes at most three times as long as on one idle core:
+    """With a busy process on every core, a call takes at most three times as long as alone:
     the fair share of a core is a half, and the rest is left to chance."""
     torch.set_num_threads(1)
     lstm, x = make()

@@ -27,7 +27,7 @@ struct Cell {
 };
 
 template <class A>
-DEV Cell<A> cell_forward(const A (&preactivation)[kGates], A c_prev) {
+DEV Cell<A> advance(const A (&preactivation)[kGates], A c_prev) {
   Cell<A> cell;
   cell.gate[kInputGate] = sigmoid(preactivation[kInputGate]);
   cell.gate[kForgetGate] = sigmoid(preactivation[kForgetGate]);
@@ -46,8 +46,8 @@ struct CellGradient {
 
 // From the gradients of h, of c (from later steps and from outside) and of the activated gates.
 template <class A>
-DEV CellGradient<A> cell_backward(const A (&gate)[kGates], A c, A c_prev, A grad_h, A grad_c,
-                                  const A (&grad_gate)[kGates]) {
+DEV CellGradient<A> retreat(const A (&gate)[kGates], A c, A c_prev, A grad_h, A grad_c,
+                            const A (&grad_gate)[kGates]) {
   const A i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate], o = gate[kOutputGate];
   const A tanh_c = hyperbolic_tangent(c);
   const A dc = grad_c + grad_h * o * (A(1) - tanh_c * tanh_c);

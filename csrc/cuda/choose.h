@@ -2,7 +2,7 @@
 //
 // The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
 // step; the per-step path pays two launches per step and serves every type and size. Persistent it
-// is where the type has a tensor core instruction (float16, bfloat16, float32 where TF32 is
+// is where the dtype has a tensor core instruction (float16, bfloat16, float32 where TF32 is
 // allowed), nothing is projected, the sequence repays the launch, a slice of W_hh fits each
 // multiprocessor, and the model below predicts the shorter step. LSTM_KERNELS_CUDA_PATH=step
 // forces the per-step path, =persistent the persistent one wherever it can run at all.
@@ -19,10 +19,8 @@
 
 namespace lstm_kernels::cuda {
 
-enum class DataType { float32, float64, float16, bfloat16 };
-
-inline int64_t size_of(DataType type) {
-  return type == DataType::float64 ? 8 : type == DataType::float32 ? 4 : 2;
+inline int64_t size_of(DType dtype) {
+  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
 }
 
 // What a device offers: cudaDevAttrMultiProcessorCount, ...MaxSharedMemoryPerBlockOptin,
@@ -76,7 +74,7 @@ inline int64_t partial_bytes(const Geometry& g, int tile_rows) {
 
 // Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
 inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceLimits& device,
-                      DataType type, const Sizes& size) {
+                      DType dtype, const Sizes& size) {
   Plan plan;
   plan.units = g.row_tiles * (pass == Pass::forward ? 4 : 16);
   const int64_t slices = ceil_div(size.H, plan.units), tiles = ceil_div(size.N, tile_rows);
@@ -86,7 +84,7 @@ inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceL
   plan.tile_rows = tile_rows;
   plan.groups = int(std::min<int64_t>(tiles, device.multiprocessors / (slices * size.D)));
   const int64_t columns = pass == Pass::backward ? kGates : 1;
-  plan.pairs = int(columns * ceil_div(size.H * size_of(type), 64));
+  plan.pairs = int(columns * ceil_div(size.H * size_of(dtype), 64));
   plan.partials_at = spilled_bytes(g, plan.pairs);
   plan.states_at = plan.partials_at + partial_bytes(g, tile_rows);
   plan.shared_bytes = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
@@ -128,11 +126,11 @@ constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch ar
 constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
 constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
 
-inline Plan choose(Pass pass, const DeviceLimits& device, DataType type, bool allow_tf32,
+inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allow_tf32,
                    const Sizes& size) {
   const ForcedPath forced = forced_path();
-  const bool tensor_cores = type == DataType::float16 || type == DataType::bfloat16 ||
-                            (type == DataType::float32 && allow_tf32);
+  const bool tensor_cores = dtype == DType::kFloat16 || dtype == DType::kBFloat16 ||
+                            (dtype == DType::kFloat32 && allow_tf32);
   const bool work = size.T > 0 && size.N > 0 && size.H > 0;
   if (forced == ForcedPath::step || !tensor_cores || !work || size.P != size.H ||
       !device.cooperative_launch || std::max({size.T, size.N, size.H}) > (1 << 30))
@@ -142,7 +140,7 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DataType type, bool al
   double best_step = forced == ForcedPath::none ? predicted_step_of_per_step_path(size) : 1e30;
   const auto consider = [&](const Geometry& g) {
     for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
-      const Plan plan = make_plan(pass, g, tile_rows, device, type, size);
+      const Plan plan = make_plan(pass, g, tile_rows, device, dtype, size);
       if (!plan.persistent) continue;
       const double step = predicted_step(g, plan);
       if (step < best_step) best = plan, best_step = step;

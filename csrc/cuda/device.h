@@ -1,5 +1,5 @@
-// What the ops need of torch on the device beside memory (../tensor.h): the current stream, views,
-// and matrix products.
+// What the ops need of torch on the device: the current stream, views, and matrix products. Memory
+// is in ../tensor.h.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -31,29 +31,13 @@ class OnDevice {
   cudaStream_t stream_ = nullptr;
 };
 
-// Raises where the tensor's data type is none of the four.
-inline DataType data_type(const Tensor& tensor) {
-  const int32_t type = Kind(tensor).dtype;
-  if (type == aoti_torch_dtype_float32()) return DataType::float32;
-  if (type == aoti_torch_dtype_float64()) return DataType::float64;
-  if (type == aoti_torch_dtype_float16()) return DataType::float16;
-  if (type == aoti_torch_dtype_bfloat16()) return DataType::bfloat16;
-  throw std::runtime_error("expected a float32, float64, float16 or bfloat16 tensor");
-}
-
-// A kind of tensor on the same device.
-inline Kind with_dtype(Kind kind, int32_t dtype) {
-  kind.dtype = dtype;
-  return kind;
-}
-
 // The kind in which sums of tensors of this kind are kept: float64 for float64, else float32.
 inline Kind wide(Kind kind) {
   const bool is_double = kind.dtype == aoti_torch_dtype_float64();
-  return is_double ? kind : with_dtype(kind, aoti_torch_dtype_float32());
+  return is_double ? kind : kind.with(aoti_torch_dtype_float32());
 }
-inline DataType wide(DataType type) {
-  return type == DataType::float64 ? DataType::float64 : DataType::float32;
+inline DType wide(DType dtype) {
+  return dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
 // The same memory seen with other sizes and strides, from element `offset` of the tensor on.
@@ -65,12 +49,17 @@ inline Tensor view(const Tensor& tensor, std::initializer_list<int64_t> sizes,
   return Tensor(handle);
 }
 
-// The tensor itself where it is contiguous, else a contiguous copy.
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+// From element `elements` of a tensor on: to be read, null where it is absent; to be written, null
+// where it is empty because it was not asked for.
+inline const void* read_from(const OptionalTensor& t, int64_t elements, DType dtype) {
+  return t ? static_cast<const char*>(t->const_data_ptr()) + elements * size_of(dtype) : nullptr;
+}
+inline void* write_from(const Tensor& t, int64_t elements, DType dtype) {
+  char* const data = static_cast<char*>(result_or_null(t));
+  return data ? data + elements * size_of(dtype) : nullptr;
 }
 
-// out = a @ b on the current stream, by torch and by its rules for TF32. `out` has the data type of
+// out = a @ b on the current stream, by torch and by its rules for TF32. `out` has the dtype of
 // the factors or the wide one.
 void multiply(const Tensor& out, const Tensor& a, const Tensor& b);
 

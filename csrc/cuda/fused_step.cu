@@ -138,12 +138,12 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
   }
 }
 
-bool aligned(DataType type, std::initializer_list<const void*> arrays,
+bool aligned(DType dtype, std::initializer_list<const void*> arrays,
              std::initializer_list<int64_t> strides) {
   return std::all_of(arrays.begin(), arrays.end(),
                      [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }) &&
          std::all_of(strides.begin(), strides.end(),
-                     [&](int64_t stride) { return stride * size_of(type) % 16 == 0; });
+                     [&](int64_t stride) { return stride * size_of(dtype) % 16 == 0; });
 }
 
 template <class E, int kRows>
@@ -151,14 +151,14 @@ cudaError_t launch_fused(const FusedForward& call, cudaStream_t stream) {
   const StepForward& p = call.step;
   const dim3 grid(unsigned(ceil_div(p.H, kWarps)), unsigned(ceil_div(p.N, kRows)));
   return launch(Launch::plain, &fused_forward_kernel<E, kRows>, grid, dim3(kWarps * 32), 0, stream,
-                call, aligned(p.type, {p.h_before, call.w_hh}, {p.H}),
-                aligned(p.type, {call.input, call.w_ih}, {call.input_row, call.I}));
+                call, aligned(p.dtype, {p.h_before, call.w_hh}, {p.H}),
+                aligned(p.dtype, {call.input, call.w_ih}, {call.input_row, call.I}));
 }
 
 }  // namespace
 
 cudaError_t fused_forward(const FusedForward& call, cudaStream_t stream) {
-  return with_type(call.step.type, [&]<class E>() {
+  return with_dtype(call.step.dtype, [&]<class E>() {
     return call.step.N == 1 ? launch_fused<E, 1>(call, stream)
                             : launch_fused<E, kMaxRows>(call, stream);
   });

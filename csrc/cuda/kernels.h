@@ -1,6 +1,6 @@
 // The CUDA kernels as plain functions: a parameter struct and a stream in, an error out.
 //
-// Every pointer is device memory owned by the caller, contiguous, of the call's data type unless
+// Every pointer is device memory owned by the caller, contiguous, of the call's dtype unless
 // said otherwise. Kernels run on the given stream of the current device, allocate nothing, wait for
 // nothing on the host and may be captured in a graph.
 //
@@ -14,7 +14,7 @@
 namespace lstm_kernels::cuda {
 
 // Which sequences take part in which steps; all null where all do.
-struct Steps {
+struct Rows {
   const int64_t* offsets = nullptr;  // (T + 1): packed, step t has the rows offsets[t] to [t + 1]
   const int64_t* lengths = nullptr;  // (N): sequence n takes part in the steps below lengths[n]
   const bool* reset = nullptr;       // (T, N): h and c are zeroed before that step
@@ -29,12 +29,12 @@ cudaError_t pack_offsets(const int64_t* batch_sizes, int64_t steps, int64_t* off
 cudaError_t query_limits(int device, DeviceLimits* limits);
 
 // One layer, all its directions, all time steps, in one launch (persistent_forward.cu). Without
-// projection: P = H. The data type is float16, bfloat16 or float32, the last one with the recurrent
+// projection: P = H. The dtype is float16, bfloat16 or float32, the last one with the recurrent
 // product in TF32.
 struct PersistentForward {
-  DataType type;
+  DType dtype;
   Sizes size;  // I unused
-  Steps steps;
+  Rows rows;
   const void* x_gates[2];  // per direction (R, 4, H): input @ w_ih^T, no biases added
   const void* w_hh[2];     // (4, H, H)
   const void* b_ih[2];     // (4, H), or null
@@ -55,9 +55,9 @@ cudaError_t persistent_forward(const PersistentForward& call, const Plan& plan,
 
 // The gradient of the above (persistent_backward.cu). Absent gradients are null and count as zeros.
 struct PersistentBackward {
-  DataType type;
+  DType dtype;
   Sizes size;  // I unused
-  Steps steps;
+  Rows rows;
   const void* w_hh[2];        // (4, H, H)
   const void* c0;             // (D, N, H), or null for zeros
   const void* cell;           // (R, D, H)

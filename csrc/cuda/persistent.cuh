@@ -17,6 +17,9 @@
 // arrive at the step in between, so nobody still reads s. Counters only grow: no reset, no barrier
 // of the whole grid, and tiles are independent chains, so that with several tiles per block the
 // exchange of one hides behind the arithmetic of another.
+//
+// tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
+// included. Change a line that it quotes in both files.
 #pragma once
 #include <cstring>
 
@@ -70,7 +73,7 @@ DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 low, uint4 high, uint4 b
 
 // A block's slice of the stationary factor.
 template <class E, class S>
-class Weights {
+class StationaryWeights {
   // Loads of the moving factor go in batches, one ahead of the products: as many as registers
   // allow.
   static constexpr int kLoads = S::kRegisterPairs < 4 || S::kRowTiles >= 4 ? 2 : 4;
@@ -82,7 +85,7 @@ class Weights {
  public:
   // load(row, column) returns kVector consecutive columns of a row of the slice.
   template <class Load>
-  DEV Weights(int pairs, uint4* spilled, Load load)
+  DEV StationaryWeights(int pairs, uint4* spilled, Load load)
       : pairs_(pairs),
         lane_(threadIdx.x & 31),
         warp_(__shfl_sync(~0u, int(threadIdx.x) >> 5, 0)),  // the compiler sees it uniform
@@ -125,7 +128,7 @@ class Weights {
       for (int batch = 0; batch < kRegisterBatches; batch++) {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
-        advance(b, next, first, batch + 1, following);
+        take_batch(b, next, first, batch + 1, following);
 #pragma unroll
         for (int l = 0; l < kLoads; l++) {
           const int j = batch * kLoads + l;
@@ -139,7 +142,7 @@ class Weights {
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
-        advance(b, next, first, batch + 1, following);
+        take_batch(b, next, first, batch + 1, following);
 #pragma unroll
         for (int l = 0; l < kLoads; l++) {
           const int j = batch * kLoads + l;
@@ -180,8 +183,8 @@ class Weights {
   }
   // Takes the fetched batch and fetches the next: of this group, or the first of the group that
   // lies `following` further on, if any.
-  DEV void advance(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* first, int batch,
-                   int following) const {
+  DEV void take_batch(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* first, int batch,
+                      int following) const {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) b[l] = next[l];
     if (pair(batch * kLoads) < pairs_)
@@ -241,12 +244,12 @@ class Exchange {
 };
 
 // Whether sequence n takes part in step t, and its row in arrays over (R).
-DEV bool takes_part(const Steps& steps, int t, int n) {
-  if (steps.offsets) return n < __ldg(steps.offsets + t + 1) - __ldg(steps.offsets + t);
-  return !steps.lengths || t < __ldg(steps.lengths + n);
+DEV bool takes_part(const Rows& rows, int t, int n) {
+  if (rows.offsets) return n < __ldg(rows.offsets + t + 1) - __ldg(rows.offsets + t);
+  return !rows.lengths || t < __ldg(rows.lengths + n);
 }
-DEV int64_t row_of(const Steps& steps, int batch, int t, int n) {
-  return n + (steps.offsets ? __ldg(steps.offsets + t) : int64_t(t) * batch);
+DEV int64_t row_of(const Rows& rows, int batch, int t, int n) {
+  return n + (rows.offsets ? __ldg(rows.offsets + t) : int64_t(t) * batch);
 }
 
 // The cells of a thread: of one hidden unit, in every kRowStride-th row of the batch tiles of its
@@ -302,15 +305,15 @@ DEV void store(void* array, int64_t index, float value) {
 
 // Calls f(E()) with the type of the operands.
 template <class F>
-cudaError_t with_operand_type(DataType type, F f) {
-  switch (type) {
-    case DataType::float16:
+cudaError_t with_operand_dtype(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kFloat16:
       return f(__half());
-    case DataType::bfloat16:
+    case DType::kBFloat16:
       return f(__nv_bfloat16());
-    case DataType::float32:
+    case DType::kFloat32:
       return f(float());
-    case DataType::float64:
+    case DType::kFloat64:
       break;
   }
   return cudaErrorInvalidValue;

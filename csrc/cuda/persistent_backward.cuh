@@ -8,6 +8,9 @@
 // read. The gradient of c stays in fp32 from step to step. One more round than there are steps
 // gives the gradients of h0 and c0. Bound: as forward, with four times the exchanged data, 4 * N *
 // H elements per block and step.
+//
+// tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
+// included. Change a line that it quotes in both files.
 #pragma once
 #include "cell.cuh"
 #include "persistent.cuh"
@@ -32,7 +35,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
 
   const E* w_hh = static_cast<const E*>(call.w_hh[direction]);
-  const Weights<E, S> weights(
+  const StationaryWeights<E, S> weights(
       plan.pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
         const int to = int(blockIdx.x) * kUnits + row, gate = column / gate_columns;
         const int from = column % gate_columns;
@@ -66,22 +69,22 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int n = cells.sequence(tile, i), unit = cells.unit();
         const bool exists = cells.exists(tile, i);
         const unsigned bit = 1u << i;
-        if (exists && step >= 0 && takes_part(call.steps, t, n)) active |= bit;
-        if (exists && call.steps.reset) {
-          if (active & bit && call.steps.reset[int64_t(t) * N + n]) reset |= bit;
-          if (round > 0 && takes_part(call.steps, t_after, n) &&
-              call.steps.reset[int64_t(t_after) * N + n])
+        if (exists && step >= 0 && takes_part(call.rows, t, n)) active |= bit;
+        if (exists && call.rows.reset) {
+          if (active & bit && call.rows.reset[int64_t(t) * N + n]) reset |= bit;
+          if (round > 0 && takes_part(call.rows, t_after, n) &&
+              call.rows.reset[int64_t(t_after) * N + n])
             cut |= bit;
         }
         c[i] = c_prev[i] = grad_h[i] = grad_c[i] = 0.f;
 #pragma unroll
         for (int q = 0; q < kGates; q++) gate[i][q] = 0.f;
         if (!(active & bit)) continue;
-        const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+        const int64_t at = row_of(call.rows, N, t, n) * D + direction;
         c[i] = load_or_zero<E>(call.cell, at * H + unit);
-        if (step > 0 && takes_part(call.steps, t_before, n))
+        if (step > 0 && takes_part(call.rows, t_before, n))
           c_prev[i] = load_or_zero<E>(
-              call.cell, (row_of(call.steps, N, t_before, n) * D + direction) * H + unit);
+              call.cell, (row_of(call.rows, N, t_before, n) * D + direction) * H + unit);
         else
           c_prev[i] = load_or_zero<E>(call.c0, (int64_t(direction) * N + n) * H + unit);
         grad_h[i] = load_or_zero<E>(call.grad_output, at * H + unit);
@@ -118,13 +121,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           const bool is_reset = reset >> i & 1;
           float grad_gate[kGates] = {};
           if (call.grad_gates) {  // not worth registers during the product: few ask for it
-            const int64_t at = row_of(call.steps, N, t, n) * D + direction;
+            const int64_t at = row_of(call.rows, N, t, n) * D + direction;
 #pragma unroll
             for (int q = 0; q < kGates; q++)
               grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
           }
-          grad[i] = cell_backward(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
-                                  state.x + grad_c[i], grad_gate);
+          grad[i] = retreat(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
+                            state.x + grad_c[i], grad_gate);
           state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
         } else {
           state.y = dh;
@@ -142,9 +145,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const bool has_row =
-            cells.exists(tile, i) && step >= 0 && (active >> i & 1 || !call.steps.offsets);
+            cells.exists(tile, i) && step >= 0 && (active >> i & 1 || !call.rows.offsets);
         if (!has_row) continue;
-        const int64_t at = row_of(call.steps, N, t, cells.sequence(tile, i)) * D + direction;
+        const int64_t at = row_of(call.rows, N, t, cells.sequence(tile, i)) * D + direction;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
           store<E>(call.grad_preactivations, (at * kGates + q) * H + cells.unit(),

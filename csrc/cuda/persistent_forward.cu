@@ -5,7 +5,7 @@ namespace lstm_kernels::cuda {
 
 cudaError_t persistent_forward(const PersistentForward& call, const Plan& plan,
                                cudaStream_t stream) {
-  return with_operand_type(call.type, [&]<class E>(E) {
+  return with_operand_dtype(call.dtype, [&]<class E>(E) {
     const auto run = [&]<class S>(S) {
       return launch_persistent<S>(persistent_forward_kernel<E, S>, call, plan, stream);
     };

@@ -8,6 +8,9 @@
 // c stays in fp32 from step to step; h is fed back as it is stored. Bound: the exchange (about a
 // microsecond per step) for small batches; for larger ones the read of h from L2, N * H elements
 // per block and step.
+//
+// tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
+// included. Change a line that it quotes in both files.
 #pragma once
 #include "cell.cuh"
 #include "persistent.cuh"
@@ -31,7 +34,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
   const E* w_hh = static_cast<const E*>(call.w_hh[direction]);
   const bool aligned = H % kVector<E> == 0 && reinterpret_cast<uintptr_t>(w_hh) % 16 == 0;
-  const Weights<E, S> weights(
+  const StationaryWeights<E, S> weights(
       plan.pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
         const int w_unit = int(blockIdx.x) * kUnits + row / kGates;
         const E* w = w_hh + (int64_t(row % kGates) * H + w_unit) * H + column;
@@ -71,10 +74,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const int n = cells.sequence(tile, i), unit = cells.unit();
-        if (cells.exists(tile, i) && takes_part(call.steps, t, n)) marks |= 1u << i;
-        if (marks >> i & 1 && call.steps.reset && call.steps.reset[int64_t(t) * N + n])
+        if (cells.exists(tile, i) && takes_part(call.rows, t, n)) marks |= 1u << i;
+        if (marks >> i & 1 && call.rows.reset && call.rows.reset[int64_t(t) * N + n])
           marks |= 1u << (kCells + i);
-        const int64_t at = marks >> i & 1 ? row_of(call.steps, N, t, n) * kGates * H + unit : 0;
+        const int64_t at = marks >> i & 1 ? row_of(call.rows, N, t, n) * kGates * H + unit : 0;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
           x[i][q] = marks >> i & 1 ? load_or_zero<E>(call.x_gates[direction], at + q * H) +
@@ -106,7 +109,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           if (is_reset) recurrent = make_float4(0, 0, 0, 0);
           const float a[kGates] = {x[i][0] + recurrent.x, x[i][1] + recurrent.y,
                                    x[i][2] + recurrent.z, x[i][3] + recurrent.w};
-          cell[i] = cell_forward(a, is_reset ? 0.f : state.x);
+          cell[i] = advance(a, is_reset ? 0.f : state.x);
           state = make_float2(cell[i].c, cell[i].h);
         }
         publish(step + 1, tile, i, state.y);
@@ -118,9 +121,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       cells.forget_addresses();
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        if (!cells.exists(tile, i) || (call.steps.offsets && !(marks >> i & 1))) continue;
+        if (!cells.exists(tile, i) || (call.rows.offsets && !(marks >> i & 1))) continue;
         const int unit = cells.unit();
-        const int64_t at = row_of(call.steps, N, t, cells.sequence(tile, i)) * D + direction;
+        const int64_t at = row_of(call.rows, N, t, cells.sequence(tile, i)) * D + direction;
         store<E>(call.output, at * H + unit, cell[i].h);
         if (call.cell) store<E>(call.cell, at * H + unit, cell[i].c);
         if (call.gates)

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../boxed.h"
 #include "ops.h"
 
 namespace {
@@ -13,10 +14,11 @@ std::string architectures() { return LSTM_CUDA_ARCHITECTURES; }
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
-  m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cuda::sequence_forward));
-  m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cuda::sequence_backward));
-  m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cuda::cell_forward));
-  m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cuda::cell_backward));
+  using namespace lstm_kernels;
+  m.impl("_sequence_forward", TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
+  m.impl("_sequence_backward", TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  m.impl("_cell_forward", TORCH_BOX(&cuda::cell_forward));
+  m.impl("_cell_backward", TORCH_BOX(&cuda::cell_backward));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lstm_kernels, m) { m.def("_cuda_architectures() -> str"); }

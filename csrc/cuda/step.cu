@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads) gates_backward_kernel(const StepBack
     grad_gate[g] = at_or_zero<E>(p.grad_gates, in_gates + g * p.H);
   }
   const CellGradient<A> grad =
-      cell_backward(gate, at<E>(p.cell, in_cell), c_before, grad_h, grad_c, grad_gate);
+      retreat(gate, at<E>(p.cell, in_cell), c_before, grad_h, grad_c, grad_gate);
 #pragma unroll
   for (int g = 0; g < kGates; g++)
     put<E>(p.grad_preactivations, in_gates + g * p.H, grad.preactivation[g]);
@@ -145,22 +145,22 @@ cudaError_t launch_units(void (*kernel)(P), int64_t rows, int64_t units, const P
 }  // namespace
 
 cudaError_t gates_forward(const GatesForward& call, cudaStream_t stream) {
-  return with_type(call.step.type, [&]<class E>() {
+  return with_dtype(call.step.dtype, [&]<class E>() {
     return launch_units(&gates_forward_kernel<E>, call.step.N, call.step.H, call, stream);
   });
 }
 cudaError_t projection_forward(const ProjectionForward& call, cudaStream_t stream) {
-  return with_type(call.type, [&]<class E>() {
+  return with_dtype(call.dtype, [&]<class E>() {
     return launch_units(&projection_forward_kernel<E>, call.N, call.P, call, stream);
   });
 }
 cudaError_t hidden_backward(const StepBackward& call, cudaStream_t stream) {
-  return with_type(call.type, [&]<class E>() {
+  return with_dtype(call.dtype, [&]<class E>() {
     return launch_units(&hidden_backward_kernel<E>, call.N, call.P, call, stream);
   });
 }
 cudaError_t gates_backward(const StepBackward& call, cudaStream_t stream) {
-  return with_type(call.type, [&]<class E>() {
+  return with_dtype(call.dtype, [&]<class E>() {
     return launch_units(&gates_backward_kernel<E>, call.N, call.H, call, stream);
   });
 }

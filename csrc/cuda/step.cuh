@@ -8,15 +8,15 @@ namespace lstm_kernels::cuda {
 
 // Calls f<E>() with the type of the tensors' elements.
 template <class F>
-cudaError_t with_type(DataType type, F f) {
-  switch (type) {
-    case DataType::float32:
+cudaError_t with_dtype(DType dtype, F f) {
+  switch (dtype) {
+    case DType::kFloat32:
       return f.template operator()<float>();
-    case DataType::float64:
+    case DType::kFloat64:
       return f.template operator()<double>();
-    case DataType::float16:
+    case DType::kFloat16:
       return f.template operator()<__half>();
-    case DataType::bfloat16:
+    case DType::kBFloat16:
       return f.template operator()<__nv_bfloat16>();
   }
   return cudaErrorInvalidValue;
@@ -36,7 +36,7 @@ DEV void put(void* array, int64_t i, Compute<E> value) {
   static_cast<E*>(array)[i] = narrow<E>(value);
 }
 
-DEV bool takes_part(const Participants& step, int64_t n) {
+DEV bool takes_part(const StepRows& step, int64_t n) {
   return n < step.rows && (!step.lengths || step.time < step.lengths[n]);
 }
 
@@ -59,7 +59,7 @@ DEV void forward_unit(const StepForward& p, int64_t n, int64_t unit,
                       const Compute<E> (&preactivation)[kGates], Compute<E> c_before,
                       void* unprojected) {
   using A = Compute<E>;
-  const Cell<A> cell = cell_forward(preactivation, c_before);
+  const Cell<A> cell = advance(preactivation, c_before);
   const int64_t i = n * p.H + unit;
   if (p.c) put<A>(p.c, i, cell.c);
   if (p.c_n) put<E>(p.c_n, i, cell.c);

@@ -1,8 +1,8 @@
 // The kernels of one time step as plain functions; step_path.cpp strings them together into a whole
 // sequence, with torch's matrix products between them.
 //
-// Every pointer is device memory owned by the caller, rows contiguous, of the call's data type;
-// where "wide" is said, float, or double where that is the data type. A row stride is given, in
+// Every pointer is device memory owned by the caller, rows contiguous, of the call's dtype;
+// where "wide" is said, float, or double where that is the dtype. A row stride is given, in
 // elements, where the rows of one direction may lie apart. A launch covers all N sequences, so
 // that a row that takes no part in the step keeps its states.
 //
@@ -17,7 +17,7 @@ namespace lstm_kernels::cuda {
 
 // Which sequences take part in a step: the first `rows` (packed input; else N), and of these the
 // ones that are long enough. A step of no rows stands for "before the first" or "after the last".
-struct Participants {
+struct StepRows {
   int64_t rows;
   int64_t time;            // t, compared with lengths
   const int64_t* lengths;  // (N), or null: all sequences last until the end
@@ -25,9 +25,9 @@ struct Participants {
 
 // One step of one direction, but for the products.
 struct StepForward {
-  DataType type;
+  DType dtype;
   int64_t N, H;
-  Participants now;
+  StepRows now;
   const bool* reset;     // (N) rows that start this step from zero states, or null
   const void* b_ih;      // (4, H), or null
   const void* b_hh;      // (4, H), or null
@@ -35,7 +35,7 @@ struct StepForward {
   const void* c0;        // (N, H), or null for zeros
   const void* h_before;  // (N, H), or null for zeros; unused where the layer projects
   void* c;               // (N, H), wide; may be c_before; or null
-  void* c_n;             // (N, H): c in the data type; or null
+  void* c_n;             // (N, H): c in the dtype; or null
   void* h;               // (N, H); never h_before
   void* output;          // (rows, H): h, and zeros in rows that take no part; or null
   int64_t output_row;
@@ -69,9 +69,9 @@ cudaError_t fused_forward(const FusedForward& call, cudaStream_t stream);
 
 // Hands out the projected h.
 struct ProjectionForward {
-  DataType type;
+  DType dtype;
   int64_t N, P;
-  Participants now;
+  StepRows now;
   const void* projected;  // (N, P)
   const void* h_before;   // (N, P), or null for zeros
   void* h;                // (N, P)
@@ -83,9 +83,9 @@ cudaError_t projection_forward(const ProjectionForward& call, cudaStream_t strea
 // The gradient of one step. The steps of a direction are handled last to first: `later` is the one
 // handled before, `earlier` the one to come, and a last launch whose `now` has no rows finishes.
 struct StepBackward {
-  DataType type;
+  DType dtype;
   int64_t N, H, P;
-  Participants later, now, earlier;
+  StepRows later, now, earlier;
   const bool* reset_later;  // (N), or null
   const bool* reset_now;    // (N), or null
   const void* grad_h_n;     // (N, P), or null for zeros: enters at a sequence's last step

@@ -6,8 +6,10 @@
 // library and one kernel for the rest (step.cu); a projection adds a product and a kernel. Sums of
 // 16-bit types stay in float32 between product and kernel. Bound: 7 to 10 us per step for the
 // launches of one step, as long as its arithmetic takes less.
-#include "layer.h"
+#include "input_product.h"
+#include "paths.h"
 #include "step.h"
+#include "steps.h"
 
 namespace lstm_kernels::cuda {
 namespace {
@@ -18,278 +20,265 @@ bool few(int64_t sequences, int64_t weight_bytes, const OnDevice& device) {
   return sequences <= (weight_bytes <= device.l2_bytes() / 2 ? 16 : 8);
 }
 
-// `elements` past the start of an array of the type, or null.
-void* past(const Tensor& tensor, int64_t elements, DataType type) {
-  return static_cast<char*>(tensor.mutable_data_ptr()) + elements * size_of(type);
-}
-const void* const_past(const Tensor& tensor, int64_t elements, DataType type) {
-  return static_cast<const char*>(tensor.const_data_ptr()) + elements * size_of(type);
-}
-const void* const_past(const OptionalTensor& tensor, int64_t elements, DataType type) {
-  return tensor ? const_past(*tensor, elements, type) : nullptr;
-}
-const void* data(const OptionalTensor& tensor) {
-  return tensor ? tensor->const_data_ptr() : nullptr;
-}
-
-Tensor transposed(const Tensor& matrix) {
-  return view(matrix, {matrix.size(1), matrix.size(0)}, {1, matrix.size(1)});
-}
-// The first rows of a contiguous matrix. All of them is the usual case, and costs nothing.
-Tensor first_rows(const Tensor& matrix, int64_t rows) {
-  const int64_t columns = matrix.size(1);
-  return rows == matrix.size(0) ? matrix : view(matrix, {rows, columns}, {columns, 1});
-}
-
-// The steps of one direction in the order of its recurrence.
-struct Order {
+// One direction of a layer, and where its part of each array begins.
+struct Direction {
   const Layer& layer;
-  int direction;
-  int64_t time(int64_t step) const { return direction ? layer.size.T - 1 - step : step; }
-  // Steps before the first and after the last have no rows.
-  Participants participants(int64_t step) const {
-    if (step < 0 || step >= layer.size.T) return {0, 0, layer.lengths};
-    return {layer.rows(time(step)), time(step), layer.lengths};
+  const int d;
+  const Steps steps{layer, d};
+  const DirectionTensors& weights = layer.directions[size_t(d)];
+
+  // Of (D, N, width).
+  int64_t state(int64_t width) const { return d * layer.size.N * width; }
+  // Of (R, D, width), from the rows of a step on.
+  int64_t row(int64_t step, int64_t width) const {
+    return (steps.first_row(step) * layer.size.D + d) * width;
   }
-  const bool* reset(int64_t step) const {
-    if (!layer.reset || step < 0 || step >= layer.size.T) return nullptr;
-    return layer.reset + time(step) * layer.size.N;
+  const void* read_state(const OptionalTensor& t, int64_t width) const {
+    return read_from(t, state(width), layer.dtype);
+  }
+  const void* read_row(const OptionalTensor& t, int64_t step, int64_t width) const {
+    return read_from(t, row(step, width), layer.dtype);
+  }
+  void* write_state(const Tensor& t, int64_t width) const {
+    return write_from(t, state(width), layer.dtype);
+  }
+  void* write_row(const Tensor& t, int64_t step, int64_t width) const {
+    return write_from(t, row(step, width), layer.dtype);
+  }
+  // The rows of a step in (R, D, width), as a matrix.
+  Tensor rows(const Tensor& t, int64_t step, int64_t width) const {
+    return view(t, {steps.count(step), width}, {layer.size.D * width, 1}, row(step, width));
   }
 };
 
-// The products of the input with w_ih, chunk by chunk of steps.
-class InputProduct {
+class ForwardDirection {
  public:
-  InputProduct(const Order& order, const Tensor& input, const OnDevice& device)
-      : order_(order),
-        input_(input),
-        w_(transposed(order.layer.weights[size_t(order.direction)].w_ih)) {
-    const Sizes& s = order.layer.size;
-    const int64_t step_bytes = s.N * kGates * s.H * size_of(wide(order.layer.type));
-    steps_ = std::clamp<int64_t>(device.l2_bytes() / 2 / step_bytes, 1, s.T);
-    const int64_t rows = std::min(steps_ * s.N, order.layer.all_rows());
-    product_ = empty({rows, kGates * s.H}, wide(order.layer.kind));
-  }
-  // (rows of the step, 4, H). Steps are asked for in order.
-  const void* of(int64_t step) {
-    const Layer& layer = order_.layer;
-    if (step % steps_ == 0) {
-      const int64_t last = std::min(step + steps_, layer.size.T) - 1;
-      const int64_t t0 = std::min(order_.time(step), order_.time(last));
-      const int64_t t1 = std::max(order_.time(step), order_.time(last)) + 1;
-      first_row_ = layer.first_row(t0);
-      const int64_t rows = layer.first_row(t1) - first_row_;
-      multiply(first_rows(product_, rows), input_rows(layer, input_, t0, t1), w_);
+  ForwardDirection(const Layer& layer, const Forward& call, int d, const OnDevice& device)
+      : at_{layer, d}, call_(call), device_(device) {
+    const auto& [T, N, I, H, P, D] = layer.size;
+    fused_ = !layer.projects && few(N, kGates * H * H * size_of(layer.dtype), device);
+    c_ = empty({N, H}, wide(layer.kind));
+    for (OptionalTensor& h : h_) h = empty({N, P}, layer.kind);
+    if (!(fused_ && T == 1)) input_product_.emplace(at_.steps, call.input, device);
+    if (!fused_) {
+      recurrent_ = empty({N, kGates * H}, wide(layer.kind));
+      w_hh_ = transposed(at_.weights.w_hh);
     }
-    const int64_t row = layer.first_row(order_.time(step)) - first_row_;
-    return const_past(product_, row * kGates * layer.size.H, wide(layer.type));
+    if (layer.projects) {
+      unprojected_ = empty({N, H}, layer.kind);
+      projected_ = empty({N, P}, layer.kind);
+      w_hr_ = transposed(*at_.weights.w_hr);
+    }
+  }
+
+  void step(int64_t s) {
+    const OptionalTensor before = h_before(s);
+    const StepForward step = describe(s, before);
+    if (fused_) return run_fused(step, s);
+    run_gates(step, s, before);
+    if (at_.layer.projects) run_projection(step);
   }
 
  private:
-  const Order order_;
-  const Tensor input_, w_;
-  int64_t steps_, first_row_ = 0;
-  Tensor product_;
-};
-
-void forward_direction(const Layer& layer, const Forward& call, int d, const OnDevice& device) {
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const DataType type = layer.type;
-  const Weights& weights = layer.weights[size_t(d)];
-  const Kind wide_kind = wide(layer.kind);
-  const bool fused = !layer.projects() && few(N, kGates * H * H * size_of(type), device);
-  const bool input_in_kernel = fused && T == 1;
-  const Order order{layer, d};
-
-  const Tensor c = empty({N, H}, wide_kind);
-  const Tensor h[2] = {empty({N, P}, layer.kind), empty({N, P}, layer.kind)};
-  std::optional<InputProduct> input_product;
-  if (!input_in_kernel) input_product.emplace(order, call.input, device);
-  OptionalTensor recurrent, unprojected, projected, w_hh, w_hr;
-  if (!fused) {
-    recurrent = empty({N, kGates * H}, wide_kind);
-    w_hh = transposed(weights.w_hh);
-  }
-  if (layer.projects()) {
-    unprojected = empty({N, H}, layer.kind);
-    projected = empty({N, P}, layer.kind);
-    w_hr = transposed(*weights.w_hr);
+  OptionalTensor h_before(int64_t s) const {
+    if (s > 0) return h_[(s - 1) % 2];
+    if (!call_.h0) return std::nullopt;
+    const int64_t N = at_.layer.size.N, P = at_.layer.size.P;
+    return view(*call_.h0, {N, P}, {P, 1}, at_.state(P));
   }
 
-  for (int64_t s = 0; s < T; s++) {
-    const int64_t t = order.time(s), row = layer.first_row(t), rows = layer.rows(t);
-    const OptionalTensor h_before = s > 0 ? OptionalTensor(h[(s - 1) % 2])
-                                    : call.h0
-                                        ? OptionalTensor(view(*call.h0, {N, P}, {P, 1}, d * N * P))
-                                        : std::nullopt;
-    void* const h_after =
-        s == T - 1 ? past(call.h_n, d * N * P, type) : h[s % 2].mutable_data_ptr();
+  StepForward describe(int64_t s, const OptionalTensor& before) const {
+    const auto& [T, N, I, H, P, D] = at_.layer.size;
+    const bool first = s == 0, last = s == T - 1;
     StepForward step{};
-    step.type = type;
+    step.dtype = at_.layer.dtype;
     step.N = N;
     step.H = H;
-    step.now = order.participants(s);
-    step.reset = order.reset(s);
-    step.b_ih = data(weights.b_ih);
-    step.b_hh = data(weights.b_hh);
-    step.c_before = s > 0 ? c.const_data_ptr() : nullptr;
-    step.c0 = s > 0 ? nullptr : const_past(call.c0, d * N * H, type);
-    step.h_before = data(h_before);
-    step.c = c.mutable_data_ptr();
-    step.c_n = s == T - 1 ? past(call.c_n, d * N * H, type) : nullptr;
-    step.h = h_after;
-    step.output = past(call.output, (row * D + d) * P, type);
+    step.now = at_.steps.rows(s);
+    step.reset = at_.steps.reset(s);
+    step.b_ih = data_or_null(at_.weights.b_ih);
+    step.b_hh = data_or_null(at_.weights.b_hh);
+    step.c_before = first ? nullptr : data_or_null(c_);
+    step.c0 = first ? at_.read_state(call_.c0, H) : nullptr;
+    step.h_before = data_or_null(before);
+    step.c = c_->mutable_data_ptr();
+    step.c_n = last ? at_.write_state(call_.c_n, H) : nullptr;
+    step.h = last ? at_.write_state(call_.h_n, P) : h_[s % 2]->mutable_data_ptr();
+    step.output = at_.write_row(call_.output, s, P);
     step.output_row = D * P;
-    step.cell = call.cell ? past(*call.cell, (row * D + d) * H, type) : nullptr;
+    step.cell = at_.write_row(call_.cell, s, H);
     step.cell_row = D * H;
-    step.gates = call.gates ? past(*call.gates, (row * D + d) * kGates * H, type) : nullptr;
+    step.gates = at_.write_row(call_.gates, s, kGates * H);
     step.gates_row = D * kGates * H;
+    return step;
+  }
 
-    if (fused) {
-      FusedForward all{};
-      all.step = step;
-      all.w_hh = weights.w_hh.const_data_ptr();
-      if (input_in_kernel) {
-        const Tensor rows_of_input = input_rows(layer, call.input, 0, 1);
-        all.input = rows_of_input.const_data_ptr();
-        all.input_row = rows_of_input.stride(0);
-        all.I = I;
-        all.w_ih = weights.w_ih.const_data_ptr();
-      } else {
-        all.input_product = input_product->of(s);
-      }
-      check(fused_forward(all, device.stream()));
-      continue;
+  void run_fused(const StepForward& step, int64_t s) {
+    FusedForward all{};
+    all.step = step;
+    all.w_hh = at_.weights.w_hh.const_data_ptr();
+    if (input_product_) {
+      all.input_product = input_product_->of(s);
+    } else {
+      const Tensor input = input_rows(at_.layer, call_.input, 0, 1);
+      all.input = input.const_data_ptr();
+      all.input_row = input.stride(0);
+      all.I = at_.layer.size.I;
+      all.w_ih = at_.weights.w_ih.const_data_ptr();
     }
+    check(fused_forward(all, device_.stream()));
+  }
+
+  void run_gates(const StepForward& step, int64_t s, const OptionalTensor& before) {
     GatesForward rest{};
     rest.step = step;
-    rest.input_product = input_product->of(s);
-    if (h_before) {
-      multiply(first_rows(*recurrent, rows), first_rows(*h_before, rows), *w_hh);
-      rest.recurrent_product = recurrent->const_data_ptr();
+    rest.input_product = input_product_->of(s);
+    if (before) {
+      const int64_t rows = step.now.rows;
+      multiply(first_rows(*recurrent_, rows), first_rows(*before, rows), *w_hh_);
+      rest.recurrent_product = recurrent_->const_data_ptr();
     }
-    rest.unprojected = unprojected ? unprojected->mutable_data_ptr() : nullptr;
-    check(gates_forward(rest, device.stream()));
-    if (!layer.projects()) continue;
-    multiply(first_rows(*projected, rows), first_rows(*unprojected, rows), *w_hr);
+    rest.unprojected = unprojected_ ? unprojected_->mutable_data_ptr() : nullptr;
+    check(gates_forward(rest, device_.stream()));
+  }
+
+  void run_projection(const StepForward& step) {
+    const int64_t rows = step.now.rows;
+    multiply(first_rows(*projected_, rows), first_rows(*unprojected_, rows), *w_hr_);
     ProjectionForward projection{};
-    projection.type = type;
-    projection.N = N;
-    projection.P = P;
+    projection.dtype = step.dtype;
+    projection.N = step.N;
+    projection.P = at_.layer.size.P;
     projection.now = step.now;
-    projection.projected = projected->const_data_ptr();
+    projection.projected = projected_->const_data_ptr();
     projection.h_before = step.h_before;
     projection.h = step.h;
     projection.output = step.output;
     projection.output_row = step.output_row;
-    check(projection_forward(projection, device.stream()));
+    check(projection_forward(projection, device_.stream()));
   }
-}
 
-void backward_direction(const Layer& layer, const Backward& call, int d, const OnDevice& device) {
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const DataType type = layer.type;
-  const Weights& weights = layer.weights[size_t(d)];
-  const Kind wide_kind = wide(layer.kind);
-  const Order order{layer, d};
-  const Tensor recurrent = empty({N, P}, wide_kind), grad_c = empty({N, H}, wide_kind);
-  OptionalTensor grad_unprojected;
-  if (layer.projects()) grad_unprojected = empty({N, H}, wide_kind);
+  const Direction at_;
+  const Forward& call_;
+  const OnDevice& device_;
+  bool fused_;  // products in the kernel; where there is but one step, the input's too
+  OptionalTensor c_, h_[2];
+  std::optional<InputProduct> input_product_;
+  OptionalTensor recurrent_, w_hh_;                // unless fused
+  OptionalTensor unprojected_, projected_, w_hr_;  // where the layer projects
+};
+
+class BackwardDirection {
+ public:
+  BackwardDirection(const Layer& layer, const Backward& call, int d, const OnDevice& device)
+      : at_{layer, d},
+        call_(call),
+        device_(device),
+        recurrent_(empty({layer.size.N, layer.size.P}, wide(layer.kind))),
+        grad_c_(empty({layer.size.N, layer.size.H}, wide(layer.kind))) {
+    if (layer.projects) grad_unprojected_ = empty({layer.size.N, layer.size.H}, wide(layer.kind));
+  }
 
   // Step -1 finishes what is left.
-  for (int64_t s = T - 1; s >= -1; s--) {
-    const int64_t t = s >= 0 ? order.time(s) : 0, row = layer.first_row(t), rows = layer.rows(t);
-    const int64_t row_before = s > 0 ? layer.first_row(order.time(s - 1)) : row;
+  void step(int64_t s) {
+    const StepBackward step = describe(s);
+    const int64_t rows = step.now.rows;
+    if (grad_unprojected_) {
+      check(hidden_backward(step, device_.stream()));
+      if (s >= 0)
+        multiply(first_rows(*grad_unprojected_, rows), at_.rows(call_.grad_hidden, s, step.P),
+                 *at_.weights.w_hr);
+    }
+    check(gates_backward(step, device_.stream()));
+    if (s >= 0)
+      multiply(first_rows(recurrent_, rows),
+               at_.rows(call_.grad_preactivations, s, kGates * step.H), at_.weights.w_hh);
+  }
+
+ private:
+  StepBackward describe(int64_t s) const {
+    const auto& [T, N, I, H, P, D] = at_.layer.size;
+    const int64_t here = std::max<int64_t>(s, 0), earlier = std::max<int64_t>(s - 1, 0);
     StepBackward step{};
-    step.type = type;
+    step.dtype = at_.layer.dtype;
     step.N = N;
     step.H = H;
     step.P = P;
-    step.later = order.participants(s + 1);
-    step.now = order.participants(s);
-    step.earlier = order.participants(s - 1);
-    step.reset_later = order.reset(s + 1);
-    step.reset_now = order.reset(s);
-    step.grad_h_n = const_past(call.grad_h_n, d * N * P, type);
-    step.grad_c_n = const_past(call.grad_c_n, d * N * H, type);
-    step.recurrent = recurrent.const_data_ptr();
-    step.grad_output = const_past(call.grad_output, (row * D + d) * P, type);
+    step.later = at_.steps.rows(s + 1);
+    step.now = at_.steps.rows(s);
+    step.earlier = at_.steps.rows(s - 1);
+    step.reset_later = at_.steps.reset(s + 1);
+    step.reset_now = at_.steps.reset(s);
+    step.grad_h_n = at_.read_state(call_.grad_h_n, P);
+    step.grad_c_n = at_.read_state(call_.grad_c_n, H);
+    step.recurrent = recurrent_.const_data_ptr();
+    step.grad_output = at_.read_row(call_.grad_output, here, P);
     step.grad_output_row = D * P;
-    step.grad_cell = const_past(call.grad_cell, (row * D + d) * H, type);
-    step.grad_gates = const_past(call.grad_gates, (row * D + d) * kGates * H, type);
-    step.c0 = const_past(call.c0, d * N * H, type);
-    step.cell = const_past(call.cell, (row * D + d) * H, type);
-    step.cell_earlier = const_past(call.cell, (row_before * D + d) * H, type);
+    step.grad_cell = at_.read_row(call_.grad_cell, here, H);
+    step.grad_gates = at_.read_row(call_.grad_gates, here, kGates * H);
+    step.c0 = at_.read_state(call_.c0, H);
+    step.cell = at_.read_row(call_.cell, here, H);
+    step.cell_earlier = at_.read_row(call_.cell, earlier, H);
     step.cell_row = D * H;
-    step.gates = const_past(call.gates, (row * D + d) * kGates * H, type);
+    step.gates = at_.read_row(call_.gates, here, kGates * H);
     step.gates_row = D * kGates * H;
-    step.grad_preactivations = past(call.grad_preactivations, (row * D + d) * kGates * H, type);
-    step.grad_c = grad_c.mutable_data_ptr();
-    step.grad_h0 = past(call.grad_h0, d * N * P, type);
-    step.grad_c0 = past(call.grad_c0, d * N * H, type);
-    if (layer.projects()) {
-      step.grad_hidden = past(*call.grad_hidden, (row * D + d) * P, type);
-      step.grad_hidden_row = D * P;
-      step.grad_unprojected = grad_unprojected->const_data_ptr();
-      check(hidden_backward(step, device.stream()));
-      if (s >= 0)
-        multiply(first_rows(*grad_unprojected, rows),
-                 view(*call.grad_hidden, {rows, P}, {D * P, 1}, (row * D + d) * P), *weights.w_hr);
-    }
-    check(gates_backward(step, device.stream()));
-    if (s >= 0)
-      multiply(first_rows(recurrent, rows),
-               view(call.grad_preactivations, {rows, kGates * H}, {D * kGates * H, 1},
-                    (row * D + d) * kGates * H),
-               weights.w_hh);
+    step.grad_preactivations = at_.write_row(call_.grad_preactivations, here, kGates * H);
+    step.grad_c = grad_c_.mutable_data_ptr();
+    step.grad_h0 = at_.write_state(call_.grad_h0, P);
+    step.grad_c0 = at_.write_state(call_.grad_c0, H);
+    step.grad_hidden = at_.write_row(call_.grad_hidden, here, P);
+    step.grad_hidden_row = D * P;
+    step.grad_unprojected = data_or_null(grad_unprojected_);
+    return step;
   }
-}
+
+  const Direction at_;
+  const Backward& call_;
+  const OnDevice& device_;
+  const Tensor recurrent_, grad_c_;
+  OptionalTensor grad_unprojected_;  // where the layer projects
+};
 
 }  // namespace
 
-Tensor input_rows(const Layer& layer, const Tensor& input, int64_t t0, int64_t t1) {
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const int64_t row = layer.first_row(t0), rows = layer.first_row(t1) - row;
-  if (layer.batch_sizes) return view(input, {rows, I}, {input.stride(0), 1}, row * input.stride(0));
-  const int64_t by_time = input.stride(0), by_row = input.stride(1);
-  if (N == 1) return view(input, {rows, I}, {by_time, 1}, t0 * by_time);
-  if (t1 - t0 == 1 || by_time == N * by_row)
-    return view(input, {rows, I}, {by_row, 1}, t0 * by_time);
-  const Tensor steps = view(input, {t1 - t0, N, I}, {by_time, by_row, 1}, t0 * by_time);
-  return view(dense(steps), {rows, I}, {I, 1});
+void step_path(const Layer& layer, const Forward& call, const OnDevice& device) {
+  for (int d = 0; d < layer.size.D; d++) {
+    ForwardDirection direction(layer, call, d, device);
+    for (int64_t s = 0; s < layer.size.T; s++) direction.step(s);
+  }
 }
 
-void step_forward(const Layer& layer, const Forward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) forward_direction(layer, call, d, device);
+void step_path(const Layer& layer, const Backward& call, const OnDevice& device) {
+  for (int d = 0; d < layer.size.D; d++) {
+    BackwardDirection direction(layer, call, d, device);
+    for (int64_t s = layer.size.T - 1; s >= -1; s--) direction.step(s);
+  }
 }
 
-void step_backward(const Layer& layer, const Backward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) backward_direction(layer, call, d, device);
-}
-
-void single_step_forward(const SingleStep& call, const OnDevice& device) {
+void step_path(const SingleStep& call, const OnDevice& device) {
   const int64_t N = call.N, I = call.I, H = call.H;
+  const DirectionWeights weights = call.weights.data();
   StepForward step{};
-  step.type = call.type;
+  step.dtype = dtype_of(call.kind);
   step.N = N;
   step.H = H;
   step.now = {N, 0, nullptr};
-  step.b_ih = data(call.weights.b_ih);
-  step.b_hh = data(call.weights.b_hh);
+  step.b_ih = weights.b_ih;
+  step.b_hh = weights.b_hh;
   step.c0 = call.c0.const_data_ptr();
   step.h_before = call.h0.const_data_ptr();
   step.c_n = call.c.mutable_data_ptr();
   step.h = call.h.mutable_data_ptr();
-  step.gates = call.gates ? call.gates->mutable_data_ptr() : nullptr;
+  step.gates = result_or_null(call.gates);
   step.gates_row = kGates * H;
-  if (few(N, kGates * H * (H + I) * size_of(call.type), device)) {
+  if (few(N, kGates * H * (H + I) * size_of(step.dtype), device)) {
     FusedForward all{};
     all.step = step;
-    all.w_hh = call.weights.w_hh.const_data_ptr();
+    all.w_hh = weights.w_hh;
     all.input = call.input.const_data_ptr();
     all.input_row = call.input.stride(0);
     all.I = I;
-    all.w_ih = call.weights.w_ih.const_data_ptr();
+    all.w_ih = weights.w_ih;
     check(fused_forward(all, device.stream()));
     return;
   }

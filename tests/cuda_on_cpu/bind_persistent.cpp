@@ -6,11 +6,11 @@ namespace {
 using namespace lstm_kernels;
 using namespace lstm_kernels::cuda;
 
-DataType type_of(const std::string& name) {
-  if (name == "float16") return DataType::float16;
-  if (name == "bfloat16") return DataType::bfloat16;
-  if (name == "float32") return DataType::float32;
-  if (name == "float64") return DataType::float64;
+DType type_of(const std::string& name) {
+  if (name == "float16") return DType::kFloat16;
+  if (name == "bfloat16") return DType::kBFloat16;
+  if (name == "float32") return DType::kFloat32;
+  if (name == "float64") return DType::kFloat64;
   throw std::invalid_argument(name);
 }
 Pass pass_of(const std::string& name) {
@@ -31,15 +31,15 @@ Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, i
                    sizes(T, N, H, D));
 }
 
-Steps steps(const py::kwargs& a) {
+Rows rows(const py::kwargs& a) {
   return {data<int64_t>(a["offsets"]), data<int64_t>(a["lengths"]), data<bool>(a["reset"])};
 }
 void forward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
              int D, const py::kwargs& a) {
   PersistentForward call{};
-  call.type = type_of(type);
+  call.dtype = type_of(type);
   call.size = sizes(T, N, H, D);
-  call.steps = steps(a);
+  call.rows = rows(a);
   for (int d = 0; d < D; d++) {
     call.x_gates[d] = data(a["x_gates"][py::int_(d)]);
     call.w_hh[d] = data(a["w_hh"][py::int_(d)]);
@@ -56,9 +56,9 @@ void forward(const Plan& p, bool small, const std::string& type, int64_t T, int6
 void backward(const Plan& p, bool small, const std::string& type, int64_t T, int64_t N, int64_t H,
               int D, const py::kwargs& a) {
   PersistentBackward call{};
-  call.type = type_of(type);
+  call.dtype = type_of(type);
   call.size = sizes(T, N, H, D);
-  call.steps = steps(a);
+  call.rows = rows(a);
   for (int d = 0; d < D; d++) call.w_hh[d] = data(a["w_hh"][py::int_(d)]);
   call.c0 = data(a["c0"]), call.cell = data(a["cell"]), call.gates = data(a["gates"]);
   call.grad_output = data(a["grad_output"]), call.grad_h_n = data(a["grad_h_n"]);

@@ -1,9 +1,9 @@
-"""Runs a persistent kernel on random arrays beside the float64 equations."""
+"""Runs a persistent kernel on random arrays and checks it against the oracle."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import equations
 import numpy as np
+import oracle
 
 
 def module():
@@ -60,6 +60,79 @@ def tolerance(dtype, expected):
 
 
 @dataclass
+class Rows:
+    """Which of N sequences take part in which of T steps, and in which rows they lie."""
+
+    T: int
+    N: int
+    batch_sizes: np.ndarray | None = None  # (T): packed
+    lengths: np.ndarray | None = None  # (N)
+    reset: np.ndarray | None = None  # (T, N)
+    offsets: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        sizes = self.batch_sizes if self.batch_sizes is not None else np.full(self.T, self.N)
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    @property
+    def total(self):
+        return int(self.offsets[-1])
+
+    def present(self):
+        """(T, N) bool: who takes part."""
+        if self.lengths is not None:
+            return np.arange(self.T)[:, None] < self.lengths
+        return np.arange(self.N) < np.diff(self.offsets)[:, None]
+
+    def sequences(self, D):
+        """Of each direction and sequence: d, n, its rows in the order of the steps, its resets."""
+        present = self.present()
+        for d in range(D):
+            for n in range(self.N):
+                times = np.flatnonzero(present[:, n])[:: -1 if d else 1]
+                reset = None if self.reset is None else self.reset[times, n]
+                yield d, n, self.offsets[times] + n, reset
+
+
+def forward(rows, x_gates, w_hh, bias, h0, c0, store=oracle.exact, operand=oracle.exact):
+    """The oracle's results, in the layouts of csrc/cuda/kernels.h.
+
+    x_gates (D, R, 4, H), w_hh (D, 4, H, H), bias (D, 4, H), h0 and c0 (D, N, H).
+    """
+    D, R, _, H = x_gates.shape
+    shapes = {"output": (R, D, H), "cell": (R, D, H), "gates": (R, D, 4, H)}
+    out = {name: np.zeros(shape) for name, shape in shapes.items()}
+    out |= {"h_n": np.zeros(h0.shape), "c_n": np.zeros(c0.shape)}
+    for d, n, row, reset in rows.sequences(D):
+        a = x_gates[d, row] + bias[d]
+        steps = oracle.forward(
+            a, w_hh[d].reshape(4 * H, H), h0[d, n], c0[d, n], None, reset, store, operand
+        )
+        out["output"][row, d], out["cell"][row, d] = steps["h"], steps["c"]
+        out["gates"][row, d] = steps["gates"]
+        out["h_n"][d, n], out["c_n"][d, n] = steps["h_n"], steps["c_n"]
+    return out
+
+
+def backward(rows, w_hh, c0, cell, gates, grads, store=oracle.exact, operand=oracle.exact):
+    """The same from saved cell (R, D, H) and gates (R, D, 4, H); grads has all of SIGNALS."""
+    D, H = cell.shape[1:]
+    out = {"grad_preactivations": np.zeros(gates.shape)}
+    out |= {"grad_h0": np.zeros(c0.shape), "grad_c0": np.zeros(c0.shape)}
+    for d, n, row, reset in rows.sequences(D):
+        steps = {"c": cell[row, d], "gates": gates[row, d]}
+        given = {"h": grads["grad_output"][row, d], "c": grads["grad_cell"][row, d]}
+        given |= {"gates": grads["grad_gates"][row, d]}
+        given |= {"h_n": grads["grad_h_n"][d, n], "c_n": grads["grad_c_n"][d, n]}
+        back = oracle.backward(
+            steps, w_hh[d].reshape(4 * H, H), c0[d, n], given, None, reset, store, operand
+        )
+        out["grad_preactivations"][row, d] = back["preactivations"]
+        out["grad_h0"][d, n], out["grad_c0"][d, n] = back["h0"], back["c0"]
+    return out
+
+
+@dataclass
 class Case:
     """One layer. `ragged`: None, "packed", "lengths" or "reset"; `given` names optional inputs."""
 
@@ -80,14 +153,14 @@ class Case:
         T, N = self.T, self.N
         lengths = np.sort(rng.integers(1, T + 1, N))[::-1].copy()
         lengths[0] = T
-        self.steps = equations.Steps(T, N)
+        self.rows = Rows(T, N)
         if self.ragged == "packed":
             sizes = np.array([(lengths > t).sum() for t in range(T)])
-            self.steps = equations.Steps(T, N, batch_sizes=sizes)
+            self.rows = Rows(T, N, batch_sizes=sizes)
         elif self.ragged == "lengths":  # in any order, and none at all
-            self.steps = equations.Steps(T, N, lengths=rng.permutation(lengths - (lengths == 1)))
+            self.rows = Rows(T, N, lengths=rng.permutation(lengths - (lengths == 1)))
         elif self.ragged == "reset":
-            self.steps = equations.Steps(T, N, reset=rng.random((T, N)) < 0.3)
+            self.rows = Rows(T, N, reset=rng.random((T, N)) < 0.3)
 
     def random(self, shape, scale):
         return rounded(scale * self.rng.uniform(-1, 1, shape), self.dtype)
@@ -101,19 +174,19 @@ class Case:
         return plan
 
     def run(self, which, plan, arrays):
-        steps = self.steps
+        rows = self.rows
         offsets = None
-        if steps.batch_sizes is not None:
+        if rows.batch_sizes is not None:
             offsets = np.full(self.T + 1, -1)
-            module().pack_offsets(steps.batch_sizes, offsets)
-            np.testing.assert_array_equal(offsets, steps.offsets)
+            module().pack_offsets(rows.batch_sizes, offsets)
+            np.testing.assert_array_equal(offsets, rows.offsets)
         kernel = getattr(module(), f"persistent_{which}")
         before = {k: np.copy(v) for k, v in arrays.items() if v is not None}
         outputs = OUTPUTS[which]
         workspace = np.full(plan.workspace_bytes, 0xFF, np.uint8)
         kernel(
             plan, self.geometry == "small", self.dtype, self.T, self.N, self.H, self.D,
-            offsets=offsets, lengths=steps.lengths, reset=steps.reset, workspace=workspace,
+            offsets=offsets, lengths=rows.lengths, reset=rows.reset, workspace=workspace,
             **arrays,
         )  # fmt: skip
         for name, array in before.items():
@@ -141,8 +214,8 @@ SIGNALS = ("grad_output", "grad_h_n", "grad_c_n", "grad_cell", "grad_gates")
 
 
 def run_forward(case):
-    """Runs the kernel, checks it against the equations, returns the bits it wrote."""
-    R, N, H, D, dtype = case.steps.rows, case.N, case.H, case.D, case.dtype
+    """Runs the kernel, checks it against the oracle, returns the bits it wrote."""
+    R, N, H, D, dtype = case.rows.total, case.N, case.H, case.D, case.dtype
     x_gates = case.random((D, R, 4, H), 2)
     w_hh = case.random((D, 4, H, H), 2 / np.sqrt(H))
     values = {
@@ -152,8 +225,8 @@ def run_forward(case):
         "c0": case.random((D, N, H), 2),
     }
     values = {k: v if k in case.given else 0 * v for k, v in values.items()}
-    expected = equations.forward(
-        case.steps, x_gates, w_hh, values["b_ih"] + values["b_hh"], values["h0"], values["c0"],
+    expected = forward(
+        case.rows, x_gates, w_hh, values["b_ih"] + values["b_hh"], values["h0"], values["c0"],
         lambda v: rounded(v, dtype), operand(dtype),
     )  # fmt: skip
     bits = {k: to_storage(v, dtype) if k in case.given else None for k, v in values.items()}
@@ -177,24 +250,22 @@ def run_forward(case):
 
 def run_backward(case, signals=SIGNALS):
     """As run_forward; `signals` names the gradients that come in."""
-    R, N, H, D, dtype = case.steps.rows, case.N, case.H, case.D, case.dtype
+    R, N, H, D, dtype = case.rows.total, case.N, case.H, case.D, case.dtype
     w_hh = case.random((D, 4, H, H), 2 / np.sqrt(H))
     c0 = case.random((D, N, H), 1) * ("c0" in case.given)
     cell = case.random((R, D, H), 1)
     gates = case.random((R, D, 4, H), 0.5)
     gates[:, :, [0, 1, 3]] = rounded(gates[:, :, [0, 1, 3]] + 0.5, dtype)
     if case.ragged == "lengths":  # the rows of sequences that have ended are zero
-        for t in range(case.T):
-            ended = np.setdiff1d(np.arange(N), case.steps.active(t))
-            cell[case.steps.row(t, ended)] = 0
-            gates[case.steps.row(t, ended)] = 0
+        ended = ~case.rows.present().reshape(-1)
+        cell[ended] = gates[ended] = 0
     shapes = {
         "grad_output": (R, D, H), "grad_h_n": (D, N, H), "grad_c_n": (D, N, H),
         "grad_cell": (R, D, H), "grad_gates": (R, D, 4, H),
     }  # fmt: skip
     grads = {k: case.random(shape, 0.5) * (k in signals) for k, shape in shapes.items()}
-    expected = equations.backward(
-        case.steps, w_hh, c0, cell, gates, grads, lambda v: rounded(v, dtype), operand(dtype)
+    expected = backward(
+        case.rows, w_hh, c0, cell, gates, grads, lambda v: rounded(v, dtype), operand(dtype)
     )
     arrays = {
         "w_hh": to_storage(w_hh, dtype),

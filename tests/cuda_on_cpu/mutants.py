@@ -80,7 +80,7 @@ MUTANTS = [
     ("backward: gradient of c passes a reset", BACKWARD,
      "is_reset ? 0.f : grad[i].c_prev", "grad[i].c_prev"),
     ("backward: c before the first step of a sequence", BACKWARD,
-     "step > 0 && takes_part(call.steps, t_before, n)", "step > 0"),
+     "step > 0 && takes_part(call.rows, t_before, n)", "step > 0"),
     ("backward: grad_h_n lost in sequences that have ended", BACKWARD,
      "state.y = dh;", "state.y = 0;"),
     ("backward: gates' columns not padded", BACKWARD, "q * gate_columns + unit", "q * H + unit"),
@@ -113,7 +113,7 @@ MUTANTS = [
     ("h not rounded to TF32", SHARED,
      "column % kVector<E>, operand<E>(value)", "column % kVector<E>, value"),
     ("lengths include one step more", SHARED,
-     "t < __ldg(steps.lengths + n)", "t <= __ldg(steps.lengths + n)"),
+     "t < __ldg(rows.lengths + n)", "t <= __ldg(rows.lengths + n)"),
     ("slope of tanh", CELL, "(A(1) - g * g)", "(A(1) - g)"),
 ]  # fmt: skip
 

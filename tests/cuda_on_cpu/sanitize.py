@@ -1,4 +1,4 @@
-"""Runs small_cases.py under a sanitizer."""
+"""Runs small_layers.py under a sanitizer."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def run(sanitizer, folder, *seeds, timeout=600):
         # Arrays straight from malloc, where overruns show; no addresses ThreadSanitizer rejects.
         environment |= {"PYTHONMALLOC": "malloc"}
         prefix = ["setarch", "--addr-no-randomize"]
-    script = Path(build_module.HERE) / "small_cases.py"
+    script = Path(build_module.HERE) / "small_layers.py"
     return subprocess.run(
         [*prefix, sys.executable, script, folder, *map(str, seeds)],
         env=environment, capture_output=True, text=True, timeout=timeout, check=False,

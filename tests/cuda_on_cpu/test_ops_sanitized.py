@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent / "ops" / "small_cases.py"
+SCRIPT = Path(__file__).parent / "ops" / "small_calls.py"
 ROOT = Path(__file__).parents[2]
 
 

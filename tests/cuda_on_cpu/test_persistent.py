@@ -1,10 +1,9 @@
 """The persistent CUDA kernels, run on the CPU under random schedules, are the LSTM equations."""
 
-import equations
 import numpy as np
 import pytest
 import torch
-from cases import SIGNALS, Case, operand, rounded, run_backward, run_forward
+from cases import SIGNALS, Case, backward, forward, operand, rounded, run_backward, run_forward
 
 TYPES = ["float16", "bfloat16", "float32"]
 
@@ -114,27 +113,21 @@ def test_offsets_are_the_sums_of_the_batch_sizes(steps, machine):
     np.testing.assert_array_equal(offsets, np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def exact(values):
-    return values
-
-
 @pytest.mark.parametrize("ragged", [None, "packed"])
 def test_the_equations_are_those_of_nn_lstm(ragged):
     """What the kernels are compared with agrees with torch's LSTM and its gradients in float64."""
     case = Case("float32", T=5, N=4, H=3, D=2, ragged=ragged)
-    N, H, D, steps = case.N, case.H, case.D, case.steps
+    N, H, D, rows = case.N, case.H, case.D, case.rows
     lstm = torch.nn.LSTM(2, H, bidirectional=True, dtype=torch.float64)
-    x = torch.randn(steps.rows, 2, dtype=torch.float64)
+    x = torch.randn(rows.total, 2, dtype=torch.float64)
     h0, c0 = (torch.randn(D, N, H, dtype=torch.float64, requires_grad=True) for _ in "hc")
-    packed = torch.nn.utils.rnn.PackedSequence(x, torch.from_numpy(np.diff(steps.offsets)))
+    packed = torch.nn.utils.rnn.PackedSequence(x, torch.from_numpy(np.diff(rows.offsets)))
     output, (h_n, c_n) = lstm(packed, (h0, c0))
     weights = [[p.detach().numpy() for p in layer] for layer in lstm.all_weights]
     x_gates = np.stack([(x.numpy() @ w[0].T).reshape(-1, 4, H) for w in weights])
     w_hh = np.stack([w[1].reshape(4, H, H) for w in weights])
     bias = np.stack([(w[2] + w[3]).reshape(4, H) for w in weights])
-    ours = equations.forward(
-        steps, x_gates, w_hh, bias, h0.detach().numpy(), c0.detach().numpy(), exact, exact
-    )
+    ours = forward(rows, x_gates, w_hh, bias, h0.detach().numpy(), c0.detach().numpy())
     for name, theirs in {"output": output.data, "h_n": h_n, "c_n": c_n}.items():
         np.testing.assert_allclose(
             ours[name].reshape(theirs.shape), theirs.detach().numpy(), rtol=0, atol=1e-12
@@ -143,15 +136,13 @@ def test_the_equations_are_those_of_nn_lstm(ragged):
     signals = [torch.randn_like(v) for v in (output.data, h_n, c_n)]
     torch.autograd.backward([output.data, h_n, c_n], signals)
     grads = {
-        "grad_output": signals[0].numpy().reshape(steps.rows, D, H),
+        "grad_output": signals[0].numpy().reshape(rows.total, D, H),
         "grad_h_n": signals[1].numpy(),
         "grad_c_n": signals[2].numpy(),
-        "grad_cell": np.zeros((steps.rows, D, H)),
-        "grad_gates": np.zeros((steps.rows, D, 4, H)),
+        "grad_cell": np.zeros((rows.total, D, H)),
+        "grad_gates": np.zeros((rows.total, D, 4, H)),
     }
-    ours = equations.backward(
-        steps, w_hh, c0.detach().numpy(), ours["cell"], ours["gates"], grads, exact, exact
-    )
+    ours = backward(rows, w_hh, c0.detach().numpy(), ours["cell"], ours["gates"], grads)
     grad_bias = ours["grad_preactivations"].sum(0).reshape(D, 4 * H)
     for d in range(D):
         np.testing.assert_allclose(grad_bias[d], lstm.all_weights[d][2].grad.numpy(), atol=1e-12)
@@ -164,29 +155,23 @@ def test_the_equations_are_those_of_nn_lstm(ragged):
 def test_the_gradient_equations_are_the_slope_of_the_equations(ragged, D):
     """Along a random direction through everything that is differentiable, to second order."""
     case = Case("float32", T=5, N=4, H=3, D=D, ragged=ragged)
-    T, N, H, steps, rng = case.T, case.N, case.H, case.steps, case.rng
+    T, N, H, rows, rng = case.T, case.N, case.H, case.rows, case.rng
     shapes = {"x_gates": (D, T * N, 4, H), "w_hh": (D, 4, H, H), "h0": (D, N, H), "c0": (D, N, H)}
     at = {k: rng.normal(size=s) for k, s in shapes.items()}
     to = {k: rng.normal(size=s) * (k != "w_hh") for k, s in shapes.items()}
 
     def run(by):
         v = {k: at[k] + by * to[k] for k in at}
-        return equations.forward(
-            steps, v["x_gates"], v["w_hh"], np.zeros((D, 4, H)), v["h0"], v["c0"], exact, exact
-        )
+        return forward(rows, v["x_gates"], v["w_hh"], np.zeros((D, 4, H)), v["h0"], v["c0"])
 
     here = run(0)
     signals = {k: rng.normal(size=v.shape) for k, v in here.items()}
-    present = np.zeros((T * N, 1, 1))
-    for t in range(T):
-        present[steps.row(t, steps.active(t))] = 1
+    present = rows.present().reshape(T * N, 1, 1)
     for k in ("output", "cell"):
         signals[k] = signals[k] * present
     signals["gates"] = signals["gates"] * present[..., None]
     grads = {f"grad_{k}": v for k, v in signals.items()}
-    back = equations.backward(
-        steps, at["w_hh"], at["c0"], here["cell"], here["gates"], grads, exact, exact
-    )
+    back = backward(rows, at["w_hh"], at["c0"], here["cell"], here["gates"], grads)
     by = 1e-4
     ahead, behind = run(by), run(-by)
     slope = sum((signals[k] * (ahead[k] - behind[k])).sum() / (2 * by) for k in signals)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-import layer_equations
 import numpy as np
+import oracle
 
 # Half a unit in the last place of 1.
 EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -201,26 +201,23 @@ class Layer:
                 h = self.h0[d, n] if self.states else np.zeros(P)
                 c = self.c0[d, n] if self.states else np.zeros(H)
                 reset = None if self.reset is None else self.reset[times, n]
-                steps = layer_equations.run(w, self.x[times, n], h, c, reset)
-                out["h_n"][d, n] = steps["h"][-1] if length else h
-                out["c_n"][d, n] = steps["c"][-1] if length else c
-                back = layer_equations.gradients(
-                    w,
-                    steps,
-                    grads["output"][times, n, d],
-                    grads["cell"][times, n, d],
-                    grads["gates"][times, n, d],
-                    grads["h_n"][d, n],
-                    grads["c_n"][d, n],
-                    reset,
-                )
+                a = oracle.input_part(w, self.x[times, n])
+                steps = oracle.forward(a, w["w_hh"], h, c, w["w_hr"], reset)
+                out["h_n"][d, n], out["c_n"][d, n] = steps["h_n"], steps["c_n"]
+                given = {
+                    "h": grads["output"][times, n, d],
+                    "c": grads["cell"][times, n, d],
+                    "gates": grads["gates"][times, n, d],
+                    "h_n": grads["h_n"][d, n],
+                    "c_n": grads["c_n"][d, n],
+                }
+                back = oracle.backward(steps, w["w_hh"], c, given, w["w_hr"], reset)
                 out["grad_h0"][d, n], out["grad_c0"][d, n] = back["h0"], back["c0"]
-                if length:
-                    out["output"][times, n, d] = steps["h"]
-                    out["cell"][times, n, d] = steps["c"]
-                    out["gates"][times, n, d] = steps["gates"]
-                    out["grad_preactivations"][times, n, d] = back["preactivations"]
-                    out["grad_hidden"][times, n, d] = back["hidden"]
+                out["output"][times, n, d] = steps["h"]
+                out["cell"][times, n, d] = steps["c"]
+                out["gates"][times, n, d] = steps["gates"]
+                out["grad_preactivations"][times, n, d] = back["preactivations"]
+                out["grad_hidden"][times, n, d] = back["hidden"]
         for name in ("output", "cell", "grad_hidden"):
             out[name] = out[name].reshape(T, N, D * out[name].shape[-1])
         if self.ragged == "packed":

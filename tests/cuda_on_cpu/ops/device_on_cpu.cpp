@@ -70,14 +70,14 @@ void multiply(const Tensor& out, const Tensor& a, const Tensor& b) {
                    out.size(1) == b.size(1) && a.size(1) == b.size(0) && out.stride(1) == 1 &&
                    Kind(a) == Kind(b);
   if (!fit) throw std::logic_error("multiply: matrices do not fit");
-  switch (data_type(a)) {
-    case DataType::float32:
+  switch (dtype_of(Kind(a))) {
+    case DType::kFloat32:
       return multiply_from<float>(out, a, b);
-    case DataType::float64:
+    case DType::kFloat64:
       return multiply_from<double>(out, a, b);
-    case DataType::float16:
+    case DType::kFloat16:
       return multiply_from<torch::headeronly::Half>(out, a, b);
-    case DataType::bfloat16:
+    case DType::kBFloat16:
       return multiply_from<torch::headeronly::BFloat16>(out, a, b);
   }
 }

@@ -16,7 +16,8 @@ HERE = Path(__file__).parent.resolve()
 SHIM = HERE.parent / "shim"
 KERNELS = HERE.parents[2] / "csrc" / "cuda"
 TORCH = Path(torch.__file__).parent
-INSTRUMENTED = ("fused_step.cu", "ops.cpp", "step.cu", "step_path.cpp")
+HOST = ("ops.cpp", "persistent_path.cpp", "step_path.cpp")
+INSTRUMENTED = ("fused_step.cu", "step.cu", *HOST)
 OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
 FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
@@ -30,7 +31,7 @@ def build(sanitizer=None):
     A sanitizer ("address") sees the units of INSTRUMENTED; the stand-in for CUDA must stay without.
     """
     flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
-    units = [*sorted(KERNELS.glob("*.cu")), KERNELS / "ops.cpp", KERNELS / "step_path.cpp"]
+    units = [*sorted(KERNELS.glob("*.cu")), *(KERNELS / name for name in HOST)]
     units += [*sorted(HERE.glob("*.cpp")), SHIM / "machine.cpp"]
     headers = [p for d in (KERNELS, KERNELS.parent, SHIM) for p in sorted(d.glob("*.*h"))]
     digest = hashlib.sha256(repr((FLAGS, torch.__version__)).encode())

@@ -1,6 +1,7 @@
-// The CUDA ops for CPU tensors, in a namespace of their own; ops_on_cpu.py gives them the schemas.
+// The CUDA ops for CPU tensors, in their own namespace; library.py gives them the schemas.
 #include <torch/csrc/stable/library.h>
 
+#include "../boxed.h"
 #include "machine.h"
 #include "ops.h"
 
@@ -13,8 +14,9 @@ STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CompositeExplicitAutograd, m) {
   m.impl("set_seed", TORCH_BOX(&set_seed));
 }
 STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
-  m.impl("_sequence_forward", TORCH_BOX(&lstm_kernels::cuda::sequence_forward));
-  m.impl("_sequence_backward", TORCH_BOX(&lstm_kernels::cuda::sequence_backward));
-  m.impl("_cell_forward", TORCH_BOX(&lstm_kernels::cuda::cell_forward));
-  m.impl("_cell_backward", TORCH_BOX(&lstm_kernels::cuda::cell_backward));
+  using namespace lstm_kernels;
+  m.impl("_sequence_forward", TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
+  m.impl("_sequence_backward", TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  m.impl("_cell_forward", TORCH_BOX(&cuda::cell_forward));
+  m.impl("_cell_backward", TORCH_BOX(&cuda::cell_backward));
 }

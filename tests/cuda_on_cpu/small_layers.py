@@ -1,12 +1,14 @@
-"""Runs a few small layers through a built module: what the sanitizers and the mutants are run on.
+"""Runs the persistent kernels on a few small layers: for the sanitizers and the mutants.
 
-    python small_cases.py FOLDER_OF_MODULE [seed ...]
+    python small_layers.py FOLDER_OF_MODULE [seed ...]
 
 Needs no torch, so that a sanitizer loads with little else. Exits 0 where all values are right.
 """
 
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the oracle
 from cases import Case, module, run_backward, run_forward
 
 CASES = [
