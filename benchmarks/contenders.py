@@ -143,10 +143,14 @@ def compiled_loop(workload: Workload) -> Call:
     return run(workload, forward, list(cell.parameters()))
 
 
-def onnx_runtime(workload: Workload) -> Call:
+def onnx_runtime(workload: Workload, spinning: bool = True) -> Call:
     from .onnx_peer import session_call
 
-    return session_call(workload.case, workload.native, workload.input, workload.threads)
+    return session_call(workload.case, workload.native, workload.padded, workload.threads, spinning)
+
+
+def onnx_runtime_without_spinning(workload: Workload) -> Call:
+    return onnx_runtime(workload, spinning=False)
 
 
 def native_cell_step(workload: Workload) -> Call:

@@ -10,8 +10,13 @@ from .contenders import Call, Unavailable
 OPSET, IR_VERSION = 14, 8
 
 
-def session_call(case: Case, native: nn.LSTM, data: Tensor, threads: int) -> Call:
-    """A call that runs `native` as the standard ONNX LSTM operator."""
+def session_call(
+    case: Case, native: nn.LSTM, data: Tensor, threads: int, spinning: bool = True
+) -> Call:
+    """A call that runs `native` as the standard ONNX LSTM operator.
+
+    spinning: whether its threads may spin for work, which is its default.
+    """
     try:
         import onnx
         import onnxruntime
@@ -48,6 +53,7 @@ def session_call(case: Case, native: nn.LSTM, data: Tensor, threads: int) -> Cal
     options.intra_op_num_threads = threads
     # Its threads spin for work; after a run they would take the cores from whose turn is next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -159,8 +159,3 @@ def test_another_compiler_than_gcc_11(tmp_path, compiler):
     message = configure(tmp_path, f'exec g++ {compiler} "$@"')
     assert "lstm_kernels needs GCC 11 or newer" in message
     assert "Run: apt-get install g++ && CXX=g++ pip install --no-build-isolation ." in message
-
-
-def test_without_openmp(tmp_path):
-    message = configure(tmp_path, 'case "$*" in *openmp*) exit 1; esac; exec g++ "$@"')
-    assert "This C++ compiler has no OpenMP. Run: apt-get install g++ libgomp1" in message
