@@ -21,7 +21,7 @@ def ours_with_lengths(workload: Workload) -> Call:
 
 
 def native_packing(workload: Workload) -> Call:
-    """Packs the padded input and pads the packed output, as code around nn.LSTM does."""
+    """Prepacked the padded input and pads the packed output, as code around nn.LSTM does."""
     lengths = torch.tensor(workload.case.lengths)
 
     def forward() -> Tensor:

@@ -3,7 +3,7 @@
 The backward op runs back through time and returns the gradients of the gates' pre-activations;
 those of the input, the weights and the biases follow from them as a few large matrix products, in
 plain torch where somebody differentiates or batches them by its own rules. The backward op is a
-Function of its own, whose derivative is that of the equations in reference.py. The cell state and
+Function of its own, whose derivative is that of the equations in _reference.py. The cell state and
 the gates are outputs, so gradients of gradients travel through them too. Forward mode
 differentiates the equations themselves: a Function with a forward-mode rule gives wrong results
 inside another forward mode, and torch.compile refuses it.
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _batching, ops, reference
-from ._products import gradients, product, projection_gradient
+from . import _batching, _ops, _reference
+from ._weight_gradients import gradients, product, projection_gradient
 
 MaybeTensors = Sequence[Tensor | None]
 
@@ -56,7 +56,7 @@ def sequence(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
     if _forward_mode():
-        return reference.sequence_forward(
+        return _reference.sequence_forward(
             input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset
         )
     arguments = (input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights)
@@ -83,7 +83,7 @@ def cell(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable step: h, c and gates."""
     if _forward_mode():
-        return reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+        return _reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     result: tuple[Tensor, Tensor, Tensor] = _apply(_Cell, *_distinct(arguments))
     return result
@@ -130,7 +130,7 @@ def _sequence_backward(
     grads = (grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates)
     ragged = (batch_sizes, lengths, reset)
     if _forward_mode():
-        return reference.sequence_backward(
+        return _reference.sequence_backward(
             *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
         )
     if torch.is_grad_enabled() or _transforms_active():
@@ -138,7 +138,7 @@ def _sequence_backward(
             _SequenceBackward, *grads, c0, *ragged, cell, gates, has_biases, bidirectional, *weights
         )
         return result
-    return ops.sequence_backward(
+    return _ops.sequence_backward(
         *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
     )
 
@@ -154,11 +154,11 @@ def _cell_backward(
     """The backward op of a step, differentiable where somebody may differentiate it."""
     arguments = (grad_h, grad_c, grad_gates, c0, c, gates)
     if _forward_mode():
-        return reference.cell_backward(*arguments)
+        return _reference.cell_backward(*arguments)
     if torch.is_grad_enabled() or _transforms_active():
         result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)
         return result
-    return ops.cell_backward(*arguments)
+    return _ops.cell_backward(*arguments)
 
 
 class _Sequence(torch.autograd.Function):
@@ -176,7 +176,7 @@ class _Sequence(torch.autograd.Function):
         bidirectional: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return ops.sequence_forward(
+        return _ops.sequence_forward(
             input,
             h0,
             c0,
@@ -229,7 +229,7 @@ class _RecomputedSequence(torch.autograd.Function):
         bidirectional: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return ops.sequence_forward(
+        return _ops.sequence_forward(
             input,
             h0,
             c0,
@@ -308,8 +308,8 @@ def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> 
             ctx.bidirectional,
             *weights,
         )
-        directions = reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
-        wanted = reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
+        directions = _reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
+        wanted = _reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
         products, grad_input = gradients(
             grad_z,
             input,
@@ -367,7 +367,7 @@ class _SequenceBackward(torch.autograd.Function):
         bidirectional: bool,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return ops.sequence_backward(
+        return _ops.sequence_backward(
             grad_output,
             grad_h_n,
             grad_c_n,
@@ -431,7 +431,7 @@ class _Cell(torch.autograd.Function):
         b_ih: Tensor | None,
         b_hh: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, True)
+        return _ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
@@ -473,7 +473,7 @@ class _Cell(torch.autograd.Function):
 class _CellBackward(torch.autograd.Function):
     """The backward op of a step."""
 
-    forward = staticmethod(ops.cell_backward)
+    forward = staticmethod(_ops.cell_backward)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
@@ -483,7 +483,7 @@ class _CellBackward(torch.autograd.Function):
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return tuple(_pullback(reference.cell_backward, ctx.saved_tensors, grads))
+        return tuple(_pullback(_reference.cell_backward, ctx.saved_tensors, grads))
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
@@ -497,7 +497,7 @@ def _backward_equations(ctx: Any, tensors: MaybeTensors) -> Callable[..., tuple[
 
     def equations(*floating: Any) -> tuple[Tensor, ...]:
         grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, cell, gates, *weights = floating
-        return reference.sequence_backward(
+        return _reference.sequence_backward(
             grad_output,
             grad_h_n,
             grad_c_n,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _autograd, ops
+from . import _autograd, _ops
 
 _library = torch.library.Library("lstm_kernels", "FRAGMENT")
 _library.define(
@@ -42,7 +42,7 @@ def _sequence(
     ragged = (batch_sizes, lengths, reset)
     if _autograd.wanted(input, h0, c0, *weights):
         return _autograd.sequence(input, h0, c0, *ragged, *kind, *weights)
-    return ops.sequence_forward(input, h0, c0, weights, *kind, *ragged, save_cell, save_gates)
+    return _ops.sequence_forward(input, h0, c0, weights, *kind, *ragged, save_cell, save_gates)
 
 
 def _cell(
@@ -58,7 +58,7 @@ def _cell(
     tensors = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     if _autograd.wanted(*tensors):
         return _autograd.cell(*tensors)
-    return ops.cell_forward(*tensors, save_gates)
+    return _ops.cell_forward(*tensors, save_gates)
 
 
 _library.impl("_exported_sequence", _sequence, "CompositeImplicitAutograd")

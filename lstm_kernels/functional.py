@@ -22,8 +22,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _exported, ops
-from ._packs import Packs
+from . import _autograd, _checks, _exported, _ops
+from ._prepacked import Prepacked
 from ._states import LSTMStates
 
 
@@ -42,7 +42,7 @@ def lstm(
     return_states: bool = False,
     return_gates: bool = False,
     recompute: bool = False,
-    _packs: Packs | None = None,
+    _prepacked: Prepacked | None = None,
 ) -> Any:
     """A stack of LSTM layers over a sequence (equations: see lstm_kernels.LSTM).
 
@@ -107,8 +107,8 @@ def lstm(
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:
         lengths = lengths.to(torch.int64)
-    if _packs is not None and not _packs.serve(weights, autocast):
-        _packs = None
+    if _prepacked is not None and not _prepacked.serve(weights, autocast):
+        _prepacked = None
     if autocast is not None:
         x, h0, c0, *weights = _autocast((x, h0, c0, *weights), autocast)
 
@@ -140,10 +140,10 @@ def lstm(
         try:
             if keep_graph:
                 result = _differentiable(*arguments, recompute)
-            elif _packs is None:
-                result = ops.sequence_forward(*arguments)
+            elif _prepacked is None:
+                result = _ops.sequence_forward(*arguments)
             else:
-                result = _packs.forward(layer, *arguments)
+                result = _prepacked.forward(layer, *arguments)
         except Exception as refusal:
             if look:
                 raise
@@ -214,7 +214,7 @@ def _differentiable(
     save_gates: bool,
     recompute: bool,
 ) -> Any:
-    """`ops.sequence_forward` where a derivative may be asked for."""
+    """`_ops.sequence_forward` where a derivative may be asked for."""
     kind, ragged = (has_biases, bidirectional), (batch_sizes, lengths, reset)
     if torch.compiler.is_exporting():
         return _exported.sequence(x, h, c, weights, *kind, *ragged, save_cell, save_gates)
@@ -279,7 +279,7 @@ def lstm_cell(
         h, c, gates = _autograd.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     else:
         try:
-            h, c, gates = ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+            h, c, gates = _ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
         except Exception as refusal:
             if look:
                 raise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ._packs import Packs
+from ._prepacked import Prepacked
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -51,7 +51,7 @@ class LSTM(nn.RNNBase):
 
     forget_bias: float | None = None
     recompute: bool = False
-    _packs: Packs | None = None
+    _prepacked: Prepacked | None = None
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class LSTM(nn.RNNBase):
             return_states=return_states,
             return_gates=return_gates,
             recompute=self.recompute,
-            _packs=self._packs,
+            _prepacked=self._prepacked,
         )
 
     def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
@@ -184,7 +184,7 @@ class LSTM(nn.RNNBase):
             TypeError: weight_dtype is not a dtype.
             NotImplementedError: weights that are not plain tensors on the CPU.
         """
-        self._packs = Packs(
+        self._prepacked = Prepacked(
             _weights(self, self._flat_weights_names),
             self.num_layers,
             self.bidirectional,
@@ -198,7 +198,7 @@ class LSTM(nn.RNNBase):
         Returns:
             The module.
         """
-        self._packs = None
+        self._prepacked = None
         return self
 
     @classmethod
@@ -215,7 +215,7 @@ class LSTM(nn.RNNBase):
     def to_native(self) -> nn.LSTM:
         """A copy as torch.nn.LSTM that shares no memory with this one."""
         native = _converted(self, LSTM, nn.LSTM)
-        for ours in ("forget_bias", "recompute", "_packs"):
+        for ours in ("forget_bias", "recompute", "_prepacked"):
             native.__dict__.pop(ours, None)
         native.flatten_parameters()
         return native

@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lstm_kernels
-from lstm_kernels import _load, ops
+from lstm_kernels import _load, _ops
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def test_shapes_and_devices_of_the_ops_results(fake_cuda):
     x, state = fake_cuda(5, 3, 8), fake_cuda(2, 3, 16)
     weights = 2 * [fake_cuda(64, 8), fake_cuda(64, 16), fake_cuda(64), fake_cuda(64)]
     layer = (weights, True, True, None, None, None)
-    results = ops.sequence_forward(x, state, state, *layer, True, True)
+    results = _ops.sequence_forward(x, state, state, *layer, True, True)
     shapes = [(5, 3, 32), (2, 3, 16), (2, 3, 16), (5, 3, 32), (5, 3, 2, 4, 16)]
     assert [tuple(t.shape) for t in results] == shapes
-    gradients = ops.sequence_backward(*results, state, *layer, *results[3:])
+    gradients = _ops.sequence_backward(*results, state, *layer, *results[3:])
     assert [tuple(t.shape) for t in gradients] == [shapes[4], (2, 3, 16), (2, 3, 16), (0,)]
     assert all(t.device.type == "cuda" for t in (*results, *gradients))

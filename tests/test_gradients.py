@@ -212,11 +212,11 @@ def test_ops_compute_the_products_that_the_cpu_has_no_instructions_for(
     """Here on a CPU that can multiply bfloat16."""
     called = set()
     for name in ("weight_gradients", "input_gradient"):
-        op = getattr(lstm_kernels.ops, name)
+        op = getattr(lstm_kernels._ops, name)
         monkeypatch.setattr(
-            lstm_kernels.ops, name, lambda *a, op=op, name=name: called.add(name) or op(*a)
+            lstm_kernels._ops, name, lambda *a, op=op, name=name: called.add(name) or op(*a)
         )
-    monkeypatch.setattr(lstm_kernels._products, "_MULTIPLIED", [torch.bfloat16])
+    monkeypatch.setattr(lstm_kernels._weight_gradients, "_MULTIPLIED", [torch.bfloat16])
     x = torch.randn(5, 1, 3, dtype=dtype, requires_grad=True)
     ragged = {"lengths": torch.tensor([5])} if kind == "lengths" else {}
     given = pack_padded_sequence(x, torch.tensor([5])) if kind == "packed" else x

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
-from lstm_kernels import LSTM, ops
+from lstm_kernels import LSTM, _ops
 
 NARROW = [torch.bfloat16, torch.float16]
 # More rows than are computed on unpacked weights.
@@ -55,7 +55,7 @@ def plain(module):
 
 
 def packs(module):
-    return list(module._packs._packed)
+    return list(module._prepacked._layers)
 
 
 def assert_current(module, x):
@@ -493,7 +493,7 @@ def test_copies_pickles_and_state_dicts_know_nothing_of_packs(mode):
         copy.deepcopy(lstm),
         torch.load(buffer, weights_only=False),
     ):
-        assert again._packs is None
+        assert again._prepacked is None
         assert_equal(again(x), twin(x))
     assert_equal(lstm(x), rounded(lstm, torch.bfloat16)(x))
 
@@ -504,7 +504,7 @@ def test_copies_of_a_parametrized_module(mode):
     lstm.prepack()
     x = torch.randn(T, N, I)
     copied = copy.deepcopy(lstm)
-    assert copied._packs is None
+    assert copied._prepacked is None
     assert_equal(copied(x), lstm(x))
     lstm.parametrizations.weight_hh_l0.original.mul_(2)
     assert_current(lstm, x)
@@ -514,7 +514,7 @@ def test_conversions(mode):
     lstm, x = LSTM(I, H).prepack(torch.bfloat16), torch.randn(T, N, I)
     native = lstm.to_native()
     assert type(native) is nn.LSTM
-    assert "_packs" not in vars(native)
+    assert "_prepacked" not in vars(native)
     assert_close(native(x)[0], plain(lstm)(x)[0], rtol=1e-5, atol=1e-6)
     replaced = lstm_kernels.replace_lstm(nn.Sequential(native))[0].prepack()
     assert_equal(replaced(x), plain(lstm)(x))
@@ -571,10 +571,10 @@ def test_packs_take_what_the_docs_say(dtype, mode):
 )
 def test_what_cannot_be_packed_raises_and_changes_nothing(dtype, weight_dtype, error, message):
     lstm = LSTM(I, H, dtype=dtype).prepack()
-    kept = lstm._packs
+    kept = lstm._prepacked
     with pytest.raises(error, match=message):
         lstm.prepack(weight_dtype)
-    assert lstm._packs is kept
+    assert lstm._prepacked is kept
 
 
 def test_other_devices_have_no_packs():
@@ -588,11 +588,11 @@ def test_other_devices_have_no_packs():
 def test_what_is_no_pack_raises():
     """A block of bytes that a kernel would trust is looked at first."""
     weights = list(LSTM(I, H).state_dict().values())
-    packed = ops.pack_weights(weights, True, False, None)
+    packed = _ops.prepack_weights(weights, True, False, None)
     x = torch.randn(T, N, I)
 
     def run(packed):
-        return ops.packed_forward(
+        return _ops.prepacked_forward(
             packed, x, None, None, weights, True, False, None, None, None, False, False
         )
 
@@ -610,7 +610,7 @@ def test_what_is_no_pack_raises():
         with pytest.raises(RuntimeError, match="packed: expected what _prepack_weights returned"):
             run(wrong)
     other = [torch.randn(4 * 20, 9), torch.randn(4 * 20, 20)]
-    *results, repacked = run(ops.pack_weights(other, False, False, torch.float16))
+    *results, repacked = run(_ops.prepack_weights(other, False, False, torch.float16))
     assert repacked.shape != packed.shape  # the dtype that was asked for stays
     assert not torch.equal(results[0], run(packed)[0])
 
@@ -626,7 +626,7 @@ def test_the_ops_are_what_torch_expects(weight_dtype, stale):
     torch.library.opcheck(
         torch.ops.lstm_kernels._prepack_weights.default, (weights, True, False, weight_dtype)
     )
-    packed = ops.pack_weights(weights, True, False, weight_dtype)
+    packed = _ops.prepack_weights(weights, True, False, weight_dtype)
     if stale:
         weights[1] += 1
     x = torch.randn(T, N, I)
@@ -639,14 +639,14 @@ def test_the_ops_are_what_torch_expects(weight_dtype, stale):
 def test_a_stale_pack_given_to_the_op_is_not_used():
     """Also where a program would hold it: the op itself compares."""
     weights = list(LSTM(I, H).state_dict().values())
-    packed = ops.pack_weights(weights, True, False, None)
+    packed = _ops.prepack_weights(weights, True, False, None)
     arguments = (torch.randn(T, N, I), None, None, weights, True, False, *(None,) * 3, True, True)
     weights[0].view(-1)[0] += 1
-    *results, repacked = ops.packed_forward(packed, *arguments)
-    assert_equal(results, ops.sequence_forward(*arguments))
+    *results, repacked = _ops.prepacked_forward(packed, *arguments)
+    assert_equal(results, _ops.sequence_forward(*arguments))
     assert repacked.shape == packed.shape
-    *results, again = ops.packed_forward(repacked, *arguments)
-    assert_equal(results, ops.sequence_forward(*arguments))
+    *results, again = _ops.prepacked_forward(repacked, *arguments)
+    assert_equal(results, _ops.sequence_forward(*arguments))
     assert again.numel() == 0
 
 

@@ -12,7 +12,7 @@ from support import assert_same, rounding, tensors, weighted_sum
 from torch.utils.data import DataLoader, Dataset
 
 import lstm_kernels
-from lstm_kernels import LSTM, LSTMCell, ops
+from lstm_kernels import LSTM, LSTMCell, _ops
 
 
 @pytest.fixture
@@ -149,30 +149,30 @@ def test_registration_of_the_sequence_ops(kind, bidirectional, proj_size):
     h, c = torch.randn(1 + bidirectional, 3, proj_size or 4), torch.randn(1 + bidirectional, 3, 4)
     for save in (False, True):
         torch.library.opcheck(
-            ops._sequence_forward, (x, h, c, weights, True, bidirectional, *ragged, save, save)
+            _ops._sequence_forward, (x, h, c, weights, True, bidirectional, *ragged, save, save)
         )
-    output, h_n, c_n, cell, gates = ops.sequence_forward(
+    output, h_n, c_n, cell, gates = _ops.sequence_forward(
         x, h, c, weights, True, bidirectional, *ragged, True, True
     )
     for grads in ((output, h_n, c_n, cell, gates), (output, None, c_n, None, None)):
         torch.library.opcheck(
-            ops._sequence_backward,
+            _ops._sequence_backward,
             (*grads, c, weights, True, bidirectional, *ragged, cell, gates),
         )
     for direction in range(1 + bidirectional):
-        torch.library.opcheck(ops._weight_gradients, (gates, x, h, output, direction, *ragged))
+        torch.library.opcheck(_ops._weight_gradients, (gates, x, h, output, direction, *ragged))
     w_ih = [w for w in weights if w.shape == (16, 5)]
-    torch.library.opcheck(ops._input_gradient, (gates, w_ih, ragged[1]))
+    torch.library.opcheck(_ops._input_gradient, (gates, w_ih, ragged[1]))
 
 
 def test_registration_of_the_cell_ops():
     weights = [p.detach() for p in LSTMCell(5, 4).parameters()]
     x, h, c = torch.randn(3, 5), torch.randn(3, 4), torch.randn(3, 4)
     for save in (False, True):
-        torch.library.opcheck(ops._cell_forward, (x, h, c, *weights, save))
-    h1, c1, gates = ops.cell_forward(x, h, c, *weights, True)
+        torch.library.opcheck(_ops._cell_forward, (x, h, c, *weights, save))
+    h1, c1, gates = _ops.cell_forward(x, h, c, *weights, True)
     for grads in ((h1, c1, gates), (None, c1, None)):
-        torch.library.opcheck(ops._cell_backward, (*grads, c, c1, gates))
+        torch.library.opcheck(_ops._cell_backward, (*grads, c, c1, gates))
 
 
 @pytest.mark.parametrize(

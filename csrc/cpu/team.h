@@ -8,7 +8,7 @@
 // thread joins when it arrives. It waits only for phases in progress. Results do not depend on who
 // computes a phase.
 //
-// Bound: the transfer of one cache line per phase and thread that waits for it, 0.1 to 0.3 us.
+// Bound: the transfer of one cache line per phase and thread that waits for it.
 #pragma once
 #include <cstdint>
 

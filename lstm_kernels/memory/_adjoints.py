@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lstm_kernels import LSTM, ops
-from lstm_kernels.reference import Weights, by_direction
+from lstm_kernels import LSTM, _ops
+from lstm_kernels._reference import Weights, by_direction
 
 from ._gates import FORGET_GATE, OUTPUT_GATE
 from ._recording import Recording
@@ -131,7 +131,7 @@ def _layer(
 
 def _preactivations(layer: _Layer) -> Tensor:
     """da of every step, (T, N, D, 4, H), zero where a sequence has no step."""
-    grad_a, *_ = ops.sequence_backward(
+    grad_a, *_ = _ops.sequence_backward(
         layer.grad_h,
         layer.grad_h_n,
         layer.grad_c_n,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lstm_kernels import reference
+from lstm_kernels import _reference
 
 sys.path.insert(0, str(Path(__file__).parent / "ops"))
 import library
@@ -63,13 +63,13 @@ class Case:
         self.layer = (weights, has_biases, D == 2, batch_sizes, lengths, reset)
 
     def forward(self, ops, allow_tf32=False):
-        return ops._sequence_forward(self.x, self.h0, self.c0, *self.layer, True, True, allow_tf32)
+        return _ops._sequence_forward(self.x, self.h0, self.c0, *self.layer, True, True, allow_tf32)
 
     def gradients(self, results, absent=()):
         return [None if k in absent else self.uniform(*t.shape) for k, t in enumerate(results)]
 
     def backward(self, ops, gradients, cell, gates, allow_tf32=False):
-        return ops._sequence_backward(*gradients, self.c0, *self.layer, cell, gates, allow_tf32)
+        return _ops._sequence_backward(*gradients, self.c0, *self.layer, cell, gates, allow_tf32)
 
 
 def exact(value):
@@ -91,14 +91,14 @@ def assert_agree(results, expected, names, dtype):
 
 def check(ops, case, absent=(), allow_tf32=False):
     results = case.forward(ops, allow_tf32)
-    expected = reference.sequence_forward(
+    expected = _reference.sequence_forward(
         *exact((case.x, case.h0, case.c0)), *exact(list(case.layer))
     )
     assert_agree(results, expected, NAMES, case.dtype)
     cell, gates = results[3:]
     gradients = case.gradients(results, absent)
     got = case.backward(ops, gradients, cell, gates, allow_tf32)
-    expected = reference.sequence_backward(
+    expected = _reference.sequence_backward(
         *exact(gradients), exact(case.c0), *exact(list(case.layer)), *exact((cell, gates))
     )
     assert_agree(got, expected, GRAD_NAMES, case.dtype)
@@ -256,17 +256,17 @@ def test_a_step_on_its_own(ops, dtype, N):
         x, h0, c0 = draw(N, inputs), draw(N, H), draw(N, H)
         weights = draw(4 * H, inputs), draw(4 * H, H)
         biases = (draw(4 * H), draw(4 * H)) if seed else (None, None)
-        results = ops._cell_forward(x, h0, c0, *weights, *biases, True)
-        expected = reference.cell_forward(*exact((x, h0, c0, *weights, *biases)))
+        results = _ops._cell_forward(x, h0, c0, *weights, *biases, True)
+        expected = _reference.cell_forward(*exact((x, h0, c0, *weights, *biases)))
         assert_agree(results, expected, ("h", "c", "gates"), dtype)
-        assert ops._cell_forward(x, h0, c0, *weights, *biases, False)[2].numel() == 0
+        assert _ops._cell_forward(x, h0, c0, *weights, *biases, False)[2].numel() == 0
         _, c, gates = results
         for absent in (None, 0, 1, 2):
             gradients = [draw(*t.shape) for t in results]
             if absent is not None:
                 gradients[absent] = None
-            got = ops._cell_backward(*gradients, c0, c, gates)
-            expected = reference.cell_backward(*exact((*gradients, c0, c, gates)))
+            got = _ops._cell_backward(*gradients, c0, c, gates)
+            expected = _reference.cell_backward(*exact((*gradients, c0, c, gates)))
             assert_agree(got, expected, ("grad_preactivations", "grad_c0"), dtype)
 
 
@@ -280,7 +280,7 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
         arguments = list(good)
         arguments[position] = value
         with pytest.raises(RuntimeError, match=message):
-            ops._sequence_forward(*arguments)
+            _ops._sequence_forward(*arguments)
 
     refused(0, case.x[0], "input")
     refused(0, case.x.transpose(1, 2), "input")
@@ -300,4 +300,4 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
         arguments = [packed.x, packed.h0, packed.c0, *packed.layer, True, True]
         arguments[6] = torch.tensor(sizes)
         with pytest.raises(RuntimeError, match=r"batch_sizes|h0"):
-            ops._sequence_forward(*arguments)
+            _ops._sequence_forward(*arguments)

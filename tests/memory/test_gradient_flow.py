@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
-from lstm_kernels import memory, ops
+from lstm_kernels import memory
 
 from .models import Reader, fixed_gates
 

@@ -75,7 +75,7 @@ def sequence_forward(
     return result
 
 
-def pack_weights(
+def prepack_weights(
     weights: Sequence[Tensor],
     has_biases: bool,
     bidirectional: bool,
@@ -87,7 +87,7 @@ def pack_weights(
     return packed
 
 
-def packed_forward(
+def prepacked_forward(
     packed: Tensor,
     input: Tensor,
     h0: Tensor | None,

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from . import _checks, ops
+from . import _checks, _ops
 
 _NARROW = (torch.bfloat16, torch.float16)
 
 Forwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-class Packs:
+class Prepacked:
     """The packed weights of every layer, and in which dtype they are kept.
 
     A pack is never written to, only replaced by a newer one: threads may share it. Pickled or
@@ -58,8 +58,8 @@ class Packs:
         _checks.weights_count(weights, num_layers, directions)
         count = len(weights) // (num_layers * directions)
         layers = range(0, len(weights), directions * count)
-        self._packed = [
-            ops.pack_weights(
+        self._layers = [
+            _ops.prepack_weights(
                 weights[start : start + directions * count],
                 count >= 4,
                 bidirectional,
@@ -85,10 +85,10 @@ class Packs:
         )
 
     def forward(self, layer: int, *arguments: Any) -> Forwarded:
-        """`ops.sequence_forward` of a layer, on its packed weights."""
-        *results, repacked = ops.packed_forward(self._packed[layer], *arguments)
+        """`_ops.sequence_forward` of a layer, on its packed weights."""
+        *results, repacked = _ops.prepacked_forward(self._layers[layer], *arguments)
         if repacked.numel():
-            self._packed[layer] = repacked
+            self._layers[layer] = repacked
         return tuple(results)  # type: ignore[return-value]
 
     def __reduce__(self) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import ops
+from . import _ops
 
 # 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
 _MULTIPLIED = [
@@ -63,9 +63,9 @@ def gradients(
     ragged = (batch_sizes, lengths, reset)
     if raw and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED:
         return [
-            ops.weight_gradients(grad_z, input, h0, output, d, *ragged) if want else None
+            _ops.weight_gradients(grad_z, input, h0, output, d, *ragged) if want else None
             for d, want in enumerate(wanted)
-        ], None if w_ih is None else ops.input_gradient(grad_z, w_ih, lengths)
+        ], None if w_ih is None else _ops.input_gradient(grad_z, w_ih, lengths)
 
     within = _rows_within(lengths, input.shape[0])
     rows = grad_z.flatten(-2).flatten(0, -3)
