@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _batching, _ops, _reference
+from ._layer import DirectionWeights, Layer, LayerBackward, by_direction
 from ._weight_gradients import gradients, product, projection_gradient
 
 MaybeTensors = Sequence[Tensor | None]
@@ -43,32 +44,21 @@ def _forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def sequence(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    has_biases: bool,
-    bidirectional: bool,
-    *weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
     if _forward_mode():
-        return _reference.sequence_forward(
-            input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset
-        )
-    arguments = (input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _apply(_Sequence, *_distinct(arguments))
+        return _reference.sequence_forward(*layer)
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    result = _apply(_Sequence, *_distinct(layer.flat()))
     return result
 
 
-def recomputed_sequence(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def recomputed_sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
     if _forward_mode():
-        return sequence(*arguments)[:3]
-    result: tuple[Tensor, Tensor, Tensor] = _apply(_RecomputedSequence, *_distinct(arguments))
+        return sequence(layer)[:3]
+    result: tuple[Tensor, Tensor, Tensor]
+    result = _apply(_RecomputedSequence, *_distinct(layer.flat()))
     return result
 
 
@@ -110,37 +100,14 @@ def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(distinct)
 
 
-def _sequence_backward(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    grad_cell: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor | None,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    cell: Tensor,
-    gates: Tensor,
-    has_biases: bool,
-    bidirectional: bool,
-    *weights: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward op, differentiable where somebody may differentiate it."""
-    grads = (grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates)
-    ragged = (batch_sizes, lengths, reset)
     if _forward_mode():
-        return _reference.sequence_backward(
-            *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
-        )
+        return _reference.sequence_backward(*call)
     if torch.is_grad_enabled() or _transforms_active():
-        result: tuple[Tensor, Tensor, Tensor, Tensor] = _apply(
-            _SequenceBackward, *grads, c0, *ragged, cell, gates, has_biases, bidirectional, *weights
-        )
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = _apply(_SequenceBackward, *call.flat())
         return result
-    return _ops.sequence_backward(
-        *grads, c0, weights, has_biases, bidirectional, *ragged, cell, gates
-    )
+    return _ops.sequence_backward(*call)
 
 
 def _cell_backward(
@@ -162,53 +129,31 @@ def _cell_backward(
 
 
 class _Sequence(torch.autograd.Function):
-    """One layer over a sequence."""
+    """One layer over a sequence. Its arguments are those of Layer.flat."""
 
     @staticmethod
-    def forward(
-        input: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        has_biases: bool,
-        bidirectional: bool,
-        *weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(
-            input,
-            h0,
-            c0,
-            weights,
-            has_biases,
-            bidirectional,
-            batch_sizes,
-            lengths,
-            reset,
-            True,
-            True,
-        )
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return _ops.sequence_forward(*Layer.of(arguments), True, True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights = inputs
+        layer = Layer.of(inputs)
         output, _, _, cell, gates = outputs
-        ctx.has_biases = has_biases
-        ctx.bidirectional = bidirectional
+        ctx.kind = _without_tensors(layer)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights
-        )
+        ctx.save_for_backward(output, cell, gates, *layer.tensors())
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return _sequence_gradients(ctx, grads, ctx.saved_tensors)
+        output, cell, gates, *tensors = ctx.saved_tensors
+        needs = Layer.of(ctx.needs_input_grad)
+        layer = ctx.kind.with_tensors(tensors)
+        return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        return _mapped_sequence(sequence, info.batch_size, in_dims, arguments)
+        return _mapped_sequence(sequence, info.batch_size, Layer.of(in_dims), Layer.of(arguments))
 
 
 class _RecomputedSequence(torch.autograd.Function):
@@ -218,204 +163,202 @@ class _RecomputedSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        input: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        has_biases: bool,
-        bidirectional: bool,
-        *weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(
-            input,
-            h0,
-            c0,
-            weights,
-            has_biases,
-            bidirectional,
-            batch_sizes,
-            lengths,
-            reset,
-            False,
-            False,
-        )[:3]
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return _ops.sequence_forward(*Layer.of(arguments), False, False)[:3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        ctx.has_biases, ctx.bidirectional = inputs[6:8]
+        layer = Layer.of(inputs)
+        ctx.kind = _without_tensors(layer)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:6], *inputs[8:])
+        ctx.save_for_backward(*layer.tensors())
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        data, weights = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
-        with _full_precision(data[0]):
-            if wanted(*data[:3], *weights):
-                again = sequence(*data, ctx.has_biases, ctx.bidirectional, *weights)
+        needs = Layer.of(ctx.needs_input_grad)
+        layer: Layer = ctx.kind.with_tensors(ctx.saved_tensors)
+        with _full_precision(layer.input):
+            if wanted(layer.input, layer.h0, layer.c0, *layer.weights):
+                again = sequence(layer)
             else:
-                again = _Sequence.forward(*data, ctx.has_biases, ctx.bidirectional, *weights)
+                again = _ops.sequence_forward(*layer, True, True)
         output, _, _, cell, gates = again
-        saved = (*data, output, cell, gates, *weights)
-        return _sequence_gradients(ctx, (*grads, None, None), saved)
+        grads = (*grads, None, None)
+        return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        return _mapped_sequence(recomputed_sequence, info.batch_size, in_dims, arguments)
+        dims, layer = Layer.of(in_dims), Layer.of(arguments)
+        return _mapped_sequence(recomputed_sequence, info.batch_size, dims, layer)
+
+
+def _without_tensors(layer: Layer) -> Layer:
+    """What of a layer is no tensor, to be kept beside the saved ones."""
+    nothing = [None] * len(layer.tensors())
+    return layer.with_tensors(nothing)
 
 
 def _mapped_sequence(
-    function: Callable[..., Sequence[Tensor]],
-    size: int,
-    in_dims: Sequence[int | None],
-    arguments: Sequence[Any],
+    function: Callable[[Layer], Sequence[Tensor]], size: int, dims: Layer, layer: Layer
 ) -> _batching.Outputs:
     """`sequence` or `recomputed_sequence` of arguments with a mapped axis."""
-    _refuse_mapped_batch_sizes(in_dims[3])
-    if any(dim is not None for dim in in_dims[8:]):
-        return _batching.one_by_one(function, arguments, in_dims, size)
-    rows = 1 if arguments[3] is None else 0  # where the batch is: (T, N, ...) or (R, ...)
-    axes = (rows, 1, 1, None, 0, 1, None, None, *(None,) * len(arguments[8:]))
-    folded = _batching.fold_arguments(arguments, in_dims, axes, size)
-    if folded[3] is not None:
-        folded[3] = folded[3] * size
-    results = function(*folded)
+
+    def of_flat(*flat: Any) -> Sequence[Tensor]:
+        return function(Layer.of(flat))
+
+    _refuse_mapped_batch_sizes(dims.batch_sizes)
+    if any(dim is not None for dim in dims.weights):
+        return _batching.one_by_one(of_flat, layer.flat(), dims.flat(), size)
+    rows = 1 if layer.batch_sizes is None else 0  # where the batch is: (T, N, ...) or (R, ...)
+    axes = Layer(
+        input=rows,
+        h0=1,
+        c0=1,
+        weights=[None] * len(layer.weights),
+        has_biases=None,
+        bidirectional=None,
+        batch_sizes=None,
+        lengths=0,
+        reset=1,
+    )
+    folded = Layer.of(_batching.fold_arguments(layer.flat(), dims.flat(), axes.flat(), size))
+    if folded.batch_sizes is not None:
+        folded = folded._replace(batch_sizes=folded.batch_sizes * size)
+    results = function(folded)
     return _batching.unfold(results, (rows, 1, 1, rows, rows)[: len(results)], size)
 
 
-def _sequence_gradients(ctx: Any, grads: MaybeTensors, saved: Sequence[Any]) -> Any:
-    """Gradients of the arguments of _Sequence from those of its results and from what it saves."""
-    input, h0, c0, batch_sizes, lengths, reset, output, cell, gates, *weights = saved
-    needs_input, needs_h0, needs_c0, _, _, _, _, _, *needs_weights = ctx.needs_input_grad
+def _sequence_gradients(
+    layer: Layer, needs: Layer, grads: Sequence[Any], output: Tensor, cell: Tensor, gates: Tensor
+) -> Layer:
+    """Gradients of a layer's arguments from those of its results, None where none is needed."""
+    ragged = (layer.batch_sizes, layer.lengths, layer.reset)
+    kind = (layer.has_biases, layer.bidirectional)
+    directions = by_direction(layer.weights, layer.bidirectional)
+    needed = by_direction(needs.weights, layer.bidirectional)
     with _full_precision(cell):
-        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates = grads
         grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
-            grad_output,
-            grad_h_n,
-            grad_c_n,
-            grad_cell,
-            grad_gates,
-            c0,
-            batch_sizes,
-            lengths,
-            reset,
-            cell,
-            gates,
-            ctx.has_biases,
-            ctx.bidirectional,
-            *weights,
+            LayerBackward(*grads, layer.c0, layer.weights, *kind, *ragged, cell, gates)  # type: ignore[call-arg]
         )
-        directions = _reference.by_direction(weights, ctx.has_biases, ctx.bidirectional)
-        wanted = _reference.by_direction(needs_weights, ctx.has_biases, ctx.bidirectional)
         products, grad_input = gradients(
             grad_z,
-            input,
-            h0,
+            layer.input,
+            layer.h0,
             output,
-            batch_sizes,
-            lengths,
-            reset,
-            [any((want.w_ih, want.w_hh, want.b_ih, want.b_hh)) for want in wanted],
-            [w.w_ih for w in directions] if needs_input else None,
+            *ragged,
+            [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
+            [w.w_ih for w in directions] if needs.input else None,
             not (torch.is_grad_enabled() or _transforms_active()),
         )
         of_weights: list[Tensor | None] = []
-        for d, (w, want) in enumerate(zip(directions, wanted, strict=True)):
-            of_w_ih, of_w_hh, bias = products[d] or (None, None, None)
-            of_weights += [of_w_ih if want.w_ih else None, of_w_hh if want.w_hh else None]
-            if ctx.has_biases:
-                of_weights += [bias if want.b_ih else None, bias if want.b_hh else None]
-            if w.w_hr is not None:
-                of_weights.append(
-                    projection_gradient(
-                        grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
-                        gates.select(-3, d),
-                        cell.unflatten(-1, (len(directions), -1)).select(-2, d),
-                    )
-                    if want.w_hr
-                    else None
+        for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
+            of_w_hr = None
+            if need.w_hr:
+                of_w_hr = projection_gradient(
+                    grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
+                    gates.select(-3, d),
+                    cell.unflatten(-1, (len(directions), -1)).select(-2, d),
                 )
-    return (
-        grad_input,
-        grad_h0 if needs_h0 else None,
-        grad_c0 if needs_c0 else None,
-        *(None,) * 5,
-        *of_weights,
+            of_weights += _needed(w, need, products[d] or (None, None, None), of_w_hr)
+    return Layer(
+        input=grad_input,
+        h0=grad_h0 if needs.h0 else None,
+        c0=grad_c0 if needs.c0 else None,
+        weights=of_weights,
+        has_biases=None,
+        bidirectional=None,
+        batch_sizes=None,
+        lengths=None,
+        reset=None,
     )
 
 
+def _needed(
+    weights: DirectionWeights,
+    needs: DirectionWeights,
+    products: tuple[Tensor | None, Tensor | None, Tensor | None],
+    of_w_hr: Tensor | None,
+) -> list[Tensor | None]:
+    """One direction's gradients, in the order of its weights; None where none is needed."""
+    of_w_ih, of_w_hh, of_bias = products
+    found = DirectionWeights(of_w_ih, of_w_hh, of_bias, of_bias, of_w_hr)  # type: ignore[arg-type]
+    return [
+        gradient if need else None
+        for weight, need, gradient in zip(weights, needs, found, strict=True)
+        if weight is not None
+    ]
+
+
 class _SequenceBackward(torch.autograd.Function):
-    """The backward op of a layer: itself linear in the gradients it is given."""
+    """The backward op of a layer: itself linear in the gradients it is given.
+
+    Its arguments are those of LayerBackward.flat.
+    """
 
     @staticmethod
-    def forward(
-        grad_output: Tensor | None,
-        grad_h_n: Tensor | None,
-        grad_c_n: Tensor | None,
-        grad_cell: Tensor | None,
-        grad_gates: Tensor | None,
-        c0: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        cell: Tensor,
-        gates: Tensor,
-        has_biases: bool,
-        bidirectional: bool,
-        *weights: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_backward(
-            grad_output,
-            grad_h_n,
-            grad_c_n,
-            grad_cell,
-            grad_gates,
-            c0,
-            weights,
-            has_biases,
-            bidirectional,
-            batch_sizes,
-            lengths,
-            reset,
-            cell,
-            gates,
-        )
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _ops.sequence_backward(*LayerBackward.of(arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        *tensors, ctx.has_biases, ctx.bidirectional = inputs[:13]
+        call = LayerBackward.of(inputs)
+        ragged = (call.batch_sizes, call.lengths, call.reset)
+        ctx.has_biases, ctx.bidirectional = call.has_biases, call.bidirectional
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, *inputs[13:])
+        ctx.save_for_backward(*ragged, *call.floating())
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        *tensors, cell, gates = ctx.saved_tensors[:11]
-        weights = ctx.saved_tensors[11:]
+        batch_sizes, lengths, reset, *floating = ctx.saved_tensors
+        nothing = LayerBackward(*[None] * len(LayerBackward._fields))
+        call = nothing._replace(
+            has_biases=ctx.has_biases,
+            bidirectional=ctx.bidirectional,
+            batch_sizes=batch_sizes,
+            lengths=lengths,
+            reset=reset,
+        )
+
+        def equations(*values: Tensor) -> tuple[Tensor, ...]:
+            """The backward op in plain torch, as a function of its floating-point arguments."""
+            return _reference.sequence_backward(*call.with_floating(values))
+
         # The op does not read what is neither a gradient, c0, cell, gates nor a recurrent weight.
-        equations = _backward_equations(ctx, tensors)
-        found = _pullback(equations, (*tensors[:6], cell, gates, *weights), grads)
-        return (*found[:6], None, None, None, *found[6:8], None, None, *found[8:])
+        return nothing.with_floating(_pullback(equations, floating, grads)).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        size = info.batch_size
-        _refuse_mapped_batch_sizes(in_dims[6])
-        if any(dim is not None for dim in in_dims[13:]):
-            return _batching.one_by_one(_sequence_backward, arguments, in_dims, size)
-        rows = 1 if arguments[6] is None else 0
-        axes = (
-            *(rows, 1, 1, rows, rows, 1),
-            *(None, 0, 1, rows, rows),
-            *(None,) * len(arguments[11:]),
+        size, dims, call = info.batch_size, LayerBackward.of(in_dims), LayerBackward.of(arguments)
+
+        def of_flat(*flat: Any) -> Sequence[Tensor]:
+            return _sequence_backward(LayerBackward.of(flat))
+
+        _refuse_mapped_batch_sizes(dims.batch_sizes)
+        if any(dim is not None for dim in dims.weights):
+            return _batching.one_by_one(of_flat, arguments, in_dims, size)
+        rows = 1 if call.batch_sizes is None else 0
+        axes = LayerBackward(
+            grad_output=rows,
+            grad_h_n=1,
+            grad_c_n=1,
+            grad_cell=rows,
+            grad_gates=rows,
+            c0=1,
+            weights=[None] * len(call.weights),
+            has_biases=None,
+            bidirectional=None,
+            batch_sizes=None,
+            lengths=0,
+            reset=1,
+            cell=rows,
+            gates=rows,
         )
-        folded = _batching.fold_arguments(arguments, in_dims, axes, size)
-        if folded[6] is not None:
-            folded[6] = folded[6] * size
-        return _batching.unfold(_sequence_backward(*folded), (rows, 1, 1, rows), size)
+        folded = LayerBackward.of(_batching.fold_arguments(arguments, in_dims, axes.flat(), size))
+        if folded.batch_sizes is not None:
+            folded = folded._replace(batch_sizes=folded.batch_sizes * size)
+        return _batching.unfold(_sequence_backward(folded), (rows, 1, 1, rows), size)
 
 
 class _Cell(torch.autograd.Function):
@@ -446,24 +389,27 @@ class _Cell(torch.autograd.Function):
         ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, grad_gates: Tensor | None
     ) -> Any:
         input, h0, c0, w_ih, w_hh, c, gates = ctx.saved_tensors
-        needs = ctx.needs_input_grad
+        need_input, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh = (
+            ctx.needs_input_grad
+        )
         with _full_precision(c):
             grad_z, grad_c0 = _cell_backward(grad_h, grad_c, grad_gates, c0, c, gates)
             z = grad_z.flatten(1)
-            bias = z.sum(0) if needs[5] or needs[6] else None
+            bias = z.sum(0) if need_b_ih or need_b_hh else None
             return (
-                product(z, w_ih) if needs[0] else None,
-                product(z, w_hh) if needs[1] else None,
-                grad_c0 if needs[2] else None,
-                product(z.mT, input) if needs[3] else None,
-                product(z.mT, h0) if needs[4] else None,
-                bias if needs[5] else None,
-                bias if needs[6] else None,
+                product(z, w_ih) if need_input else None,
+                product(z, w_hh) if need_h0 else None,
+                grad_c0 if need_c0 else None,
+                product(z.mT, input) if need_w_ih else None,
+                product(z.mT, h0) if need_w_hh else None,
+                bias if need_b_ih else None,
+                bias if need_b_hh else None,
             )
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        if any(dim is not None for dim in in_dims[3:]):
+        _, _, _, *of_weights = in_dims
+        if any(dim is not None for dim in of_weights):
             return _batching.one_by_one(cell, arguments, in_dims, info.batch_size)
         axes = (0, 0, 0, None, None, None, None)
         folded = _batching.fold_arguments(arguments, in_dims, axes, info.batch_size)
@@ -489,32 +435,6 @@ class _CellBackward(torch.autograd.Function):
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
         folded = _batching.fold_arguments(arguments, in_dims, (0,) * 6, info.batch_size)
         return _batching.unfold(_cell_backward(*folded), (0, 0), info.batch_size)
-
-
-def _backward_equations(ctx: Any, tensors: MaybeTensors) -> Callable[..., tuple[Tensor, ...]]:
-    """The backward op in plain torch, as a function of its floating-point arguments."""
-    batch_sizes, lengths, reset = tensors[6:9]
-
-    def equations(*floating: Any) -> tuple[Tensor, ...]:
-        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, cell, gates, *weights = floating
-        return _reference.sequence_backward(
-            grad_output,
-            grad_h_n,
-            grad_c_n,
-            grad_cell,
-            grad_gates,
-            c0,
-            weights,
-            ctx.has_biases,
-            ctx.bidirectional,
-            batch_sizes,
-            lengths,
-            reset,
-            cell,
-            gates,
-        )
-
-    return equations
 
 
 def _pullback(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _load
+from ._layer import WeightKind, kind_of
 
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -113,7 +114,7 @@ def same_dtype(x: Tensor, other: Tensor, name: str, autocast: torch.dtype | None
 def weights_fit(
     x: Tensor,
     weights: Sequence[Tensor],
-    count: int,
+    kind: WeightKind,
     directions: int,
     autocast: torch.dtype | None,
 ) -> None:
@@ -121,27 +122,27 @@ def weights_fit(
     gates, input_size = weights[0].shape
     h_size = weights[1].shape[1]
     hidden_size, rest = divmod(gates, 4)
-    projects = count % 2 == 1
-    if rest or gates == 0 or h_size == 0 or (h_size != hidden_size and not projects):
+    if rest or gates == 0 or h_size == 0 or (h_size != hidden_size and not kind.projects):
         raise RuntimeError(
             f"weight_ih {list(weights[0].shape)} and weight_hh {list(weights[1].shape)} are not "
             "those of an LSTM: expected (4 * hidden_size, input_size) and "
             "(4 * hidden_size, hidden_size), or (4 * hidden_size, proj_size) with projections"
         )
     matrix, vector = (gates, h_size), (gates,)
-    rest_shapes = [matrix, vector, vector] if count >= 4 else [matrix]
-    if projects:
+    rest_shapes = [matrix, vector, vector] if kind.has_biases else [matrix]
+    if kind.projects:
         rest_shapes.append((h_size, hidden_size))
     dtype, device = x.dtype, x.device
-    for start in range(0, len(weights), count):
-        if start == directions * count:
+    for start in range(0, len(weights), kind.each):
+        if start == directions * kind.each:
             input_size = directions * h_size
         for k, expected in enumerate(((gates, input_size), *rest_shapes)):
             weight = weights[start + k]
             if weight.shape != expected:
+                layer = start // (directions * kind.each)
                 raise RuntimeError(
-                    f"Expected weight {k} of layer {start // count // directions} to have size "
-                    f"{list(expected)}, got {list(weight.shape)}"
+                    f"Expected weight {k} of layer {layer} to have size {list(expected)}, got "
+                    f"{list(weight.shape)}"
                 )
             if weight.dtype is not dtype or weight.device != device:
                 same_device(x, weight, "parameter")
@@ -186,9 +187,9 @@ def sequence_fits(
     """Everything about input, (T, N, I) or packed, states and weights."""
     weights_count(weights, num_layers, directions)
     state_dims(h0, c0, 3)
-    count = len(weights) // (num_layers * directions)
+    kind = kind_of(weights, num_layers * directions)
     input_is_usable(x, weights[0], 3 if packed is None else 2, autocast)
-    weights_fit(x, weights, count, directions, autocast)
+    weights_fit(x, weights, kind, directions, autocast)
     batch = x.shape[1] if packed is None else packed_batch(packed)
     if x.shape[0] == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")

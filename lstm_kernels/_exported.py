@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _autograd, _ops
+from ._layer import Layer
 
 _library = torch.library.Library("lstm_kernels", "FRAGMENT")
 _library.define(
@@ -38,11 +39,10 @@ def _sequence(
     save_cell: bool,
     save_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kind = (has_biases, bidirectional)
-    ragged = (batch_sizes, lengths, reset)
+    layer = Layer(input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset)
     if _autograd.wanted(input, h0, c0, *weights):
-        return _autograd.sequence(input, h0, c0, *ragged, *kind, *weights)
-    return _ops.sequence_forward(input, h0, c0, weights, *kind, *ragged, save_cell, save_gates)
+        return _autograd.sequence(layer)
+    return _ops.sequence_forward(*layer, save_cell, save_gates)
 
 
 def _cell(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _load
+from ._layer import kind_of
 
 _load.load()
 
@@ -81,14 +82,14 @@ def prepack_weights(
     bidirectional: bool,
     weight_dtype: torch.dtype | None,
 ) -> Tensor:
-    """One layer's weights, packed for packed_forward."""
+    """One layer's weights, laid out for prepacked_forward."""
     with torch.no_grad():
-        packed: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
-    return packed
+        prepacked: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
+    return prepacked
 
 
 def prepacked_forward(
-    packed: Tensor,
+    prepacked: Tensor,
     input: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -101,7 +102,7 @@ def prepacked_forward(
     save_cell: bool,
     save_gates: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """sequence_forward on packed weights; last, those to use from now on, or an empty tensor."""
+    """sequence_forward on prepacked weights; last, those to use from now on, or an empty tensor."""
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _prepacked_forward(
         input,
         h0,
@@ -114,7 +115,7 @@ def prepacked_forward(
         _dense(reset),
         save_cell,
         save_gates,
-        packed,
+        prepacked,
     )
     return result
 
@@ -266,7 +267,7 @@ def _sequence_forward_shapes(
     )
 
 
-def _pack_weights_shapes(
+def _prepack_weights_shapes(
     weights: Sequence[Tensor],
     has_biases: bool,
     bidirectional: bool,
@@ -277,7 +278,7 @@ def _pack_weights_shapes(
     return weights[0].new_empty(size, dtype=torch.uint8)
 
 
-def _packed_forward_shapes(
+def _prepacked_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -289,14 +290,14 @@ def _packed_forward_shapes(
     reset: Tensor | None,
     save_cell: bool,
     save_gates: bool,
-    packed: Tensor,
+    prepacked: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     kind = (has_biases, bidirectional)
     ragged = (batch_sizes, lengths, reset)
     results = _sequence_forward_shapes(
         input, h0, c0, weights, *kind, *ragged, save_cell, save_gates
     )
-    return *results, packed.new_empty(torch.library.get_ctx().new_dynamic_size())
+    return *results, prepacked.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
 def _sequence_backward_shapes(
@@ -325,7 +326,7 @@ def _sequence_backward_shapes(
         batch = torch.library.get_ctx().new_dynamic_size()
     directions = 1 + bidirectional
     hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
-    projects = len(weights) // directions % 2
+    projects = kind_of(weights, directions).projects
     return (
         torch.empty_like(gates),
         cell.new_empty(directions, batch, h_size),
@@ -386,8 +387,8 @@ def _cell_backward_shapes(
 
 
 torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward_shapes)
-torch.library.register_fake("lstm_kernels::_prepack_weights", _pack_weights_shapes)
-torch.library.register_fake("lstm_kernels::_prepacked_forward", _packed_forward_shapes)
+torch.library.register_fake("lstm_kernels::_prepack_weights", _prepack_weights_shapes)
+torch.library.register_fake("lstm_kernels::_prepacked_forward", _prepacked_forward_shapes)
 torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
 torch.library.register_fake("lstm_kernels::_weight_gradients", _weight_gradients_shapes)
 torch.library.register_fake("lstm_kernels::_input_gradient", _input_gradient_shapes)

@@ -1,4 +1,4 @@
-"""Packed weights that a module keeps for inference.
+"""Weights that a module keeps laid out for inference.
 
 The op compares the contents of the weights with those it packed, on every call (see
 csrc/schema.cpp): whatever changed a weight, and however, the next call computes with it.
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from . import _checks, _ops
+from ._layer import kind_of
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -21,10 +22,10 @@ Forwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Prepacked:
-    """The packed weights of every layer, and in which dtype they are kept.
+    """The prepacked weights of every layer, and in which dtype they are held.
 
-    A pack is never written to, only replaced by a newer one: threads may share it. Pickled or
-    copied, this is None: a pack is good for one process, and for one module's weights.
+    They are never written to, only replaced by newer ones: threads may share them. Pickled or
+    copied, this is None: they are good for one process, and for one module's weights.
     """
 
     def __init__(
@@ -56,23 +57,23 @@ class Prepacked:
         self.weight_dtype = None if weight_dtype is dtype else weight_dtype
         directions = 2 if bidirectional else 1
         _checks.weights_count(weights, num_layers, directions)
-        count = len(weights) // (num_layers * directions)
-        layers = range(0, len(weights), directions * count)
+        kind = kind_of(weights, num_layers * directions)
+        of_layer = directions * kind.each
         self._layers = [
             _ops.prepack_weights(
-                weights[start : start + directions * count],
-                count >= 4,
+                weights[start : start + of_layer],
+                kind.has_biases,
                 bidirectional,
                 self.weight_dtype,
             )
-            for start in layers
+            for start in range(0, len(weights), of_layer)
         ]
 
     def serve(self, weights: Sequence[Tensor], autocast: torch.dtype | None) -> bool:
-        """Whether a call without gradients on these weights can use the packs.
+        """Whether a call without gradients on these weights can use them.
 
-        Not where the weights have become others than prepack takes, or autocast makes them so. Not
-        inside a graph or a dispatch mode either, which the comparison of contents is not for.
+        False if the weights' dtype, device or class changed since prepack(), or under autocast,
+        tracing or a dispatch mode.
         """
         dtype = weights[0].dtype
         return (
@@ -85,10 +86,10 @@ class Prepacked:
         )
 
     def forward(self, layer: int, *arguments: Any) -> Forwarded:
-        """`_ops.sequence_forward` of a layer, on its packed weights."""
-        *results, repacked = _ops.prepacked_forward(self._layers[layer], *arguments)
-        if repacked.numel():
-            self._layers[layer] = repacked
+        """`_ops.sequence_forward` of a layer, on its prepacked weights."""
+        *results, renewed = _ops.prepacked_forward(self._layers[layer], *arguments)
+        if renewed.numel():
+            self._layers[layer] = renewed
         return tuple(results)  # type: ignore[return-value]
 
     def __reduce__(self) -> Any:

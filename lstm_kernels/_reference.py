@@ -16,32 +16,11 @@ Senior & Beaufays 2014.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Weights(NamedTuple):
-    """The weights of one direction of one layer, as torch.nn.LSTM names them."""
-
-    w_ih: Tensor
-    w_hh: Tensor
-    b_ih: Tensor | None
-    b_hh: Tensor | None
-    w_hr: Tensor | None
-
-
-def by_direction(weights: Sequence[Tensor], has_biases: bool, bidirectional: bool) -> list[Weights]:
-    """Split an op's flat list of weights into directions."""
-    count = len(weights) // (1 + bidirectional)
-    directions = []
-    for start in range(0, len(weights), count):
-        w_ih, w_hh, *rest = weights[start : start + count]
-        b_ih, b_hh = rest[:2] if has_biases else (None, None)
-        w_hr = rest[-1] if count % 2 else None
-        directions.append(Weights(w_ih, w_hh, b_ih, b_hh, w_hr))
-    return directions
+from ._layer import DirectionWeights, by_direction, kind_of
 
 
 class _Rows:
@@ -91,7 +70,7 @@ def _zero_rows(state: Tensor, rows: Tensor | None) -> Tensor:
     return state if rows is None else state.masked_fill(rows.unsqueeze(-1), 0)
 
 
-def _gates(x: Tensor, h: Tensor, w: Weights) -> Tensor:
+def _gates(x: Tensor, h: Tensor, w: DirectionWeights) -> Tensor:
     """Activated i, f, g, o of one step, (N, 4, H)."""
     z = x @ w.w_ih.mT + h @ w.w_hh.mT
     if w.b_ih is not None and w.b_hh is not None:
@@ -100,7 +79,7 @@ def _gates(x: Tensor, h: Tensor, w: Weights) -> Tensor:
     return torch.stack([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], -2)
 
 
-def _advance(gates: Tensor, c: Tensor, w_hr: Tensor | None) -> tuple[Tensor, Tensor]:
+def advance(gates: Tensor, c: Tensor, w_hr: Tensor | None) -> tuple[Tensor, Tensor]:
     """The states after a step, from its gates and the cell state before it."""
     i, f, g, o = gates.unbind(-2)
     c = f * c + i * g
@@ -108,7 +87,7 @@ def _advance(gates: Tensor, c: Tensor, w_hr: Tensor | None) -> tuple[Tensor, Ten
     return (h if w_hr is None else h @ w_hr.mT), c
 
 
-def _retreat(
+def retreat(
     grad_h: Tensor,
     grad_c: Tensor,
     grad_gates: Tensor | None,
@@ -145,7 +124,7 @@ def sequence_forward(
     rows = _Rows(input.shape[0], batch_sizes, lengths).to(input.device)
     x = rows.pad(input)
     directions = []
-    for d, w in enumerate(by_direction(weights, has_biases, bidirectional)):
+    for d, w in enumerate(by_direction(weights, bidirectional)):
         hidden_size = w.w_hh.shape[0] // 4
         h = x.new_zeros(x.shape[1], w.w_hh.shape[1]) if h0 is None else h0[d]
         c = x.new_zeros(x.shape[1], hidden_size) if c0 is None else c0[d]
@@ -154,7 +133,7 @@ def sequence_forward(
             resets = None if reset is None else reset[t]
             h_before, c_before = _zero_rows(h, resets), _zero_rows(c, resets)
             gates = _gates(x[t], h_before, w)
-            h_after, c_after = _advance(gates, c_before, w.w_hr)
+            h_after, c_after = advance(gates, c_before, w.w_hr)
             h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
             seen = (h_after, c_after, gates.flatten(-2))
             steps.append([rows.keep(t, value, torch.zeros_like(value)) for value in seen])
@@ -195,7 +174,7 @@ def sequence_backward(
         None if grad is None else rows.pad(grad) for grad in (grad_output, grad_cell, grad_gates)
     )
     directions = []
-    for d, w in enumerate(by_direction(weights, has_biases, bidirectional)):
+    for d, w in enumerate(by_direction(weights, bidirectional)):
         hidden_size, h_size = w.w_hh.shape[0] // 4, w.w_hh.shape[1]
         of_cell = slice(d * hidden_size, (d + 1) * hidden_size)
         of_h = slice(d * h_size, (d + 1) * h_size)
@@ -213,7 +192,7 @@ def sequence_backward(
             )
             grad_h_t = grad_h if grad_output is None else grad_h + grad_output[t][:, of_h]
             grad_c_t = grad_c if grad_cell is None else grad_c + grad_cell[t][:, of_cell]
-            grad_z, grad_c_before = _retreat(
+            grad_z, grad_c_before = retreat(
                 grad_h_t if w.w_hr is None else grad_h_t @ w.w_hr,
                 grad_c_t,
                 None if grad_gates is None else grad_gates[t, :, d],
@@ -238,7 +217,7 @@ def sequence_backward(
             (grad_z.unflatten(-1, (4, -1)).unsqueeze(-3), grad_h, grad_c, grad_hidden)
         )
     grads_z, grads_h0, grads_c0, grads_hidden = zip(*directions, strict=True)
-    projects = len(weights) // len(directions) % 2
+    projects = kind_of(weights, len(directions)).projects
     return (
         rows.unpad(torch.cat(grads_z, -3)),
         torch.stack(grads_h0),
@@ -257,8 +236,8 @@ def cell_forward(
     b_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step: h, c and gates."""
-    gates = _gates(input, h0, Weights(w_ih, w_hh, b_ih, b_hh, None))
-    return *_advance(gates, c0, None), gates
+    gates = _gates(input, h0, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
+    return *advance(gates, c0, None), gates
 
 
 def cell_backward(
@@ -272,4 +251,4 @@ def cell_backward(
     """One step: gradients of the pre-activations (N, 4, H) and of c0."""
     grad_h = torch.zeros_like(c) if grad_h is None else grad_h
     grad_c = torch.zeros_like(c) if grad_c is None else grad_c
-    return _retreat(grad_h, grad_c, grad_gates, gates, c, c0)
+    return retreat(grad_h, grad_c, grad_gates, gates, c, c0)

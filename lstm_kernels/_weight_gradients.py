@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _ops
+from ._layer import OUTPUT_GATE
 
 # 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
 _MULTIPLIED = [
@@ -135,7 +136,7 @@ def _input_weight_gradient(
 
 def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
     """Gradient of w_hr, (P, H): h_t = W_hr (o * tanh(c_t)). Gates are (..., 4, H)."""
-    unprojected = gates.select(-2, 3) * cell.tanh()
+    unprojected = gates.select(-2, OUTPUT_GATE) * cell.tanh()
     return product(grad_h.flatten(0, -2).mT, unprojected.flatten(0, -2))
 
 

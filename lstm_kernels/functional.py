@@ -23,6 +23,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _autograd, _checks, _exported, _ops
+from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
 
@@ -102,7 +103,7 @@ def lstm(
         autocast = _checks.autocast_dtype(x)
         _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
         _checks.ragged_fits(x, lengths, reset, directions)
-    count = len(weights) // (num_layers * directions)
+    kind = kind_of(weights, num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:
@@ -120,7 +121,8 @@ def lstm(
             x = F.dropout(x, dropout, True)
         h, c, layer_weights = h0, c0, weights
         if num_layers > 1:
-            layer_weights = weights[layer * directions * count : (layer + 1) * directions * count]
+            of_layer = directions * kind.each
+            layer_weights = weights[layer * of_layer : (layer + 1) * of_layer]
             if h0 is not None and c0 is not None:
                 h = h0[layer * directions : (layer + 1) * directions]
                 c = c0[layer * directions : (layer + 1) * directions]
@@ -129,7 +131,7 @@ def lstm(
             h,
             c,
             layer_weights,
-            count >= 4,
+            kind.has_biases,
             bidirectional,
             batch_sizes,
             lengths,
@@ -139,7 +141,8 @@ def lstm(
         )
         try:
             if keep_graph:
-                result = _differentiable(*arguments, recompute)
+                *given_layer, save_cell, save_gates = arguments
+                result = _differentiable(Layer(*given_layer), save_cell, save_gates, recompute)
             elif _prepacked is None:
                 result = _ops.sequence_forward(*arguments)
             else:
@@ -200,27 +203,13 @@ def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_firs
     return rows.transpose(0, 1) if batch_first else rows
 
 
-def _differentiable(
-    x: Tensor,
-    h: Tensor | None,
-    c: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_cell: bool,
-    save_gates: bool,
-    recompute: bool,
-) -> Any:
+def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: bool) -> Any:
     """`_ops.sequence_forward` where a derivative may be asked for."""
-    kind, ragged = (has_biases, bidirectional), (batch_sizes, lengths, reset)
     if torch.compiler.is_exporting():
-        return _exported.sequence(x, h, c, weights, *kind, *ragged, save_cell, save_gates)
+        return _exported.sequence(*layer, save_cell, save_gates)
     if recompute and not save_cell:
-        return *_autograd.recomputed_sequence(x, h, c, *ragged, *kind, *weights), None, None
-    return _autograd.sequence(x, h, c, *ragged, *kind, *weights)
+        return *_autograd.recomputed_sequence(layer), None, None
+    return _autograd.sequence(layer)
 
 
 def lstm_cell(

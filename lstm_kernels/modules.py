@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ._layer import FORGET_GATE
 from ._prepacked import Prepacked
 from .functional import lstm, lstm_cell
 
@@ -365,4 +366,4 @@ def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:
 
 def _fill_forget_gate(bias: Tensor, value: float) -> None:
     with torch.no_grad():
-        bias.unflatten(0, (4, -1))[1].fill_(value)
+        bias.unflatten(0, (4, -1))[FORGET_GATE].fill_(value)

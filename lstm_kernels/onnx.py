@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ._layer import kind_of
+
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
     """The translations of this library's ops, for torch.onnx.export.
@@ -45,10 +47,10 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         save_gates: bool = False,
         allow_tf32: bool = False,
     ) -> tuple[Any, Any, Any, Any, Any]:
-        count = len(weights) // (1 + bidirectional)
+        of_direction = kind_of(weights, 1 + bidirectional)
         for problem, present in (
             ("the states and gates of every step", save_cell or save_gates),
-            ("projections", count % 2 == 1),
+            ("projections", of_direction.projects),
             ("resets", reset is not None),
             ("packed sequences", batch_sizes is not None),
         ):
@@ -58,7 +60,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         def stacked(*kinds: int) -> Any:
             """The weights of these kinds, (D, len(kinds) * 4*H, ...), gates in ONNX's order."""
             directions = []
-            for start in range(0, len(weights), count):
+            for start in range(0, len(weights), of_direction.each):
                 rows = []
                 for kind in kinds:
                     i, f, g, o = op.Split(weights[start + kind], num_outputs=4)

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from lstm_kernels import LSTM, _ops
-from lstm_kernels._reference import Weights, by_direction
+from lstm_kernels._layer import FORGET_GATE, OUTPUT_GATE, DirectionWeights, by_direction
 
-from ._gates import FORGET_GATE, OUTPUT_GATE
 from ._recording import Recording
 
 
@@ -84,7 +83,7 @@ def lstm_adjoints(
 class _Layer:
     """One layer of the call, and the gradients that arrive at it from outside; None is zero."""
 
-    weights: list[Weights]  # one for each direction
+    weights: list[DirectionWeights]  # one for each direction
     cell: Tensor  # (T, N, D*H)
     gates: Tensor  # (T, N, D, 4, H)
     c0: Tensor | None  # (D, N, H)
@@ -115,7 +114,7 @@ def _layer(
         None if state is None else state[own] for state in (c0, outside.h_n, outside.c_n)
     )
     return _Layer(
-        by_direction(weights, lstm.bias, lstm.bidirectional),
+        by_direction(weights, lstm.bidirectional),
         cell,
         gates,
         c0,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lstm_kernels import LSTMStates
+from lstm_kernels._layer import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 
-from ._gates import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 from ._recording import Layout, Recording
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ._gates import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
+from lstm_kernels._layer import CANDIDATE, FORGET_GATE, INPUT_GATE, OUTPUT_GATE
+
 from ._recording import Recording, States, recordings
 from ._repr import one_line
 from ._sample import Sample

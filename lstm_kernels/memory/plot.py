@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lstm_kernels import LSTMStates
+from lstm_kernels._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 
-from ._gates import FORGET_GATE, INPUT_GATE, OUTPUT_GATE
 from ._gradient_flow import GradientFlow
 from ._horizon import Horizon
 from ._recording import Recording, recordings

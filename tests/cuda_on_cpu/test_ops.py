@@ -63,13 +63,13 @@ class Case:
         self.layer = (weights, has_biases, D == 2, batch_sizes, lengths, reset)
 
     def forward(self, ops, allow_tf32=False):
-        return _ops._sequence_forward(self.x, self.h0, self.c0, *self.layer, True, True, allow_tf32)
+        return ops._sequence_forward(self.x, self.h0, self.c0, *self.layer, True, True, allow_tf32)
 
     def gradients(self, results, absent=()):
         return [None if k in absent else self.uniform(*t.shape) for k, t in enumerate(results)]
 
     def backward(self, ops, gradients, cell, gates, allow_tf32=False):
-        return _ops._sequence_backward(*gradients, self.c0, *self.layer, cell, gates, allow_tf32)
+        return ops._sequence_backward(*gradients, self.c0, *self.layer, cell, gates, allow_tf32)
 
 
 def exact(value):
@@ -256,16 +256,16 @@ def test_a_step_on_its_own(ops, dtype, N):
         x, h0, c0 = draw(N, inputs), draw(N, H), draw(N, H)
         weights = draw(4 * H, inputs), draw(4 * H, H)
         biases = (draw(4 * H), draw(4 * H)) if seed else (None, None)
-        results = _ops._cell_forward(x, h0, c0, *weights, *biases, True)
+        results = ops._cell_forward(x, h0, c0, *weights, *biases, True)
         expected = _reference.cell_forward(*exact((x, h0, c0, *weights, *biases)))
         assert_agree(results, expected, ("h", "c", "gates"), dtype)
-        assert _ops._cell_forward(x, h0, c0, *weights, *biases, False)[2].numel() == 0
+        assert ops._cell_forward(x, h0, c0, *weights, *biases, False)[2].numel() == 0
         _, c, gates = results
         for absent in (None, 0, 1, 2):
             gradients = [draw(*t.shape) for t in results]
             if absent is not None:
                 gradients[absent] = None
-            got = _ops._cell_backward(*gradients, c0, c, gates)
+            got = ops._cell_backward(*gradients, c0, c, gates)
             expected = _reference.cell_backward(*exact((*gradients, c0, c, gates)))
             assert_agree(got, expected, ("grad_preactivations", "grad_c0"), dtype)
 
@@ -280,7 +280,7 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
         arguments = list(good)
         arguments[position] = value
         with pytest.raises(RuntimeError, match=message):
-            _ops._sequence_forward(*arguments)
+            ops._sequence_forward(*arguments)
 
     refused(0, case.x[0], "input")
     refused(0, case.x.transpose(1, 2), "input")
@@ -300,4 +300,4 @@ def test_what_would_read_beyond_an_array_is_refused(ops):
         arguments = [packed.x, packed.h0, packed.c0, *packed.layer, True, True]
         arguments[6] = torch.tensor(sizes)
         with pytest.raises(RuntimeError, match=r"batch_sizes|h0"):
-            _ops._sequence_forward(*arguments)
+            ops._sequence_forward(*arguments)

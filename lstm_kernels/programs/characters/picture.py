@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
+from lstm_kernels._layer import FORGET_GATE
 from lstm_kernels.memory import retention
-from lstm_kernels.memory._gates import FORGET_GATE
 
 from .model import CharacterModel
 

@@ -1,0 +1,155 @@
+"""A layer's arguments, by name: what the ops take, and how torch's Functions want them.
+
+Field names, shapes and the order of the fields are those of csrc/schema.cpp. An autograd.Function
+wants flat arguments, with the weights, whose number varies, at the end: `flat` and `of` go there
+and back, so that no other code knows a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+# Where each gate stands among the four of a step.
+INPUT_GATE, FORGET_GATE, CANDIDATE, OUTPUT_GATE = range(4)
+
+
+class Layer(NamedTuple):
+    """The arguments of one layer; or one thing about each of them, such as its gradient."""
+
+    input: Any
+    h0: Any
+    c0: Any
+    weights: Any
+    has_biases: Any
+    bidirectional: Any
+    batch_sizes: Any
+    lengths: Any
+    reset: Any
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> Layer:
+        """From the order of `flat`."""
+        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights = flat
+        return cls(input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset)
+
+    def tensors(self) -> tuple[Any, ...]:
+        """What of `flat` is a tensor, if it is there."""
+        ragged = (self.batch_sizes, self.lengths, self.reset)
+        return (self.input, self.h0, self.c0, *ragged, *self.weights)
+
+    def with_tensors(self, tensors: Sequence[Any]) -> Layer:
+        """The same layer with other tensors, in the order of `tensors`."""
+        input, h0, c0, batch_sizes, lengths, reset, *weights = tensors
+        return Layer(
+            input, h0, c0, weights, self.has_biases, self.bidirectional, batch_sizes, lengths, reset
+        )
+
+    def flat(self) -> tuple[Any, ...]:
+        """The order in which a Function takes them."""
+        ragged = (self.batch_sizes, self.lengths, self.reset)
+        kind = (self.has_biases, self.bidirectional)
+        return (self.input, self.h0, self.c0, *ragged, *kind, *self.weights)
+
+
+class LayerBackward(NamedTuple):
+    """The arguments of one layer's backward op; or one thing about each of them."""
+
+    grad_output: Any
+    grad_h_n: Any
+    grad_c_n: Any
+    grad_cell: Any
+    grad_gates: Any
+    c0: Any
+    weights: Any
+    has_biases: Any
+    bidirectional: Any
+    batch_sizes: Any
+    lengths: Any
+    reset: Any
+    cell: Any
+    gates: Any
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> LayerBackward:
+        """From the order of `flat`."""
+        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, *rest = flat
+        batch_sizes, lengths, reset, cell, gates, has_biases, bidirectional, *weights = rest
+        grads = (grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates)
+        kind, ragged = (has_biases, bidirectional), (batch_sizes, lengths, reset)
+        return cls(*grads, c0, weights, *kind, *ragged, cell, gates)
+
+    def grads(self) -> tuple[Any, ...]:
+        """Those of the layer's results."""
+        return (
+            self.grad_output,
+            self.grad_h_n,
+            self.grad_c_n,
+            self.grad_cell,
+            self.grad_gates,
+        )
+
+    def flat(self) -> tuple[Any, ...]:
+        """The order in which a Function takes them."""
+        ragged = (self.batch_sizes, self.lengths, self.reset)
+        kind = (self.has_biases, self.bidirectional)
+        return (*self.grads(), self.c0, *ragged, self.cell, self.gates, *kind, *self.weights)
+
+    def floating(self) -> tuple[Any, ...]:
+        """The arguments that have a derivative."""
+        return (*self.grads(), self.c0, self.cell, self.gates, *self.weights)
+
+    def with_floating(self, floating: Sequence[Any]) -> LayerBackward:
+        """The same call with others, in the order of `floating`."""
+        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, cell, gates, *weights = floating
+        return self._replace(
+            grad_output=grad_output,
+            grad_h_n=grad_h_n,
+            grad_c_n=grad_c_n,
+            grad_cell=grad_cell,
+            grad_gates=grad_gates,
+            c0=c0,
+            cell=cell,
+            gates=gates,
+            weights=weights,
+        )
+
+
+class WeightKind(NamedTuple):
+    """What the number of a layer's weights says.
+
+    each: weights of one direction.
+    """
+
+    each: int
+    has_biases: bool
+    projects: bool
+
+
+def kind_of(weights: Sequence[Any], directions: int) -> WeightKind:
+    """The kind of the weights of that many directions, of one layer or of several."""
+    each = len(weights) // directions
+    return WeightKind(each, each >= 4, each % 2 == 1)
+
+
+class DirectionWeights(NamedTuple):
+    """The weights of one direction of one layer, as torch.nn.LSTM names them."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    b_ih: Tensor | None
+    b_hh: Tensor | None
+    w_hr: Tensor | None
+
+
+def by_direction(weights: Sequence[Any], bidirectional: bool) -> list[DirectionWeights]:
+    """A layer's flat list of weights, direction by direction."""
+    kind = kind_of(weights, 1 + bidirectional)
+    directions = []
+    for start in range(0, len(weights), kind.each):
+        w_ih, w_hh, *rest = weights[start : start + kind.each]
+        b_ih, b_hh, *w_hr = rest if kind.has_biases else (None, None, *rest)
+        directions.append(DirectionWeights(w_ih, w_hh, b_ih, b_hh, *(w_hr or [None])))
+    return directions
