@@ -1,4 +1,6 @@
-"""The raw ops of csrc/schema.cpp: what they ask of their arguments, and their shapes.
+"""The raw ops of csrc/schema.cpp, each with the shapes of its results.
+
+Under each function stands its fake kernel, which torch.compile and the meta device run instead.
 
 An op called on a tensor that wants a gradient silently gives none, so nothing here is public:
 lstm_kernels.functional chooses between these and the differentiable functions of _autograd.py.
@@ -6,7 +8,8 @@ lstm_kernels.functional chooses between these and the differentiable functions o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +29,19 @@ _cell_forward = torch.ops.lstm_kernels._cell_forward.default
 _cell_backward = torch.ops.lstm_kernels._cell_backward.default
 
 
+_Fake = TypeVar("_Fake", bound=Callable[..., Any])
+
+
+def _fake(op: str) -> Callable[[_Fake], _Fake]:
+    """Registers the fake kernel of an op."""
+
+    def register(fake: _Fake) -> _Fake:
+        torch.library.register_fake(f"lstm_kernels::{op}", fake)
+        return fake
+
+    return register
+
+
 def _dense(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -37,6 +53,12 @@ def _allow_tf32(tensor: Tensor) -> bool:
         and tensor.dtype is torch.float32
         and torch.backends.cudnn.rnn.fp32_precision == "tf32"  # type: ignore[attr-defined]
     )
+
+
+def _one_device(tensor: Tensor, *others: Tensor | None) -> None:
+    """Refuse tensors some of which only are on the meta device, as the ops of the others would."""
+    if any(other is not None and other.device != tensor.device for other in others):
+        raise RuntimeError("expected all tensors on one device")
 
 
 def sequence_forward(
@@ -76,162 +98,7 @@ def sequence_forward(
     return result
 
 
-def prepack_weights(
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    weight_dtype: torch.dtype | None,
-) -> Tensor:
-    """One layer's weights, laid out for prepacked_forward."""
-    with torch.no_grad():
-        prepacked: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
-    return prepacked
-
-
-def prepacked_forward(
-    prepacked: Tensor,
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_cell: bool,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """sequence_forward on prepacked weights; last, those to use from now on, or an empty tensor."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _prepacked_forward(
-        input,
-        h0,
-        c0,
-        weights,
-        has_biases,
-        bidirectional,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-        save_cell,
-        save_gates,
-        prepacked,
-    )
-    return result
-
-
-def sequence_backward(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    grad_cell: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    cell: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _sequence_backward(
-        _dense(grad_output),
-        _dense(grad_h_n),
-        _dense(grad_c_n),
-        _dense(grad_cell),
-        _dense(grad_gates),
-        c0,
-        weights,
-        has_biases,
-        bidirectional,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-        cell.contiguous(),
-        gates.contiguous(),
-        _allow_tf32(cell),
-    )
-    return result
-
-
-def weight_gradients(
-    grad_preactivations: Tensor,
-    input: Tensor,
-    h0: Tensor | None,
-    output: Tensor,
-    direction: int,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction on the CPU: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
-    result: tuple[Tensor, Tensor, Tensor] = _weight_gradients(
-        grad_preactivations.contiguous(),
-        input,
-        h0,
-        output.contiguous(),
-        direction,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-    )
-    return result
-
-
-def input_gradient(
-    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
-) -> Tensor:
-    """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
-    result: Tensor = _input_gradient(grad_preactivations.contiguous(), w_ih, lengths)
-    return result
-
-
-def cell_forward(
-    input: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step: h, c and gates."""
-    result: tuple[Tensor, Tensor, Tensor] = _cell_forward(
-        input, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates
-    )
-    return result
-
-
-def cell_backward(
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor,
-    c: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One step: gradients of the pre-activations, (N, 4, H), and of c0."""
-    result: tuple[Tensor, Tensor] = _cell_backward(
-        _dense(grad_h),
-        _dense(grad_c),
-        _dense(grad_gates),
-        c0.contiguous(),
-        c.contiguous(),
-        gates.contiguous(),
-    )
-    return result
-
-
-def _one_device(tensor: Tensor, *others: Tensor | None) -> None:
-    """Refuse tensors some of which only are on the meta device, as the ops of the others would."""
-    if any(other is not None and other.device != tensor.device for other in others):
-        raise RuntimeError("expected all tensors on one device")
-
-
+@_fake("_sequence_forward")
 def _sequence_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -267,6 +134,19 @@ def _sequence_forward_shapes(
     )
 
 
+def prepack_weights(
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    weight_dtype: torch.dtype | None,
+) -> Tensor:
+    """One layer's weights, laid out for prepacked_forward."""
+    with torch.no_grad():
+        prepacked: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
+    return prepacked
+
+
+@_fake("_prepack_weights")
 def _prepack_weights_shapes(
     weights: Sequence[Tensor],
     has_biases: bool,
@@ -278,6 +158,39 @@ def _prepack_weights_shapes(
     return weights[0].new_empty(size, dtype=torch.uint8)
 
 
+def prepacked_forward(
+    prepacked: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_cell: bool,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """sequence_forward on prepacked weights; last, those to use from now on, or an empty tensor."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _prepacked_forward(
+        input,
+        h0,
+        c0,
+        weights,
+        has_biases,
+        bidirectional,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+        save_cell,
+        save_gates,
+        prepacked,
+    )
+    return result
+
+
+@_fake("_prepacked_forward")
 def _prepacked_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -300,6 +213,44 @@ def _prepacked_forward_shapes(
     return *results, prepacked.new_empty(torch.library.get_ctx().new_dynamic_size())
 
 
+def sequence_backward(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    grad_cell: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    has_biases: bool,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    cell: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = _sequence_backward(
+        grad_output,
+        grad_h_n,
+        grad_c_n,
+        grad_cell,
+        grad_gates,
+        c0,
+        weights,
+        has_biases,
+        bidirectional,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+        cell,
+        gates,
+        _allow_tf32(cell),
+    )
+    return result
+
+
+@_fake("_sequence_backward")
 def _sequence_backward_shapes(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
@@ -335,6 +286,31 @@ def _sequence_backward_shapes(
     )
 
 
+def weight_gradients(
+    grad_preactivations: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    output: Tensor,
+    direction: int,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction on the CPU: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
+    result: tuple[Tensor, Tensor, Tensor] = _weight_gradients(
+        grad_preactivations,
+        input,
+        h0,
+        output,
+        direction,
+        batch_sizes,
+        lengths,
+        _dense(reset),
+    )
+    return result
+
+
+@_fake("_weight_gradients")
 def _weight_gradients_shapes(
     grad_preactivations: Tensor,
     input: Tensor,
@@ -354,12 +330,39 @@ def _weight_gradients_shapes(
     )
 
 
+def input_gradient(
+    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
+) -> Tensor:
+    """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
+    result: Tensor = _input_gradient(grad_preactivations, w_ih, lengths)
+    return result
+
+
+@_fake("_input_gradient")
 def _input_gradient_shapes(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
     return grad_preactivations.new_empty(*grad_preactivations.shape[:-3], w_ih[0].shape[1])
 
 
+def cell_forward(
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    save_gates: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step: h, c and gates."""
+    result: tuple[Tensor, Tensor, Tensor] = _cell_forward(
+        input, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates
+    )
+    return result
+
+
+@_fake("_cell_forward")
 def _cell_forward_shapes(
     input: Tensor,
     h0: Tensor,
@@ -375,6 +378,27 @@ def _cell_forward_shapes(
     return h0.new_empty(h0.shape), c0.new_empty(c0.shape), c0.new_empty(gates)
 
 
+def cell_backward(
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    grad_gates: Tensor | None,
+    c0: Tensor,
+    c: Tensor,
+    gates: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One step: gradients of the pre-activations, (N, 4, H), and of c0."""
+    result: tuple[Tensor, Tensor] = _cell_backward(
+        _dense(grad_h),
+        _dense(grad_c),
+        _dense(grad_gates),
+        c0.contiguous(),
+        c.contiguous(),
+        gates.contiguous(),
+    )
+    return result
+
+
+@_fake("_cell_backward")
 def _cell_backward_shapes(
     grad_h: Tensor | None,
     grad_c: Tensor | None,
@@ -384,13 +408,3 @@ def _cell_backward_shapes(
     gates: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(gates), torch.empty_like(c0)
-
-
-torch.library.register_fake("lstm_kernels::_sequence_forward", _sequence_forward_shapes)
-torch.library.register_fake("lstm_kernels::_prepack_weights", _prepack_weights_shapes)
-torch.library.register_fake("lstm_kernels::_prepacked_forward", _prepacked_forward_shapes)
-torch.library.register_fake("lstm_kernels::_sequence_backward", _sequence_backward_shapes)
-torch.library.register_fake("lstm_kernels::_weight_gradients", _weight_gradients_shapes)
-torch.library.register_fake("lstm_kernels::_input_gradient", _input_gradient_shapes)
-torch.library.register_fake("lstm_kernels::_cell_forward", _cell_forward_shapes)
-torch.library.register_fake("lstm_kernels::_cell_backward", _cell_backward_shapes)
