@@ -16,7 +16,8 @@ import lstm_kernels
 from lstm_kernels import LSTMStates, memory
 
 from . import contenders
-from .contenders import Call, Workload, native_cell
+from .contenders import native_cell
+from .workload import Call, Workload
 
 MAX_LAG = 20
 WITH_GATES: dict[str, Callable[[LSTMStates | memory.Recording], object]] = {

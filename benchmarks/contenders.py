@@ -1,59 +1,16 @@
 """Who computes a case: ours, and what a user could pick instead; all from the same weights.
 
-Each contender is a function of a `Workload` that returns the call to be timed. A contender that a
-case is beyond, or whose package is not there, raises `Unavailable` with the reason.
+Each contender is a function of a `Workload` that returns the call to be timed.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 import lstm_kernels
 
-from .cases import Case
-
-Call = Callable[[], object]
-
-
-class Unavailable(Exception):
-    """This contender cannot compute this case; the message says why."""
-
-
-@dataclass
-class Workload:
-    """A case made real: weights, and inputs that take gradients where the case is of training.
-
-    padded: (T, N, I). input: the same, or, in a packed case, packed without what is past the ends.
-    """
-
-    case: Case
-    threads: int
-    native: nn.LSTM = field(init=False)
-    padded: Tensor = field(init=False)
-    input: Tensor | PackedSequence = field(init=False)
-
-    def __post_init__(self) -> None:
-        case = self.case
-        torch.manual_seed(0)
-        self.native = nn.LSTM(
-            case.input_size,
-            case.H,
-            case.layers,
-            bidirectional=case.bidirectional,
-            proj_size=case.proj_size,
-            dtype=getattr(torch, case.dtype),
-        )
-        data = torch.randn(case.T, case.N, case.input_size, dtype=getattr(torch, case.dtype))
-        data.requires_grad_(case.training)
-        self.padded = self.input = data
-        if case.packed:
-            packed = pack_padded_sequence(data, torch.tensor(case.lengths))
-            # Packing is not what is measured, so it is no part of the graph either.
-            rows = packed.data.detach().requires_grad_(case.training)
-            self.input = PackedSequence(rows, packed.batch_sizes)
+from .onnx_peer import session_call
+from .workload import Call, Unavailable, Workload
 
 
 def run(workload: Workload, forward: Call, parameters: list[Tensor], padded: bool = False) -> Call:
@@ -144,8 +101,6 @@ def compiled_loop(workload: Workload) -> Call:
 
 
 def onnx_runtime(workload: Workload, spinning: bool = True) -> Call:
-    from .onnx_peer import session_call
-
     return session_call(workload.case, workload.native, workload.padded, workload.threads, spinning)
 
 

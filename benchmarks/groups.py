@@ -6,7 +6,7 @@ from itertools import product
 
 from . import analysis, contenders, variable
 from .cases import Case
-from .contenders import Call, Workload
+from .workload import Call, Workload
 
 Contenders = dict[str, Callable[[Workload], Call]]
 

@@ -77,8 +77,9 @@ def child(library: str, threads: int, calls: int) -> dict[str, dict[str, list[fl
     from . import contenders
     from .busy import spinning
     from .cases import Case
+    from .workload import Call, Workload
 
-    builds: dict[str, Callable[[contenders.Workload], contenders.Call]] = {
+    builds: dict[str, Callable[[Workload], Call]] = {
         "ours": contenders.ours_prepacked,
         "nn.LSTM": contenders.native,
         "ONNX Runtime": contenders.onnx_runtime_without_spinning,
@@ -86,7 +87,7 @@ def child(library: str, threads: int, calls: int) -> dict[str, dict[str, list[fl
     torch.set_num_threads(threads)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in CONDITIONS}
     for t, n, h in SHAPES:
-        call = builds[library](contenders.Workload(Case(t, n, h), threads))
+        call = builds[library](Workload(Case(t, n, h), threads))
         for _ in range(3):
             call()
         for name, (kind, seconds, load) in CONDITIONS.items():
@@ -190,8 +191,11 @@ def main() -> None:
         return
     import os
 
-    from .machine import describe, folder_name
+    from .machine import describe, folder_name, uncommitted
     from .suite import RESULTS
+
+    if not options.output and uncommitted():
+        parser.error("some files differ from the revision: commit first, or give --output")
 
     threads = options.threads or sorted({1, len(os.sched_getaffinity(0))})
     found = measure(options.starts, options.calls, threads)

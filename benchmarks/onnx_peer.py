@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from .cases import Case
-from .contenders import Call, Unavailable
+from .workload import Call, Unavailable
 
 OPSET, IR_VERSION = 14, 8
 

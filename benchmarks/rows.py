@@ -9,9 +9,9 @@ import torch
 from .bound import Bound
 from .busy import spinning
 from .cases import Case
-from .contenders import Call, Unavailable, Workload
 from .groups import Group
 from .timing import Ratio, alternate, compare
+from .workload import Call, Unavailable, Workload
 
 OURS = "ours"
 

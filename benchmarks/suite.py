@@ -11,7 +11,7 @@ from . import memory, report
 from .bound import Bound
 from .bound import measure as measure_bound
 from .groups import Group, groups
-from .machine import cpu_name, describe, folder_name
+from .machine import cpu_name, describe, folder_name, uncommitted
 from .rows import measure, summarize
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +75,12 @@ def check(options: argparse.Namespace, threads: list[int], chosen: dict[str, Gro
     for peer in options.peer or ():
         if peer not in known:
             raise BadOption(f"--peer {peer!r}: choose from {', '.join(map(repr, known))}")
+    changed = [] if options.output else uncommitted()
+    if changed:
+        raise BadOption(
+            f"results are committed with the revision that they are of, and {len(changed)} files "
+            f"differ from it, such as {changed[0].split()[-1]}: commit first, or give --output"
+        )
 
 
 def print_bound(bound: Bound | None) -> None:

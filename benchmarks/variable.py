@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 import lstm_kernels
 
-from .contenders import Call, Workload, native_cell, run
+from .contenders import native_cell, run
+from .workload import Call, Workload
 
 RESET_SHARE = 0.05  # of all steps: episodes of 20 steps on average
 

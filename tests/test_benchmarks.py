@@ -8,12 +8,23 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 from torch.testing import assert_close
 
-from benchmarks import analysis, bound, contenders, cpu, memory, report, rows, suite, variable
+from benchmarks import (
+    analysis,
+    bound,
+    contenders,
+    cpu,
+    isolated,
+    memory,
+    report,
+    rows,
+    suite,
+    variable,
+)
 from benchmarks.busy import spinning
 from benchmarks.cases import Case
-from benchmarks.contenders import Unavailable, Workload
 from benchmarks.groups import groups
 from benchmarks.timing import alternate, compare
+from benchmarks.workload import Unavailable, Workload
 
 PLAIN = Case(5, 3, 8, I=6)
 RAGGED = [
@@ -274,3 +285,30 @@ def test_bad_options_end_before_anything_is_measured(arguments, message, capsys)
     with pytest.raises(SystemExit):
         cpu.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_results_of_a_tree_without_a_revision_are_not_committed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(suite, "RESULTS", tmp_path)
+    monkeypatch.setattr(suite, "uncommitted", lambda: [" M lstm_kernels/modules.py"])
+    with pytest.raises(SystemExit):
+        cpu.main(["--group", "cell"])
+    assert "1 files differ from it, such as lstm_kernels/modules.py" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_isolated_calls_are_compared_over_starts_and_by_their_tail():
+    """Medians over the starts; the 99th percentile of all calls; the whole time of the peers."""
+    samples = {
+        "ours 1": [[4.0, 4.0, 4.0]] * 3,
+        "ours 2": [[2.0, 2.0, 2.0], [1.0, 1.0, 8.0], [2.0, 2.0, 2.0]],
+        "nn.LSTM 1": [[6.0] * 3] * 3,
+        "nn.LSTM 2": [[3.0] * 3] * 3,
+        "ONNX Runtime 1": [[9.0] * 3] * 3,
+        "ONNX Runtime 2": [[1.0] * 3] * 3,
+    }
+    found = isolated.summarize({"sleep 1 ms": {"T1 N1 H1": samples}}, [1, 2])
+    row = found["sleep 1 ms"]["shapes"]["T1 N1 H1"]
+    assert row["best"] == 1.0  # ours with two threads is the best of both libraries
+    assert row["p99"] == 4 / 8
+    assert row["whole"] == 1 / 2
+    assert found["sleep 1 ms"]["ratios"]["whole"] == {"geomean": 0.5, "worst": 0.5}
