@@ -9,6 +9,7 @@ import torch
 from benchmarks.summary import lines
 
 ROOT = Path(__file__).parent.parent
+PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|h|cuh?|cpp|def|md))(?!\S)"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,6 +41,20 @@ def test_every_link_leads_somewhere():
     for link in links:
         if not link.startswith("http"):
             assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_path_in_a_document_exists(document):
+    """Of what stands in backquotes: a path from the root, or the name of a file somewhere."""
+    text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = {
+        path.name
+        for folder in (".ci", "benchmarks", "csrc", "docs", "lstm_kernels", "tests")
+        for path in (ROOT / folder).rglob("*")
+    }
+    for quoted in re.findall(r"`([^`\n]+)`", text):
+        for word in re.findall(PATH, quoted):
+            assert (ROOT / word).exists() or word in names, f"{document} names {word}"
 
 
 def test_a_folder_without_results_is_an_error(tmp_path):
