@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,11 +14,11 @@ from pathlib import Path
 from .cases import Case
 
 SOURCE = Path(__file__).with_name("bound.cpp")
+ISAS = Path(__file__).parents[1] / "csrc/cpu/isas.def"
+# The compiler's flags of each instruction set, those of the kernels.
 TARGETS = {
-    "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
-    "avx512": ["-march=x86-64-v4"],
-    "avx2": ["-march=x86-64-v3"],
-    "baseline": ["-march=x86-64"],
+    name: flags.split()
+    for name, flags in re.findall(r'^ISA\((\w+), "([^"]*)"', ISAS.read_text(), re.MULTILINE)
 }
 # On a shared machine a peak is what the best of several short tries reaches.
 TRIES, SECONDS = 5, 0.05

@@ -9,7 +9,6 @@ import torch
 
 _TORCH_FLOOR = (2, 11)
 _INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps lstm_kernels"
-_ISAS = ("baseline", "avx2", "avx512", "avx512_bf16")
 
 #: Why CUDA tensors cannot be used, or None where they can.
 cuda_problem: str | None = None
@@ -46,10 +45,10 @@ def _check_isa() -> None:
         torch.ops.lstm_kernels._cpu_isa()
     except RuntimeError as error:
         forced = os.environ.get("LSTM_KERNELS_CPU_ISA")
+        reason, _, compiled = str(error).splitlines()[0].partition("; this build has ")
         raise ImportError(
-            f"LSTM_KERNELS_CPU_ISA={forced!r} cannot be used here: "
-            f"{str(error).splitlines()[0]}. Unset it, or set it to one of {', '.join(_ISAS)} "
-            "that this processor has."
+            f"LSTM_KERNELS_CPU_ISA={forced!r} cannot be used here: {reason}. Unset it, or set it "
+            f"to one of {compiled.replace(',', ', ')} that this processor has."
         ) from error
 
 

@@ -60,13 +60,14 @@ const Kernels& choose() {
     const bool named = forced && *forced && !std::strcmp(forced, choice.table->isa);
     if (named && choice.supported) return *choice.table;
     if (named)
-      throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
-                               " asks for instructions that this CPU does not have");
+      throw std::runtime_error(
+          std::string("LSTM_KERNELS_CPU_ISA=") + forced +
+          " asks for instructions that this CPU does not have; this build has " + compiled_isas());
     if (choice.supported && choice.preferred) best = choice.table;
   }
   if (forced && *forced)
     throw std::runtime_error(std::string("LSTM_KERNELS_CPU_ISA=") + forced +
-                             " is unknown: this build has " + compiled_isas());
+                             " is unknown; this build has " + compiled_isas());
   return *best;
 }
 

@@ -5,6 +5,7 @@ KERNEL_TESTS_MODULE names a folder with a module built already, say one with san
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,10 @@ def kernels():
     return importlib.import_module("kernel_tests")
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512", "avx512_bf16", "wide"])
+ISAS = re.findall(r"^ISA\((\w+)", (HERE / "../../csrc/cpu/isas.def").read_text(), re.MULTILINE)
+
+
+@pytest.fixture(params=[*ISAS, "wide"])
 def isa(request, kernels):
     """Every instruction set that this CPU has; "wide" is the AVX-512 logic without AVX-512."""
     if request.param not in kernels.isas():
