@@ -1,5 +1,6 @@
 """What README.md says is true: its examples run, its numbers are those of committed results."""
 
+import json
 import re
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def test_every_line_of_the_table_is_a_committed_result():
     for folder in dict.fromkeys(links):
         for line in lines(ROOT / folder):
             assert line in README, f"run python -m benchmarks.summary {folder} into the README"
+
+
+def test_the_table_of_isolated_calls_is_a_committed_result():
+    (path,) = re.findall(r"\]\((benchmarks/results/[^)]+/isolated\.json)\)", README)
+    for condition, found in json.loads((ROOT / path).read_text())["conditions"].items():
+        ratios = found["ratios"].values()
+        cells = " | ".join(f"{r['geomean']:.2f}x, {r['worst']:.2f}x" for r in ratios)
+        assert f"| {condition} | {cells} |" in README
 
 
 def test_every_link_leads_somewhere():
