@@ -2,9 +2,9 @@
 
 A stream or a policy computes a little, then calls the LSTM once; or another process, or a thread of
 the same one, has a core at that time. Which core a library's threads are on is drawn when a process
-starts, and pools of threads disturb each other. So each library and number of threads has processes
-of its own, started several times in turn, and every call counts: the median, the 99th percentile
-and the worst, and beside load the whole time.
+starts, and pools of threads disturb each other. So each library and number of threads has separate
+processes, started several times in turn, and every call counts: the median, the 99th percentile,
+the worst, and the whole time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ CONDITIONS = {
     "work 1 ms": ("work", 0.001, None),
     "work 3 ms": ("work", 0.003, None),
     "tight loop": ("nothing", 0.0, None),
-    "beside a process": ("nothing", 0.0, "process"),
-    "beside a thread": ("nothing", 0.0, "thread"),
+    "a busy process": ("nothing", 0.0, "process"),
+    "a busy thread": ("nothing", 0.0, "thread"),
 }
 
 

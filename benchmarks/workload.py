@@ -1,4 +1,4 @@
-"""A case made real, for whoever computes it.
+"""A case made real, for all contenders.
 
 A contender that a case is beyond, or whose package is not there, raises `Unavailable` with the
 reason.
@@ -49,6 +49,6 @@ class Workload:
         self.padded = self.input = data
         if case.packed:
             packed = pack_padded_sequence(data, torch.tensor(case.lengths))
-            # Packing is not what is measured, so it is no part of the graph either.
+            # Packing is not what is measured, so the graph leaves it out, too.
             rows = packed.data.detach().requires_grad_(case.training)
             self.input = PackedSequence(rows, packed.batch_sizes)

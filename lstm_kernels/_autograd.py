@@ -2,11 +2,11 @@
 
 The backward op runs back through time and returns the gradients of the gates' pre-activations;
 those of the input, the weights and the biases follow from them as a few large matrix products, in
-plain torch where somebody differentiates or batches them by its own rules. The backward op is a
-Function of its own, whose derivative is that of the equations in _reference.py. The cell state and
-the gates are outputs, so gradients of gradients travel through them too. Forward mode
-differentiates the equations themselves: a Function with a forward-mode rule gives wrong results
-inside another forward mode, and torch.compile refuses it.
+plain torch where somebody differentiates or batches them by its own rules. The backward op is
+another Function, whose derivative is that of the equations in _reference.py. The cell state and the
+gates are outputs, so gradients of gradients travel through them too. Forward mode differentiates
+the equations themselves: a Function with a forward-mode rule gives wrong results inside another
+forward mode, and torch.compile refuses it.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class _RecomputedSequence(torch.autograd.Function):
 
 
 def _without_tensors(layer: Layer) -> Layer:
-    """What of a layer is no tensor, to be kept beside the saved ones."""
+    """What of a layer is no tensor, to be kept with the saved ones."""
     nothing = [None] * len(layer.tensors())
     return layer.with_tensors(nothing)
 

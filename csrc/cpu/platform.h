@@ -90,8 +90,8 @@ class Cores {
   int current_ = -1;
 };
 
-// While one exists, this thread and those it starts get no signals but those of their own faults and
-// of profilers.
+// While one exists, this thread and those it starts get no signals but those of their own faults
+// and of profilers.
 class BlockedSignals {
  public:
   BlockedSignals() {

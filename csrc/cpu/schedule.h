@@ -23,7 +23,7 @@ struct Steps {
   LSTM_INLINE bool reset(int64_t t, int64_t rank) const {
     return rows.reset && rows.reset[t * N + sequence(rank)];
   }
-  // A row of an input with strides of its own; `x_step` is 0 where it is packed.
+  // A row of an input of any strides; `x_step` is 0 where it is packed.
   template <class S>
   LSTM_INLINE const S* input_row(const void* x, int64_t x_step, int64_t x_row, int64_t t,
                                  int64_t rank) const {

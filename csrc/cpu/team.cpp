@@ -118,7 +118,7 @@ class Team {
   bool probe_ = false;
 };
 
-// A forked child has none of its parent's threads, so it begins with a team of its own. A team is
+// A forked child has none of its parent's threads, so it begins with a new team. A team is
 // never destroyed, because its helpers look at it until the process ends.
 std::atomic<Team*> current = nullptr;
 

@@ -1,4 +1,4 @@
-// Threads: a call's work in parts, done by whoever comes.
+// Threads: a call's work in parts, done by the threads that come.
 //
 // A call cuts its work into parts, one for each thread that it hopes for, and each part into phases
 // that follow each other. Nothing belongs to a thread for good: a thread claims the next phase of

@@ -6,7 +6,7 @@
 // A matrix product whose long dimension is the rows, so it goes over them in chunks. A chunk of x
 // and h is copied into panels, which is where rows that start from h0, from zeros or from a
 // neighbour all over the caller's arrays become one matrix; the same chunk of G is transposed, and
-// meets both. The tiles are those of the other passes. Every part has gate units of its own, and
+// meets both. The tiles are those of the other passes. Every part has its own gate units, and
 // as many at a time as leave their sums in the outer cache. Sums are kept in the compute type, in
 // the order of the steps. Bound: the FMA peak.
 #pragma once
