@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _batching, _ops, _reference
 from ._layer import DirectionWeights, Layer, LayerBackward, by_direction
+from ._torch_private import forward_mode_active, transforms_active
 from ._weight_gradients import gradients, product, projection_gradient
 
 MaybeTensors = Sequence[Tensor | None]
@@ -37,16 +37,12 @@ def wanted(*tensors: Tensor | None) -> bool:
 
 def _transforms_active() -> bool:
     """Whether torch.func or forward-mode differentiation wants to see every operation."""
-    return torch._C._are_functorch_transforms_active() or _forward_mode()
-
-
-def _forward_mode() -> bool:
-    return forward_ad._current_level >= 0
+    return transforms_active() or forward_mode_active()
 
 
 def sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
-    if _forward_mode():
+    if forward_mode_active():
         return _reference.sequence_forward(*layer)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     result = _apply(_Sequence, *_distinct(layer.flat()))
@@ -55,7 +51,7 @@ def sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def recomputed_sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
-    if _forward_mode():
+    if forward_mode_active():
         return sequence(layer)[:3]
     result: tuple[Tensor, Tensor, Tensor]
     result = _apply(_RecomputedSequence, *_distinct(layer.flat()))
@@ -72,7 +68,7 @@ def cell(
     b_hh: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable step: h, c and gates."""
-    if _forward_mode():
+    if forward_mode_active():
         return _reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     result: tuple[Tensor, Tensor, Tensor] = _apply(_Cell, *_distinct(arguments))
@@ -84,7 +80,7 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
 
     Before that it inspects forward's signature, which takes several times as long as a small step.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling() or transforms_active():
         return function.apply(*arguments)
     return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
 
@@ -102,7 +98,7 @@ def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The backward op, differentiable where somebody may differentiate it."""
-    if _forward_mode():
+    if forward_mode_active():
         return _reference.sequence_backward(*call)
     if torch.is_grad_enabled() or _transforms_active():
         result: tuple[Tensor, Tensor, Tensor, Tensor] = _apply(_SequenceBackward, *call.flat())
@@ -120,7 +116,7 @@ def _cell_backward(
 ) -> tuple[Tensor, Tensor]:
     """The backward op of a step, differentiable where somebody may differentiate it."""
     arguments = (grad_h, grad_c, grad_gates, c0, c, gates)
-    if _forward_mode():
+    if forward_mode_active():
         return _reference.cell_backward(*arguments)
     if torch.is_grad_enabled() or _transforms_active():
         result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)

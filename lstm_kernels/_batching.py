@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _torch_private
+
 Outputs = tuple[tuple[Tensor, ...], tuple[int, ...]]
 
 
@@ -84,12 +86,13 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
     def with_batched(ctx: Any, *grads: Tensor | None) -> Any:
         if torch.compiler.is_compiling():
             return backward(ctx, *grads)
-        legacy = torch._C._functorch.is_legacy_batchedtensor
-        batched = {k: grad for k, grad in enumerate(grads) if grad is not None and legacy(grad)}
+        mapped_here = _torch_private.is_mapped_by_autograd
+        batched = {
+            k: grad for k, grad in enumerate(grads) if grad is not None and mapped_here(grad)
+        }
         if not batched:
             return backward(ctx, *grads)
-        level = torch._C._vmapmode_increment_nesting() - 1
-        torch._C._vmapmode_decrement_nesting()
+        level = _torch_private.level_of_autograds_vmap()
         present: list[int] = []
         results: list[Tensor | None] = []
 
@@ -102,10 +105,10 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
             return [value for value in results if value is not None]
 
         mapped = torch.func.vmap(of_one)(
-            *(torch._remove_batch_dim(grad, level, 1, 0) for grad in batched.values())
+            *(_torch_private.unmap(grad, level) for grad in batched.values())
         )
         for k, value in zip(present, mapped, strict=True):
-            results[k] = torch._add_batch_dim(value, 0, level)
+            results[k] = _torch_private.map_first_axis(value, level)
         return tuple(results)
 
     return with_batched

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _load
+from . import _load, _torch_private
 from ._layer import WeightKind, kind_of
 
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -41,7 +41,7 @@ def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """What autocast, where it is on, makes of floating-point arguments; float64 it leaves alone."""
-    if not torch._C._is_any_autocast_enabled():
+    if not _torch_private.any_autocast_enabled():
         return None
     device = input.device.type
     if device == "meta" or not torch.is_autocast_enabled(device) or input.dtype is torch.float64:
@@ -215,8 +215,8 @@ def state_fits(
 def packed_batch(packed: PackedSequence) -> int:
     """The number of sequences of a PackedSequence whose parts agree with each other."""
     if torch.compiler.is_dynamo_compiling():  # an error with fullgraph=True, else not compiled
-        torch._dynamo.graph_break(
-            msg="the sizes of a PackedSequence are data, which no graph can depend on; "
+        _torch_private.refuse_to_compile(
+            "the sizes of a PackedSequence are data, which no graph can depend on; "
             "give the padded input with lengths= instead"
         )
     data, batch_sizes, sorted_indices, unsorted_indices = packed
@@ -267,15 +267,13 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
     same_device(x, lengths, "lengths")
     message = "lengths must lie between 0 and the number of steps"
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        values = lengths
-        while torch._C._functorch.is_functorch_wrapped_tensor(values):
-            values = torch._C._functorch.get_unwrapped(values)  # vmap hides them from conditions
+        values = _torch_private.unwrapped(lengths)  # vmap hides them from conditions
         if values.numel() and not (values.min() >= 0 and values.max() <= steps):
             raise ValueError(f"{message}, {steps}; got {values.min()} to {values.max()}")
     elif x.device.type != "meta":
         inside = (lengths >= 0) & (lengths <= steps)
         # No wait for the device; and no number in the words, which would tie a graph to it.
-        torch._assert_async(inside.all(), message)
+        _torch_private.assert_without_waiting(inside.all(), message)
 
 
 def reset_fits(reset: Tensor, x: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from . import _checks, _ops
+from . import _checks, _ops, _torch_private
 from ._layer import kind_of
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -80,8 +80,8 @@ class Prepacked:
             (autocast is None or autocast is dtype)
             and (self.weight_dtype is None or dtype is torch.float32)
             and not torch.compiler.is_compiling()
-            and torch._C._get_tracing_state() is None
-            and not torch._C._len_torch_dispatch_stack()
+            and not _torch_private.tracing()
+            and not _torch_private.count_dispatch_modes()
             and all(map(_is_plain, weights))
         )
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree
+
+from ._torch_private import register_namedtuple
 
 
 class LSTMStates(NamedTuple):
@@ -31,4 +32,4 @@ class LSTMStates(NamedTuple):
 
 
 # So that torch.export.save can write a program that returns one.
-_pytree._register_namedtuple(LSTMStates, serialized_type_name="lstm_kernels.LSTMStates")
+register_namedtuple(LSTMStates, "lstm_kernels.LSTMStates")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _ops
+from . import _ops, _torch_private
 from ._layer import OUTPUT_GATE
 
 # 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
@@ -103,7 +103,7 @@ def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
         lengths is None
         or lengths.device.type != "cpu"
         or torch.compiler.is_compiling()
-        or torch._C._functorch.is_functorch_wrapped_tensor(lengths)
+        or _torch_private.is_wrapped(lengths)
     ):
         return None
     rows: Tensor = (torch.arange(steps)[:, None] < lengths).flatten().nonzero().squeeze(1)

@@ -13,12 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, is_grad_enabled
-from torch._C import (
-    _are_functorch_transforms_active,
-    _is_any_autocast_enabled,
-    _len_torch_dispatch_stack,
-)
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
@@ -26,6 +20,12 @@ from . import _autograd, _checks, _exported, _ops
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
+from ._torch_private import (
+    any_autocast_enabled,
+    count_dispatch_modes,
+    forward_mode_active,
+    transforms_active,
+)
 
 
 def lstm(
@@ -187,10 +187,10 @@ def _ops_look(input: object) -> bool:
         and not is_dynamo_compiling()
         and not is_grad_enabled()
         and (input.is_cpu or input.is_cuda)
-        and not _is_any_autocast_enabled()
-        and not _len_torch_dispatch_stack()
-        and not _are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not any_autocast_enabled()
+        and not count_dispatch_modes()
+        and not transforms_active()
+        and not forward_mode_active()
     )
 
 

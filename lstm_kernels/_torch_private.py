@@ -1,0 +1,78 @@
+"""Every private name of torch that this library uses. tests/test_torch_private.py tests each one.
+
+A release of torch may rename or change any of them. Names that a call of one small step needs are
+bound here as they are, for a function around them would take longer than they do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils import _pytree
+
+#: Whether a transform of torch.func, such as vmap or grad, is running.
+transforms_active = torch._C._are_functorch_transforms_active
+
+#: Whether autocast is on for any device.
+any_autocast_enabled = torch._C._is_any_autocast_enabled
+
+#: How many modes see every operation, such as FakeTensorMode or a FlopCounterMode.
+count_dispatch_modes = torch._C._len_torch_dispatch_stack
+
+#: Whether a transform of torch.func hides the values of a tensor.
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
+#: Whether autograd maps a gradient by its older vmap, as is_grads_batched asks it to.
+is_mapped_by_autograd = torch._C._functorch.is_legacy_batchedtensor
+
+
+def forward_mode_active() -> bool:
+    """Whether forward-mode differentiation is running."""
+    return forward_ad._current_level >= 0
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace is recording."""
+    return torch._C._get_tracing_state() is not None
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor that the transforms of torch.func have wrapped."""
+    while is_wrapped(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def level_of_autograds_vmap() -> int:
+    """The level of the vmap that is_mapped_by_autograd asks about."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    return level
+
+
+def unmap(tensor: Tensor, level: int) -> Tensor:
+    """Make the axis that autograd maps an ordinary first axis."""
+    return torch._remove_batch_dim(tensor, level, 1, 0)  # reads the size of the axis itself
+
+
+def map_first_axis(tensor: Tensor, level: int) -> Tensor:
+    """Let autograd map the first axis: the inverse of unmap."""
+    return torch._add_batch_dim(tensor, 0, level)
+
+
+def assert_without_waiting(condition: Tensor, message: str) -> None:
+    """Check a bool tensor on its device; a failure there shows up in a later call."""
+    torch._assert_async(condition, message)
+
+
+def refuse_to_compile(reason: str) -> None:
+    """Make torch.compile run the caller outside a graph, or raise the reason with fullgraph."""
+    torch._dynamo.graph_break(msg=reason)
+
+
+def register_namedtuple(kind: type[Any], name: str) -> None:
+    """Let torch.export.save write programs that return this NamedTuple, under this name."""
+    _pytree._register_namedtuple(kind, serialized_type_name=name)
