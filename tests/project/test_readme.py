@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.summary import lines
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|h|cuh?|cpp|def|md))(?!\S)"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
