@@ -1,8 +1,8 @@
-"""What the tests of the modules share: options drawn by hypothesis, inputs, tolerances."""
+"""What the tests share: LSTMs and their inputs, drawn or given, and how results compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import lstm_kernels
 
 FLOATING = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+T, N, I, H = 5, 3, 4, 6  # where a test needs just some sizes
 KINDS = ["batched", "unbatched", "packed", "packed sorted"]
 
 
@@ -99,46 +100,60 @@ def call(module: Any, o: Options, x: Tensor, h: Tensor, c: Tensor, **kwargs: Any
     return module(given, (h, c) if o.with_hx else None, **kwargs)
 
 
+def leaves(result: Any) -> Iterator[Tensor | None]:
+    """All tensors of a nested result, in order, and a None for each that is absent."""
+    if result is None or isinstance(result, Tensor):
+        yield result
+    else:
+        for part in result:
+            yield from leaves(part)
+
+
 def tensors(result: Any) -> list[Tensor]:
-    """All tensors of a nested result, in order."""
-    if isinstance(result, Tensor):
-        return [result]
+    """The tensors of values in a nested result, in order: of a PackedSequence its data only."""
     if isinstance(result, PackedSequence):
         return [result.data]
-    if result is None:
-        return []
+    if result is None or isinstance(result, Tensor):
+        return [] if result is None else [result]
     return [tensor for part in result for tensor in tensors(part)]
 
 
-def weighted_sum(results: Iterable[Tensor], seed: int = 0) -> Tensor:
-    """A loss that every element of every result moves differently."""
-    generator = torch.Generator().manual_seed(seed)
-    terms = [
-        (value * torch.randn(value.shape, generator=generator, dtype=torch.float64)).sum()
-        for value in results
-    ]
-    return torch.stack(terms).sum()
+def weigh(result: Any) -> Tensor:
+    """A loss that every element of every tensor moves differently; it can be transformed."""
+    total = torch.zeros(())
+    for k, value in enumerate(tensors(result)):
+        weights = torch.linspace(0, 3, value.numel(), dtype=value.dtype).cos() + 0.1 * k
+        total = total + (weights.view_as(value) * value).sum()
+    return total
+
+
+def gradients(result: Any, inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The gradients of weigh(result)."""
+    return torch.autograd.grad(weigh(result), list(inputs))
 
 
 def with_gradients(
     run: Callable[..., Any], inputs: Iterable[Tensor], parameters: Iterable[Tensor]
 ) -> tuple[list[Tensor], list[Tensor | None]]:
-    """Results of `run(*inputs)`, and gradients of their weighted sum for inputs and parameters."""
-    leaves = [value.detach().clone().requires_grad_() for value in inputs]
-    results = tensors(run(*leaves))
-    gradients = torch.autograd.grad(
-        weighted_sum(results), [*leaves, *parameters], allow_unused=True
-    )
-    return results, list(gradients)
+    """Results of `run(*inputs)`, and gradients of weigh(results) for inputs and parameters."""
+    given = [value.detach().clone().requires_grad_() for value in inputs]
+    results = tensors(run(*given))
+    found = torch.autograd.grad(weigh(results), [*given, *parameters], allow_unused=True)
+    return results, list(found)
 
 
-def assert_same(actual: Any, expected: Any, **tolerance: float) -> None:
-    """Equal tensors (or None) one by one, within the tolerance."""
-    for one, other in zip(actual, expected, strict=True):
+def assert_same(actual: Any, expected: Any, **tolerance: Any) -> None:
+    """The same nested tensors (or None) one by one, within the tolerance."""
+    for one, other in zip(leaves(actual), leaves(expected), strict=True):
         if one is None or other is None:
             assert one is other
         else:
             torch.testing.assert_close(one, other, **tolerance)
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    """The same nested tensors (or None) one by one, exactly."""
+    assert_same(actual, expected, rtol=0, atol=0)
 
 
 def rounding(dtype: torch.dtype, steps: int, width: int = 16) -> dict[str, float]:
@@ -153,3 +168,21 @@ def rounding(dtype: torch.dtype, steps: int, width: int = 16) -> dict[str, float
 
 def ours(module: nn.LSTM) -> lstm_kernels.LSTM:
     return lstm_kernels.LSTM.from_native(module)
+
+
+def twins(*sizes: int, **options: Any) -> tuple[lstm_kernels.LSTM, nn.LSTM]:
+    """One of our LSTMs and an nn.LSTM with the same weights; without sizes, of I and H."""
+    torch.manual_seed(0)
+    lstm = lstm_kernels.LSTM(*(sizes or (I, H)), **options)
+    return lstm, lstm.to_native()
+
+
+def twins_and_inputs(
+    steps: int, batch: int, dtype: torch.dtype = torch.float64, **options: Any
+) -> tuple[lstm_kernels.LSTM, nn.LSTM, list[Tensor]]:
+    """Twins, and leaves for both to compute on: x in their layout, h_0 and c_0."""
+    lstm, native = twins(dtype=dtype, **options)
+    shape = (batch, steps, I) if lstm.batch_first else (steps, batch, I)
+    rows = lstm.num_layers * (1 + lstm.bidirectional)
+    sizes = (shape, (rows, batch, lstm.proj_size or H), (rows, batch, H))
+    return lstm, native, [torch.randn(size, dtype=dtype, requires_grad=True) for size in sizes]

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from support import H, I, N, T, assert_equal, assert_same, gradients, twins
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
-
-from .parity import H, I, N, T, assert_all_close, gradients, twins
 
 SHAPES = [(5, 3), (12, 4), (3, 9)]
 
@@ -28,8 +27,8 @@ def _assert_compiles(call, parameters, backend="aot_eager", shapes=SHAPES):
         x = torch.randn(steps, batch, I, requires_grad=True)
         inputs = (x, *parameters)
         expected, actual = call(x), compiled(x)
-        assert_all_close(actual, expected)
-        assert_all_close(gradients(actual, inputs), gradients(expected, inputs))
+        assert_same(actual, expected)
+        assert_same(gradients(actual, inputs), gradients(expected, inputs))
         compilations.append(counter.frame_count)
     assert len(set(compilations)) == 1
 
@@ -94,9 +93,9 @@ def test_small_sizes_are_compiled_once_more():
             x = torch.randn(*shape, I, requires_grad=training)
             with torch.set_grad_enabled(training):
                 expected, actual = lstm(x), compiled(x)
-            assert_all_close(actual, expected)
+            assert_same(actual, expected)
             if training:
-                assert_all_close(gradients(actual, (x,)), gradients(expected, (x,)))
+                assert_same(gradients(actual, (x,)), gradients(expected, (x,)))
             assert counter.frame_count == count, shape
 
 
@@ -113,9 +112,9 @@ def test_packed_input_is_computed_outside_the_graph():
     with pytest.raises(torch._dynamo.exc.Unsupported, match="give the padded input with lengths="):
         torch.compile(call, fullgraph=True, backend="aot_eager")(packed)
     compiled = torch.compile(call, backend="aot_eager")
-    assert_all_close(compiled(packed), call(packed))
+    assert_same(compiled(packed), call(packed))
     actual, expected = (gradients(f(packed), tuple(lstm.parameters())) for f in (compiled, call))
-    assert_all_close(actual, expected)
+    assert_same(actual, expected)
 
 
 def test_cell_loop_is_one_graph():
@@ -154,7 +153,7 @@ def test_nothing_is_compiled_for_training_without_gradients():
     compiled = torch.compile(lstm, fullgraph=True, backend=backend)
     x = torch.randn(T, N, I)
     with torch.no_grad():
-        assert_all_close(compiled(x), native(x))
+        assert_same(compiled(x), native(x))
     (call,) = [node for node in graphs[0].graph.nodes if "_sequence_forward" in str(node.target)]
     assert not any(call.args[9:11])
 
@@ -168,5 +167,5 @@ def test_compiles_under_autocast():
 
     x = torch.randn(T, N, I)
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
-    assert_all_close(compiled(x), call(x), rtol=0, atol=0)
+    assert_equal(compiled(x), call(x))
     assert compiled(x)[0].dtype is torch.bfloat16

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
+from support import H, I, N, T, assert_same
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -15,8 +16,6 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import lstm_kernels
-
-from .parity import H, I, N, T, assert_all_close
 
 PROCESSES, STEPS = 2, 3
 
@@ -60,7 +59,7 @@ def _batches(rank=None):
 def _same_as_one_process(model, rank):
     losses = torch.stack(_losses(model, _batches(rank)))
     dist.all_reduce(losses)
-    assert_all_close(losses / PROCESSES, torch.stack(_losses(_model(nn.LSTM), _batches())))
+    assert_same(losses / PROCESSES, torch.stack(_losses(_model(nn.LSTM), _batches())))
 
 
 def _worker(rank, folder):
@@ -88,12 +87,12 @@ def _worker(rank, folder):
         state = native.state_dict()
         dcp.load(state, checkpoint_id=f"{folder}/checkpoint")
         native.load_state_dict(state)
-        assert_all_close(list(native.parameters()), list(replicated.module.parameters()))
+        assert_same(list(native.parameters()), list(replicated.module.parameters()))
         dcp.save(_model(nn.LSTM).state_dict(), checkpoint_id=f"{folder}/native")
         state = get_model_state_dict(sharded)
         dcp.load(state, checkpoint_id=f"{folder}/native")
         whole = [shard.full_tensor() for shard in state.values()]
-        assert_all_close(whole, list(_model(nn.LSTM).parameters()))
+        assert_same(whole, list(_model(nn.LSTM).parameters()))
     finally:
         dist.destroy_process_group()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support import H, I, N, T, assert_same, tensors, twins, weigh
 from torch import nn
 from torch.func import (
     functional_call,
@@ -17,8 +18,6 @@ from torch.func import (
 from torch.testing import assert_close
 
 import lstm_kernels
-
-from .parity import H, I, N, T, assert_all_close, flat, twins, weigh
 
 OPTIONS = [
     {},
@@ -48,14 +47,14 @@ def test_grad_and_vjp(options):
     lstm, native, parameters = _double(**options)
     x = _draw(T, N, I)
     both = (0, 1)
-    assert_all_close(
+    assert_same(
         grad(_loss(lstm), both)(parameters, x)[0].values(),
         grad(_loss(native), both)(parameters, x)[0].values(),
     )
     _, pull = vjp(lstm, x)
     _, pull_native = vjp(native, x)
     cotangents = lambda module: torch.utils._pytree.tree_map(torch.cos, module(x))  # noqa: E731
-    assert_all_close(pull(cotangents(lstm)), pull_native(cotangents(native)))
+    assert_same(pull(cotangents(lstm)), pull_native(cotangents(native)))
 
 
 def test_jacrev():
@@ -65,7 +64,7 @@ def test_jacrev():
         jacrev(lambda p, m=module: functional_call(m, p, (x,))[0][-1])(parameters)
         for module in (lstm, native)
     ]
-    assert_all_close(jacobians[0].values(), jacobians[1].values())
+    assert_same(jacobians[0].values(), jacobians[1].values())
 
 
 @each_option
@@ -77,8 +76,10 @@ def test_vmap_over_the_input_folds_into_one_call(options):
         actual = vmap(lstm)(inputs)
     calls = [event for event in profile.events() if "_sequence_forward" in event.name]
     assert len(calls) == lstm.num_layers
-    expected = [torch.stack(rows) for rows in zip(*(flat(native(x)) for x in inputs), strict=True)]
-    assert_all_close(actual, expected)
+    expected = [
+        torch.stack(rows) for rows in zip(*(tensors(native(x)) for x in inputs), strict=True)
+    ]
+    assert_same(actual, expected)
 
 
 def test_vmap_over_other_axes_and_states():
@@ -95,15 +96,15 @@ def test_vmap_over_lengths_and_resets():
     lstm, _, _ = _double()
     x, lengths = _draw(T, N, I), torch.tensor([[0, 2, 5], [1, 5, 3]])
     actual = vmap(lambda n: lstm(x, lengths=n))(lengths)
-    assert_all_close(
+    assert_same(
         actual,
-        [torch.stack(r) for r in zip(*(flat(lstm(x, lengths=n)) for n in lengths), strict=True)],
+        [torch.stack(r) for r in zip(*(tensors(lstm(x, lengths=n)) for n in lengths), strict=True)],
     )
     resets = torch.rand(2, T, N) < 0.4
     actual = vmap(lambda r: lstm(x, reset=r))(resets)
-    assert_all_close(
+    assert_same(
         actual,
-        [torch.stack(r) for r in zip(*(flat(lstm(x, reset=r)) for r in resets), strict=True)],
+        [torch.stack(r) for r in zip(*(tensors(lstm(x, reset=r)) for r in resets), strict=True)],
     )
 
 
@@ -123,7 +124,7 @@ def test_per_sample_gradients(options):
     actual = vmap(grad(_loss(lstm)), (None, 0))(parameters, inputs)
     for b, x in enumerate(inputs):
         expected = grad(_loss(native))(parameters, x)
-        assert_all_close([g[b] for g in actual.values()], expected.values())
+        assert_same([g[b] for g in actual.values()], expected.values())
 
 
 def test_per_sample_gradients_with_lengths_and_states():
@@ -135,7 +136,7 @@ def test_per_sample_gradients_with_lengths_and_states():
     actual = vmap(grad(loss), (None, 0, 0))(parameters, inputs, lengths)
     for b in range(4):
         expected = grad(loss)(parameters, inputs[b], lengths[b])
-        assert_all_close([g[b] for g in actual.values()], expected.values())
+        assert_same([g[b] for g in actual.values()], expected.values())
 
 
 def test_gradients_batched_by_autograd():
@@ -147,7 +148,7 @@ def test_gradients_batched_by_autograd():
         given = x if ours is lstm else x[0]
         actual, expected = (
             torch.autograd.functional.jacobian(
-                lambda x, m=m: flat(m(x))[-1].sum(-1), given, vectorize=vectorize
+                lambda x, m=m: tensors(m(x))[-1].sum(-1), given, vectorize=vectorize
             )
             for m, vectorize in ((ours, True), (theirs, False))
         )
@@ -164,10 +165,10 @@ def test_forward_mode_agrees_with_reverse_mode(options):
     """<u, J v> is the same number by jvp as by vjp, to rounding."""
     lstm, _, _ = _double(**options)
     x, tangent = _draw(T, N, I), _draw(T, N, I)
-    call = lambda x: flat(lstm(x, return_gates=True))  # noqa: E731
+    call = lambda x: tensors(lstm(x, return_gates=True))  # noqa: E731
     outputs, pushed = jvp(call, (x,), (tangent,))
     pulled, pull = vjp(call, x)
-    assert_all_close(outputs, pulled)
+    assert_same(outputs, pulled)
     cotangents = [torch.cos(output) for output in outputs]
     assert_close(
         sum((u * t).sum() for u, t in zip(cotangents, pushed, strict=True)),
@@ -193,7 +194,7 @@ def test_forward_mode_through_weights_and_states():
         shifted = [v + s * t for v, t in zip(states, moving[1:], strict=True)]
         return call(native)(moved, *shifted)
 
-    assert_all_close(pushed, jacrev(along)(step))
+    assert_same(pushed, jacrev(along)(step))
 
 
 def test_dual_tensors():
@@ -229,7 +230,7 @@ def test_hessian_vector_product():
     vector = {name: torch.randn_like(p) for name, p in parameters.items()}
     _, actual = jvp(lambda p: grad(_loss(lstm))(p, x), (parameters,), (vector,))
     _, pull = vjp(lambda p: grad(_loss(native))(p, x), parameters)
-    assert_all_close(actual.values(), pull(vector)[0].values())
+    assert_same(actual.values(), pull(vector)[0].values())
 
 
 def test_cell():
@@ -240,7 +241,7 @@ def test_cell():
     actual = vmap(grad(_loss(cell, states)), (None, 0))(parameters, inputs)
     for b, x in enumerate(inputs):
         expected = grad(_loss(native, states))(parameters, x)
-        assert_all_close([g[b] for g in actual.values()], expected.values())
+        assert_same([g[b] for g in actual.values()], expected.values())
     curved = lambda m: lambda x: weigh(m(x, states))  # noqa: E731
     assert_close(hessian(curved(cell))(inputs[0]), jacrev(jacrev(curved(native)))(inputs[0]))
 
@@ -257,7 +258,7 @@ def test_second_order_meta_learning():
 
         return grad(loss)(parameters)
 
-    assert_all_close(after_one_step(lstm).values(), after_one_step(native).values())
+    assert_same(after_one_step(lstm).values(), after_one_step(native).values())
 
 
 def test_gradient_penalty():
@@ -269,7 +270,7 @@ def test_gradient_penalty():
         (slope,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
         penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
         found.append(torch.autograd.grad(penalty, [x, *module.parameters()]))
-    assert_all_close(*found)
+    assert_same(*found)
 
 
 def test_second_derivatives_through_states_and_gates():
@@ -280,7 +281,7 @@ def test_second_derivatives_through_states_and_gates():
     def call(x, h0, c0, *weights):
         parameters = dict(zip(lstm._flat_weights_names, weights, strict=True))
         results = functional_call(lstm, parameters, (x, (h0, c0)), {"return_gates": True})
-        return tuple(flat(results))
+        return tuple(tensors(results))
 
     inputs = (x, h0, c0, *lstm.parameters())
     torch.manual_seed(0)
@@ -300,9 +301,9 @@ def test_packed_sequences_transform_too():
     slope = grad(lambda p: loss(lstm, p))
     weights = list(native.parameters())
     expected = torch.autograd.grad(loss(native, {}), weights, create_graph=True)
-    assert_all_close(slope(parameters).values(), expected)
+    assert_same(slope(parameters).values(), expected)
     curvature = torch.autograd.grad(expected, weights, [w.detach() for w in weights])
-    assert_all_close(jvp(slope, (parameters,), (parameters,))[1].values(), curvature)
+    assert_same(jvp(slope, (parameters,), (parameters,))[1].values(), curvature)
 
 
 def test_mapping_batch_sizes_raises():

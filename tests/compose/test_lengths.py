@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from support import H, I, T, assert_same, gradients, tensors, twins_and_inputs, weigh
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
-
-from .parity import H, I, T, assert_all_close, flat, gradients, twins, weigh
 
 LENGTHS = [3, 5, 1, 5, 2]
 N = len(LENGTHS)
@@ -27,16 +26,10 @@ each_option = pytest.mark.parametrize(
 
 def _case(dtype=torch.float64, **options):
     """Both modules, an input with rubbish past each end, initial states, lengths."""
-    lstm, native = twins(dtype=dtype, **options)
-    x = torch.randn(T, N, I, dtype=dtype)
-    for n, length in enumerate(LENGTHS):
-        x[length:, n] = float("nan")
-    if lstm.batch_first:
-        x = x.transpose(0, 1).contiguous()
-    rows = lstm.num_layers * (1 + lstm.bidirectional)
-    h0 = torch.randn(rows, N, lstm.proj_size or H, dtype=dtype)
-    c0 = torch.randn(rows, N, H, dtype=dtype)
-    inputs = [tensor.requires_grad_() for tensor in (x, h0, c0)]
+    lstm, native, inputs = twins_and_inputs(T, N, dtype, **options)
+    x = inputs[0].detach()
+    for row, length in zip(x if lstm.batch_first else x.unbind(1), LENGTHS, strict=True):
+        row[length:] = float("nan")
     return lstm, native, inputs, torch.tensor(LENGTHS)
 
 
@@ -61,8 +54,8 @@ def test_equals_the_packed_path_of_nn_lstm(options):
     lstm, native, (x, h0, c0), lengths = _case(**options)
     actual = lstm(x, (h0, c0), lengths=lengths)
     expected = _packed(native, x, (h0, c0))
-    assert_all_close(actual, expected)
-    assert_all_close(
+    assert_same(actual, expected)
+    assert_same(
         torch.autograd.grad(weigh(actual), [x, h0, c0, *lstm.parameters()]),
         torch.autograd.grad(weigh(expected), [x, h0, c0, *native.parameters()]),
     )
@@ -84,16 +77,16 @@ def test_states_and_gates_equal_the_packed_path(options, dtype, tolerance):
     lstm, _, (x, h0, c0), lengths = _case(dtype, **options)
     actual = lstm(x, (h0, c0), lengths=lengths, return_gates=True)
     expected = _packed(lstm, x, (h0, c0), return_gates=True)
-    assert_all_close(actual, expected, **tolerance)
+    assert_same(actual, expected, **tolerance)
     inputs = [x, h0, c0, *lstm.parameters()]
-    assert_all_close(gradients(actual, inputs), gradients(expected, inputs), **tolerance)
+    assert_same(gradients(actual, inputs), gradients(expected, inputs), **tolerance)
 
 
 def test_everything_past_the_ends_is_zero():
     lstm, _, (x, _, _), lengths = _case(num_layers=2, bidirectional=True)
     output, _, states = lstm(x, lengths=lengths, return_gates=True)
     past = torch.arange(T)[:, None] >= lengths
-    for tensor in (output, *flat(states)):
+    for tensor in (output, *tensors(states)):
         assert not tensor[past].any()
     (grad,) = gradients(output, [x])
     assert not grad[past].any()
@@ -120,7 +113,7 @@ def test_all_empty_and_no_sequences():
     lstm, _, _, _ = _case()
     x = torch.randn(T, 2, I, dtype=torch.float64, requires_grad=True)
     output, states = lstm(x, lengths=torch.zeros(2, dtype=torch.int64))
-    assert not any(tensor.any() for tensor in flat((output, states)))
+    assert not any(tensor.any() for tensor in tensors((output, states)))
     assert not any(g.any() for g in gradients(output, [x, *lstm.parameters()]))
     output, _ = lstm(x[:, :0], lengths=torch.zeros(0, dtype=torch.int64))
     assert output.shape == (T, 0, H)
@@ -134,7 +127,7 @@ def test_many_steps_past_every_end(length):
     output, (h_n, c_n) = lstm(x, lengths=torch.full((97,), length))
     assert (output[length:] == 0).all()
     if length:
-        assert_all_close((output[:length], (h_n, c_n)), lstm(x[:length]))
+        assert_same((output[:length], (h_n, c_n)), lstm(x[:length]))
     else:
         assert (h_n == 0).all()
         assert (c_n == 0).all()
@@ -143,7 +136,7 @@ def test_many_steps_past_every_end(length):
 def test_full_lengths_change_nothing():
     lstm, _, _, _ = _case(bidirectional=True, num_layers=2)
     x = torch.randn(T, N, I, dtype=torch.float64)
-    assert_all_close(lstm(x, lengths=torch.full((N,), T, dtype=torch.int32)), lstm(x))
+    assert_same(lstm(x, lengths=torch.full((N,), T, dtype=torch.int32)), lstm(x))
 
 
 def test_unbatched_takes_one_length():
@@ -153,7 +146,7 @@ def test_unbatched_takes_one_length():
     expected, expected_states = lstm(x[:3])
     assert_close(output[:3], expected)
     assert not output[3:].any()
-    assert_all_close(states, expected_states)
+    assert_same(states, expected_states)
 
 
 def test_second_derivatives():
@@ -166,7 +159,7 @@ def test_second_derivatives():
         inputs = [h0, c0, *module.parameters()]
         slopes = torch.autograd.grad(weigh(results), inputs, create_graph=True)
         found.append(gradients([slope.sin() for slope in slopes], inputs))
-    assert_all_close(*found)
+    assert_same(*found)
 
 
 @pytest.mark.parametrize(

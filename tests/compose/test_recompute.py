@@ -2,13 +2,12 @@
 
 import pytest
 import torch
+from support import H, I, N, T, assert_equal, assert_same, gradients, tensors, twins, weigh
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
-
-from .parity import H, I, N, T, assert_all_close, flat, gradients, twins, weigh
 
 
 def _modules(**options):
@@ -49,8 +48,8 @@ def test_gradients_are_the_same_bits(options, dtype, shape):
     plain, recomputing = _modules(dtype=dtype, **options)
     x = torch.randn(*shape, I, dtype=dtype, requires_grad=True)
     ours, theirs = recomputing(x), plain(x)
-    assert_all_close(ours, theirs, rtol=0, atol=0)
-    assert_all_close(
+    assert_equal(ours, theirs)
+    assert_same(
         gradients(ours, [x, *recomputing.parameters()]),
         gradients(theirs, [x, *plain.parameters()]),
         rtol=0,
@@ -72,8 +71,8 @@ def test_lengths_resets_and_packed_sequences():
             module(x, reset=reset),
             (packed_output.data, packed_states),
         )
-        found.append((flat(results), gradients(results, list(module.parameters()))))
-    assert_all_close(*found, rtol=0, atol=0)
+        found.append((tensors(results), gradients(results, list(module.parameters()))))
+    assert_equal(*found)
 
 
 def test_keeps_at_most_40_percent():
@@ -90,17 +89,17 @@ def test_second_derivatives_per_sample_gradients_and_compile():
         return grad(lambda p, x: weigh(functional_call(module, p, (x,))))
 
     parameters = {name: p.detach() for name, p in plain.named_parameters()}
-    assert_all_close(
+    assert_same(
         *(vmap(slope(module), (None, 1))(parameters, x).values() for module in (recomputing, plain))
     )
-    assert_all_close(
+    assert_same(
         *(
             grad(lambda p, m=module: weigh(list(slope(m)(p, x).values())))(parameters).values()
             for module in (recomputing, plain)
         )
     )
     compiled = torch.compile(recomputing, fullgraph=True, backend="aot_eager")
-    assert_all_close(
+    assert_same(
         gradients(compiled(x), list(recomputing.parameters())),
         gradients(plain(x), list(plain.parameters())),
     )
@@ -113,15 +112,15 @@ def test_dropout_between_layers_is_drawn_once():
     for module in (recomputing, plain):
         torch.manual_seed(1)
         found.append(gradients(module(x), list(module.parameters())))
-    assert_all_close(*found, rtol=0, atol=0)
+    assert_equal(*found)
 
 
 def test_states_of_every_step_are_returned_all_the_same():
     plain, recomputing = _modules(num_layers=2)
     x = torch.randn(T, N, I)
     ours, theirs = recomputing(x, return_gates=True), plain(x, return_gates=True)
-    assert_all_close(ours, theirs, rtol=0, atol=0)
-    assert_all_close(
+    assert_equal(ours, theirs)
+    assert_same(
         gradients(ours, list(recomputing.parameters())),
         gradients(theirs, list(plain.parameters())),
         rtol=0,

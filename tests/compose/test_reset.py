@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from support import H, I, assert_equal, assert_same, gradients, twins, twins_and_inputs, weigh
 from torch.nn.utils.rnn import pack_sequence
 from torch.testing import assert_close
-
-from .parity import H, I, assert_all_close, gradients, twins, weigh
 
 T, N = 7, 4
 
@@ -22,16 +21,12 @@ each_option = pytest.mark.parametrize(
 
 
 def _case(dtype=torch.float64, **options):
-    lstm, native = twins(dtype=dtype, **options)
-    x = torch.randn(T, N, I, dtype=dtype)
+    """Both modules, their input and initial states, and before which steps these are zeroed."""
+    lstm, native, inputs = twins_and_inputs(T, N, dtype, **options)
     reset = torch.rand(T, N) < 0.3
     reset[0] = torch.tensor([True, False, True, False])
     reset[:, 3] = False
-    h0 = torch.randn(lstm.num_layers, N, lstm.proj_size or H, dtype=dtype)
-    c0 = torch.randn(lstm.num_layers, N, H, dtype=dtype)
-    if lstm.batch_first:
-        x, reset = x.transpose(0, 1).contiguous(), reset.mT
-    return lstm, native, [tensor.requires_grad_() for tensor in (x, h0, c0)], reset
+    return lstm, native, inputs, reset.mT if lstm.batch_first else reset
 
 
 def _loop(module, x, states, reset, **options):
@@ -55,8 +50,8 @@ def test_equals_a_loop_over_nn_lstm(options):
     lstm, native, (x, h0, c0), reset = _case(**options)
     actual = lstm(x, (h0, c0), reset=reset)
     expected = _loop(native, x, (h0, c0), reset)
-    assert_all_close(actual, expected)
-    assert_all_close(
+    assert_same(actual, expected)
+    assert_same(
         torch.autograd.grad(weigh(actual), [x, h0, c0, *lstm.parameters()]),
         torch.autograd.grad(weigh(expected), [x, h0, c0, *native.parameters()]),
     )
@@ -77,9 +72,9 @@ def test_states_and_gates_equal_the_loop(options, dtype, tolerance):
     lstm, _, (x, h0, c0), reset = _case(dtype, **options)
     actual = lstm(x, (h0, c0), reset=reset, return_gates=True)
     expected = _loop(lstm, x, (h0, c0), reset, return_gates=True)
-    assert_all_close(actual, expected, **tolerance)
+    assert_same(actual, expected, **tolerance)
     inputs = [x, h0, c0, *lstm.parameters()]
-    assert_all_close(gradients(actual, inputs), gradients(expected, inputs), **tolerance)
+    assert_same(gradients(actual, inputs), gradients(expected, inputs), **tolerance)
 
 
 def test_no_gradient_crosses_a_reset():
@@ -110,7 +105,7 @@ def test_an_infinite_state_does_not_cross_a_reset():
 def test_no_reset_changes_nothing():
     lstm, _, (x, h0, c0), _ = _case(num_layers=2)
     reset = torch.zeros(T, N, dtype=torch.bool)
-    assert_all_close(lstm(x, (h0, c0), reset=reset), lstm(x, (h0, c0)), rtol=0, atol=0)
+    assert_equal(lstm(x, (h0, c0), reset=reset), lstm(x, (h0, c0)))
 
 
 def test_resets_and_lengths_together():
@@ -128,7 +123,7 @@ def test_resets_and_lengths_together():
         )
         assert_close(output[:length, alone], expected)
         assert not output[length:, alone].any()
-        assert_all_close((h_n[:, alone], c_n[:, alone]), states)
+        assert_same((h_n[:, alone], c_n[:, alone]), states)
 
 
 def test_unbatched_takes_one_flag_per_step():
@@ -147,7 +142,7 @@ def test_second_derivatives():
         inputs = [x, h0, c0, *module.parameters()]
         slopes = torch.autograd.grad(weigh(results), inputs, create_graph=True)
         found.append(gradients([slope.sin() for slope in slopes], inputs))
-    assert_all_close(*found)
+    assert_same(*found)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from support import H, I, N, T, assert_equal, assert_same, gradients, tensors, twins, weigh
 from torch import nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import lstm_kernels
-
-from .parity import H, I, N, T, assert_all_close, flat, gradients, twins, weigh
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
@@ -22,13 +21,13 @@ def test_autocast_gives_the_dtypes_of_nn_lstm(options):
     x = torch.randn(T, N, I, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         results = lstm(x)
-    assert {tensor.dtype for tensor in flat(results)} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in tensors(results)} == {torch.bfloat16}
     # Weights, inputs and results are rounded to 8 bits.
-    assert_all_close([r.float() for r in flat(results)], native(x), rtol=0.02, atol=0.02)
+    assert_same([r.float() for r in tensors(results)], native(x), rtol=0.02, atol=0.02)
     grads = gradients(results, [x, *lstm.parameters()])
     assert {grad.dtype for grad in grads} == {torch.float32}
     expected = gradients(native(x), [x, *native.parameters()])
-    assert_all_close(grads, expected, rtol=0.05, atol=0.1)
+    assert_same(grads, expected, rtol=0.05, atol=0.1)
 
 
 def test_autocast_carries_the_cell_state_in_fp32():
@@ -49,7 +48,7 @@ def test_autocast_leaves_float64_alone():
     lstm, native = twins(dtype=torch.float64)
     x = torch.randn(T, N, I, dtype=torch.float64)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_all_close(lstm(x), native(x))
+        assert_same(lstm(x), native(x))
 
 
 def test_autocast_gives_the_dtypes_of_nn_lstm_cell():
@@ -61,7 +60,7 @@ def test_autocast_gives_the_dtypes_of_nn_lstm_cell():
         with torch.autocast("cpu", torch.bfloat16):
             ours, theirs = cell(x, states), native(x, states)
         assert [r.dtype for r in ours] == [r.dtype for r in theirs]
-        assert_all_close(ours, theirs, rtol=0.02, atol=0.02)  # 8 bits in nn.LSTMCell's products
+        assert_same(ours, theirs, rtol=0.02, atol=0.02)  # 8 bits in nn.LSTMCell's products
 
 
 def test_backward_inside_autocast():
@@ -71,7 +70,7 @@ def test_backward_inside_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         inside = gradients(lstm(x), list(lstm.parameters()))
         results = lstm(x)
-    assert_all_close(inside, gradients(results, list(lstm.parameters())), rtol=0, atol=0)
+    assert_equal(inside, gradients(results, list(lstm.parameters())))
 
 
 class _Calls(TorchDispatchMode):
@@ -97,7 +96,7 @@ def test_checkpoint(use_reentrant):
         found = [tensor.grad for tensor in inputs]
     else:
         found = gradients(output, inputs)
-    assert_all_close(found, gradients(lstm(x)[0], inputs), rtol=0, atol=0)
+    assert_equal(found, gradients(lstm(x)[0], inputs))
 
 
 def test_selective_checkpoint_can_keep_the_op():
@@ -117,7 +116,7 @@ def test_selective_checkpoint_can_keep_the_op():
         found = gradients(output, inputs)
     assert torch.ops.aten.exp.default in again.ops
     assert op not in again.ops
-    assert_all_close(found, gradients(lstm(x.exp())[0].exp(), inputs))
+    assert_same(found, gradients(lstm(x.exp())[0].exp(), inputs))
 
 
 def test_saved_tensor_hooks_see_everything_that_is_saved():
@@ -133,10 +132,10 @@ def test_saved_tensor_hooks_see_everything_that_is_saved():
     with torch.autograd.graph.saved_tensors_hooks(pack, torch.from_numpy):
         results = lstm(x)
     assert (T, N, 1, 4, H) in packed
-    assert_all_close(gradients(results, inputs), gradients(lstm(x), inputs), rtol=0, atol=0)
+    assert_equal(gradients(results, inputs), gradients(lstm(x), inputs))
     with torch.autograd.graph.save_on_cpu():
         results = lstm(x)
-    assert_all_close(gradients(results, inputs), gradients(lstm(x), inputs), rtol=0, atol=0)
+    assert_equal(gradients(results, inputs), gradients(lstm(x), inputs))
 
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled:UserWarning")
@@ -157,9 +156,9 @@ def test_inference_mode():
     x = torch.randn(T, N, I)
     with torch.inference_mode():
         results = lstm(x)
-        assert_all_close(results, native(x))
-        assert all(tensor.is_inference() for tensor in flat(results))
-        assert_all_close(cell(x[0]), cell.to_native()(x[0]))
+        assert_same(results, native(x))
+        assert all(tensor.is_inference() for tensor in tensors(results))
+        assert_same(cell(x[0]), cell.to_native()(x[0]))
 
 
 def test_gradients_of_an_inference_tensor_input():
@@ -188,9 +187,9 @@ def test_grad_scaler():
             scaler.step(optimizer)
             scaler.update()
             if factor != 1.0:
-                assert_all_close(list(module.parameters()), start, rtol=0, atol=0)
+                assert_equal(list(module.parameters()), start)
         assert scaler.get_scale() == 2.0**7
-    assert_all_close(list(lstm.parameters()), list(native.parameters()))
+    assert_same(list(lstm.parameters()), list(native.parameters()))
     assert not torch.equal(lstm.weight_hh_l0, start[1])
 
 
@@ -202,5 +201,5 @@ def test_backward_hooks_and_retained_graphs():
     loss = weigh(lstm(x))
     first = torch.autograd.grad(loss, x, retain_graph=True)
     second = torch.autograd.grad(loss, x)
-    assert_all_close(first, second, rtol=0, atol=0)
+    assert_equal(first, second)
     assert_close(seen[0][0], first[0])

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from models import Reader, fixed_gates
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
-
-from .models import Reader, fixed_gates
 
 
 @pytest.fixture

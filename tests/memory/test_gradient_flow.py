@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from models import Reader, fixed_gates
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import _ops, memory
-
-from .models import Reader, fixed_gates
 
 EXACT = {"rtol": 1e-10, "atol": 1e-14}  # float64, a few dozen steps
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from models import delay_line, fixed_gates
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
@@ -10,8 +11,6 @@ import lstm_kernels
 from lstm_kernels import memory
 from lstm_kernels.memory._ridge import predict_held_out
 from lstm_kernels.memory._sample import Sample
-
-from .models import delay_line, fixed_gates
 
 
 def signs(*shape):

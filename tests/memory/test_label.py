@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
+from models import states_of
 from torch.testing import assert_close
 
 from lstm_kernels import memory
-
-from .models import states_of
 
 
 def test_label_finds_the_unit_that_follows_it():

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from models import states_of
 from torch.testing import assert_close
 
 from lstm_kernels import memory
-
-from .models import states_of
 
 
 @pytest.fixture

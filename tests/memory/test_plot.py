@@ -4,12 +4,11 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from models import Reader
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
-
-from .models import Reader
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from models import Reader
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
-
-from .models import Reader
 
 X = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))
 

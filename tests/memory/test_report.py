@@ -10,12 +10,11 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from models import Reader, delay_line, fixed_gates
 
 import lstm_kernels
 from lstm_kernels import memory
 from lstm_kernels.memory._page import Page
-
-from .models import Reader, delay_line, fixed_gates
 
 matplotlib.use("Agg")
 from matplotlib import image, pyplot

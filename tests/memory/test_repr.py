@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from models import Reader, delay_line, fixed_gates, states_of
 
 import lstm_kernels
 from lstm_kernels import memory
-
-from .models import Reader, delay_line, fixed_gates, states_of
 
 X = torch.randn(12, 4, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
+from models import fixed_gates
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
-
-from .models import fixed_gates
 
 
 def recorded(lstm, x=None, **options):

@@ -9,7 +9,17 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from support import KINDS, Options, arguments, assert_same, call, native, ours, tensors
+from support import (
+    KINDS,
+    Options,
+    arguments,
+    assert_equal,
+    assert_same,
+    call,
+    native,
+    ours,
+    tensors,
+)
 from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
@@ -36,7 +46,7 @@ def test_parameters_initial_values_and_repr_are_nn_lstms(args, kwargs):
     assert [name for name, _ in mine.named_parameters()] == [
         name for name, _ in theirs.named_parameters()
     ]
-    assert_same(mine.parameters(), theirs.parameters(), rtol=0, atol=0)
+    assert_equal(mine.parameters(), theirs.parameters())
     assert repr(mine) == repr(theirs)
     assert mine.state_dict().keys() == theirs.state_dict().keys()
     assert [[w.shape for w in layer] for layer in mine.all_weights] == [
@@ -55,7 +65,7 @@ def test_cell_parameters_initial_values_and_repr_are_nn_lstm_cells(args, kwargs)
     theirs = nn.LSTMCell(*args, **kwargs)
     torch.manual_seed(3)
     mine = LSTMCell(*args, **kwargs)
-    assert_same(mine.parameters(), theirs.parameters(), rtol=0, atol=0)
+    assert_equal(mine.parameters(), theirs.parameters())
     assert repr(mine) == repr(theirs)
     theirs.load_state_dict(mine.state_dict(), strict=True)
     mine.load_state_dict(theirs.state_dict(), strict=True)
@@ -122,8 +132,8 @@ def test_hx_may_be_a_list_or_a_keyword():
     lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
     h, c = torch.randn(1, 2, 4), torch.randn(1, 2, 4)
     expected = tensors(lstm(x, (h, c)))
-    assert_same(tensors(lstm(x, [h, c])), expected, rtol=0, atol=0)
-    assert_same(tensors(lstm(input=x, hx=(h, c))), expected, rtol=0, atol=0)
+    assert_equal(tensors(lstm(x, [h, c])), expected)
+    assert_equal(tensors(lstm(input=x, hx=(h, c))), expected)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +162,9 @@ def test_any_strides_give_what_a_copy_gives(view):
     leaf, copied = x.clone().requires_grad_(), given.clone().requires_grad_()
     actual = tensors(lstm(view(leaf), (h, c)))
     expected = tensors(lstm(copied, (h.contiguous(), c.contiguous())))
-    assert_same(actual, expected, rtol=0, atol=0)
+    assert_equal(actual, expected)
     with torch.no_grad():
-        assert_same(tensors(lstm(given, (h, c))), expected, rtol=0, atol=0)
+        assert_equal(tensors(lstm(given, (h, c))), expected)
     torch.stack([value.sin().sum() for value in actual]).sum().backward()
     torch.stack([value.sin().sum() for value in expected]).sum().backward()
     reference = torch.zeros_like(x).requires_grad_()
@@ -178,7 +188,7 @@ def test_weights_of_any_strides(grad):
         with torch.set_grad_enabled(grad):
             expected = tensors(module(x))
             actual = tensors(torch.func.functional_call(module, strided, (x,)))
-            assert_same(actual, expected, rtol=0, atol=0)
+            assert_equal(actual, expected)
 
 
 def test_an_empty_batch_gives_empty_results_and_zero_gradients():
@@ -293,7 +303,7 @@ def test_functional_call_and_tied_parameters():
     other = LSTM(4, 4, dtype=torch.float64)
     other.load_state_dict(new)
     actual = torch.func.functional_call(lstm, new, (x,))
-    assert_same(tensors(actual), tensors(other(x)), rtol=0, atol=0)
+    assert_equal(tensors(actual), tensors(other(x)))
 
     lstm.weight_hh_l0 = lstm.weight_ih_l0
     lstm(x)[0].sum().backward()
@@ -336,7 +346,7 @@ def test_pickle_deepcopy_and_torch_save():
         for p in lstm.parameters():
             p.zero_()
     for again in copies:
-        assert_same(tensors(again(x)), expected, rtol=0, atol=0)
+        assert_equal(tensors(again(x)), expected)
         assert all(
             one is other for one, other in zip(again._flat_weights, again.parameters(), strict=True)
         )
@@ -403,7 +413,7 @@ def test_from_native_and_to_native_share_no_memory_and_keep_everything():
         assert not module.weight_hh_l0.requires_grad
         assert module.weight_ih_l0.requires_grad
         assert len(module._forward_hooks) == 1
-        assert_same(module.parameters(), theirs.parameters(), rtol=0, atol=0)
+        assert_equal(module.parameters(), theirs.parameters())
         for one, other in zip(module.parameters(), theirs.parameters(), strict=True):
             assert one.data_ptr() != other.data_ptr()
     assert back.weight_hh_l0.data_ptr() != mine.weight_hh_l0.data_ptr()
@@ -524,7 +534,7 @@ def test_backward_under_autocast_keeps_the_precision_of_the_forward_pass():
     output = lstm(x)[0].sum()
     with torch.autocast("cpu", torch.bfloat16):
         actual = torch.autograd.grad(output, lstm.parameters())
-    assert_same(actual, expected, rtol=0, atol=0)
+    assert_equal(actual, expected)
 
 
 def test_show_config_prints_what_a_bug_report_needs(capsys):
@@ -538,8 +548,8 @@ def test_data_parallel_replica_and_share_memory():
     lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
     replica = lstm._replicate_for_data_parallel()
     replica._parameters = dict(lstm._parameters)
-    assert_same(tensors(replica(x)), tensors(lstm(x)), rtol=0, atol=0)
-    assert_same(tensors(lstm.share_memory()(x)), tensors(replica(x)), rtol=0, atol=0)
+    assert_equal(tensors(replica(x)), tensors(lstm(x)))
+    assert_equal(tensors(lstm.share_memory()(x)), tensors(replica(x)))
 
 
 def test_no_warning_in_ordinary_use():

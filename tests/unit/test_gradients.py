@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from support import assert_same, tensors
+from support import assert_equal, assert_same, tensors
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -133,7 +133,7 @@ def test_a_second_backward_equals_the_first():
     first = torch.autograd.grad(loss, leaves, retain_graph=True)
     second = torch.autograd.grad(loss, leaves, retain_graph=True)
     with_graph = torch.autograd.grad(loss, leaves, create_graph=True)
-    assert_same(second, first, rtol=0, atol=0)
+    assert_equal(second, first)
     # Sums of 10 rows and of 16 gates, which torch's products take in another order.
     assert_same(with_graph, first, rtol=16 * 2**-23, atol=16 * 2**-23)
 
@@ -258,13 +258,13 @@ def test_checkpoint_hooks_and_anomaly_mode():
     expected = torch.autograd.grad(module(x)[0].sin().sum(), leaves)
 
     again = checkpoint(lambda x: module(x)[0], x, use_reentrant=False)
-    assert_same(torch.autograd.grad(again.sin().sum(), leaves), expected, rtol=0, atol=0)
+    assert_equal(torch.autograd.grad(again.sin().sum(), leaves), expected)
     with torch.autograd.graph.save_on_cpu():
         saved = module(x)[0].sin().sum()
-    assert_same(torch.autograd.grad(saved, leaves), expected, rtol=0, atol=0)
+    assert_equal(torch.autograd.grad(saved, leaves), expected)
     with torch.autograd.detect_anomaly(check_nan=True):
         watched = module(x)[0].sin().sum()
-        assert_same(torch.autograd.grad(watched, leaves), expected, rtol=0, atol=0)
+        assert_equal(torch.autograd.grad(watched, leaves), expected)
 
 
 def test_gradient_accumulation_and_scaling():

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from support import FLOATING
+from support import FLOATING, assert_equal, tensors
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -35,18 +35,6 @@ def mode(request):
     """Both ways to record no gradient."""
     with request.param():
         yield request.param
-
-
-def flat(result):
-    """All tensors of a call's result."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    return [t for part in result if part is not None for t in flat(part)]
-
-
-def assert_equal(one, other):
-    for a, b in zip(flat(one), flat(other), strict=True):
-        assert_close(a, b, rtol=0, atol=0)
 
 
 def plain(module):
@@ -131,7 +119,7 @@ def test_short_calls_read_what_is_packed_already(steps, batch, mode):
     x = torch.randn(steps, batch, 300)
     for _ in range(2):
         # 560 products of up to 0.2 each, rounded to 2**-24 in either order.
-        for one, other in zip(flat(lstm(x)), flat(plain(lstm)(x)), strict=True):
+        for one, other in zip(tensors(lstm(x)), tensors(plain(lstm)(x)), strict=True):
             assert_close(one, other, rtol=0, atol=560 * 0.2 * 2**-24)
         lstm.weight_hh_l0.data += 0.02 * torch.randn(1040, 260)
         lstm.weight_ih_l0.data += 0.02 * torch.randn(1040, 300)  # a stale pack would be far off
@@ -149,7 +137,7 @@ def test_narrow_weights_are_rounded_and_nothing_else(weight_dtype, options, step
     if steps * batch > 16:
         assert_equal(lstm(x), expected(x))
     else:  # sums on unpacked weights are taken in another order: roundings of float32
-        for one, other in zip(flat(lstm(x)), flat(expected(x)), strict=True):
+        for one, other in zip(tensors(lstm(x)), tensors(expected(x)), strict=True):
             assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from support import assert_same, rounding, tensors, weighted_sum
+from support import assert_equal, assert_same, rounding, tensors, weigh
 from torch.utils.data import DataLoader, Dataset
 
 import lstm_kernels
@@ -25,7 +25,7 @@ def threads():
 
 def results_and_gradients(module, x, **kwargs):
     results = tensors(module(x, **kwargs))
-    return [*results, *torch.autograd.grad(weighted_sum(results), list(module.parameters()))]
+    return [*results, *torch.autograd.grad(weigh(results), list(module.parameters()))]
 
 
 @pytest.mark.parametrize(("steps", "batch", "hidden_size"), [(9, 1, 64), (7, 5, 33), (5, 64, 96)])
@@ -34,7 +34,7 @@ def test_repeated_runs_are_bitwise_equal(steps, batch, hidden_size):
     x = torch.randn(steps, batch, 16)
     first = results_and_gradients(module, x, return_gates=True)
     for _ in range(5):
-        assert_same(results_and_gradients(module, x, return_gates=True), first, rtol=0, atol=0)
+        assert_equal(results_and_gradients(module, x, return_gates=True), first)
 
 
 @pytest.mark.parametrize(("steps", "batch", "hidden_size"), [(9, 1, 64), (7, 5, 33), (5, 64, 96)])
@@ -59,8 +59,8 @@ def test_many_python_threads_at_once():
 
     def work(k):
         for _ in range(5):
-            assert_same(results_and_gradients(module, inputs[k]), expected[k], rtol=0, atol=0)
-            assert_same(cell(inputs[k][0]), steps[k], rtol=0, atol=0)
+            assert_equal(results_and_gradients(module, inputs[k]), expected[k])
+            assert_equal(cell(inputs[k][0]), steps[k])
         return k
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

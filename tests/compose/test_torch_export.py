@@ -5,13 +5,12 @@ import io
 import onnxruntime
 import pytest
 import torch
+from support import H, I, N, T, assert_same, gradients, twins
 from torch import nn
 from torch.export import Dim
 
 import lstm_kernels
 import lstm_kernels.onnx
-
-from .parity import H, I, N, T, assert_all_close, gradients, twins
 
 DYNAMIC = {0: Dim("T", max=10_000), 1: Dim("N", max=10_000)}
 SHAPES = [(5, 3), (11, 2), (2, 7)]
@@ -39,7 +38,7 @@ def _exported(strict):
 def _assert_runs_as(run, model):
     for shape in SHAPES:
         x = torch.randn(*shape, I)
-        assert_all_close(run(x), model(x))
+        assert_same(run(x), model(x))
 
 
 def _ops(program):
@@ -68,7 +67,7 @@ def test_an_exported_program_can_be_trained():
     run = program.module()
     x = torch.randn(7, 2, I)
     actual = gradients(run(x), list(run.parameters()))
-    assert_all_close(actual, gradients(model(x), list(model.parameters())))
+    assert_same(actual, gradients(model(x), list(model.parameters())))
 
 
 def test_exports_lengths():
@@ -81,7 +80,7 @@ def test_exports_lengths():
         dynamic_shapes={"input": DYNAMIC, "lengths": {0: batch}},
     )
     x, lengths = torch.randn(7, 4, I), torch.tensor([0, 7, 3, 1])
-    assert_all_close(program.module()(x, lengths=lengths), lstm(x, lengths=lengths))
+    assert_same(program.module()(x, lengths=lengths), lstm(x, lengths=lengths))
     with pytest.raises(RuntimeError, match="lengths must lie between 0"):
         program.module()(x, lengths=lengths + 1)
 
@@ -97,8 +96,8 @@ def test_exports_cell():
     )
     arguments = torch.randn(8, I), (torch.randn(8, H), torch.randn(8, H))
     run, native = program.module(), cell.to_native()
-    assert_all_close(run(*arguments), native(*arguments))
-    assert_all_close(
+    assert_same(run(*arguments), native(*arguments))
+    assert_same(
         gradients(run(*arguments), list(run.parameters())),
         gradients(native(*arguments), list(native.parameters())),
     )
@@ -141,7 +140,7 @@ def test_onnx_holds_one_standard_lstm_node_per_layer(options):
     assert len(_lstm_nodes(program)) == 2
     for shape in SHAPES:
         x = torch.randn(*shape, I)
-        assert_all_close(_run_onnx(program, x), lstm(x))
+        assert_same(_run_onnx(program, x), lstm(x))
 
 
 def test_onnx_lengths_are_sequence_lens():
@@ -163,7 +162,7 @@ def test_onnx_lengths_are_sequence_lens():
         dynamic_shapes=None,
         custom_translation_table=lstm_kernels.onnx.translation_table(),
     )
-    assert_all_close(_run_onnx(program, *arguments), lstm(arguments[0], (h, c), lengths=lengths))
+    assert_same(_run_onnx(program, *arguments), lstm(arguments[0], (h, c), lengths=lengths))
 
 
 def test_onnx_refuses_what_its_lstm_does_not_have():
@@ -182,4 +181,4 @@ def test_onnx_export_of_the_native_module():
     x = torch.randn(T, N, I)
     program = _to_onnx(native.eval(), x, dynamic_shapes=None)
     assert len(_lstm_nodes(program)) == 1
-    assert_all_close(_run_onnx(program, x), lstm(x))
+    assert_same(_run_onnx(program, x), lstm(x))
