@@ -27,6 +27,7 @@ from . import gpu_floor
 from .cases import Case
 from .gpu_cases import PUBLISHED, SOURCE, Question, questions
 from .machine import describe
+from .results_folder import RESULTS, Refused, check
 
 DEVICE = "cuda"
 ROW_SECONDS = 60  # a row that takes longer hangs: end, and say where
@@ -348,7 +349,11 @@ def main() -> None:
         sys.exit("torch finds no NVIDIA GPU here: nothing to measure")
     gpu = torch.cuda.get_device_name()
     slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    folder = options.output or Path(__file__).parent / "results" / slug
+    folder = options.output or RESULTS / slug
+    try:
+        check(folder)
+    except Refused as error:
+        parser.error(str(error))
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "gpu": gpu,

@@ -31,6 +31,7 @@ for tool in nvcc cmake ninja; do
 done
 
 out=${1:-benchmarks/results/$(tr -cs 'a-z0-9\n' - <<<"${gpu,,}" | sed 's/^-//; s/-$//')}
+"$python" -m benchmarks.results_folder "$out" || exit 2
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 begin=$SECONDS

@@ -188,7 +188,7 @@ def groups(full: bool) -> dict[str, Group]:
             ours=variable.ours_with_resets,
         ),
         "recompute": Group(
-            "What time does recompute=True cost? (The memory group says what it saves.)",
+            "What time does recompute=True cost? (The group footprint says what it saves.)",
             training(states),
             {"ours, recompute=False": contenders.ours},
             ours=variable.ours_recomputing,

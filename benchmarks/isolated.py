@@ -191,16 +191,18 @@ def main() -> None:
         return
     import os
 
-    from .machine import describe, folder_name, uncommitted
-    from .suite import RESULTS
+    from .machine import describe, folder_name
+    from .results_folder import RESULTS, Refused, check
 
-    if not options.output and uncommitted():
-        parser.error("some files differ from the revision: commit first, or give --output")
+    folder = options.output or RESULTS / folder_name(None)
+    try:
+        check(folder)
+    except Refused as error:
+        parser.error(str(error))
 
     threads = options.threads or sorted({1, len(os.sched_getaffinity(0))})
     found = measure(options.starts, options.calls, threads)
     print_table(found)
-    folder = options.output or RESULTS / folder_name(None)
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "question": "How long does a call take that does not stand in a tight loop?",

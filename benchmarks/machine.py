@@ -68,15 +68,3 @@ def revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def uncommitted() -> list[str]:
-    """What git would call changed or new, results left out: no revision names such a tree."""
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder.parent), "status", "--porcelain", "--", "."]
-    command += [f":(exclude){folder.name}/results"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    return found.splitlines()

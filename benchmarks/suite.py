@@ -3,18 +3,21 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from . import memory, report
+from . import footprint, report
 from .bound import Bound
 from .bound import measure as measure_bound
 from .groups import Group, groups
-from .machine import cpu_name, describe, folder_name, uncommitted
+from .machine import cpu_name, describe, folder_name
+from .results_folder import RESULTS, Refused
+from .results_folder import check as check_folder
 from .rows import measure, summarize
 
-RESULTS = Path(__file__).parent / "results"
+GROUPS = (*groups(full=False), footprint.NAME)
 
 
 class BadOption(Exception):
@@ -29,14 +32,17 @@ def run(options: argparse.Namespace, command: list[str]) -> None:
     """
     chosen = {name: group for name, group in groups(options.full).items() if name in options.group}
     threads = options.threads or sorted({1, len(os.sched_getaffinity(0))})
-    check(options, threads, chosen)
-    isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
     folder = options.output or RESULTS / folder_name(options.isa)
+    check(options, threads, chosen, folder)
+    isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadOption(f"cannot make {folder}: {error.strerror}") from None
-    about = {"command": " ".join(["python -m benchmarks.cpu", *command]), "machine": describe()}
+    about: dict[str, Any] = {
+        "command": " ".join(["python -m benchmarks.cpu", *command]),
+        "machine": describe(),
+    }
 
     bound = measure_bound(threads, isa)
     print_bound(bound)
@@ -61,11 +67,13 @@ def run(options: argparse.Namespace, command: list[str]) -> None:
             peers = [summary.peer for summary in summaries]
             report.draw_ratios(folder / f"{name}.png", group.question, cpu_name(), rows, peers)
         report.save(folder / f"{name}.json", group.question, rows, summaries, **about, **found)
-    if "memory" in options.group:
-        memory.run(folder / "memory.json", about)
+    if footprint.NAME in options.group:
+        footprint.run(folder / f"{footprint.NAME}.json", about)
 
 
-def check(options: argparse.Namespace, threads: list[int], chosen: dict[str, Group]) -> None:
+def check(
+    options: argparse.Namespace, threads: list[int], chosen: dict[str, Group], folder: Path
+) -> None:
     """Raises BadOption for what argparse cannot know to be wrong."""
     if min(threads) < 1:
         raise BadOption(f"--threads {min(threads)}: at least one thread is needed")
@@ -75,12 +83,10 @@ def check(options: argparse.Namespace, threads: list[int], chosen: dict[str, Gro
     for peer in options.peer or ():
         if peer not in known:
             raise BadOption(f"--peer {peer!r}: choose from {', '.join(map(repr, known))}")
-    changed = [] if options.output else uncommitted()
-    if changed:
-        raise BadOption(
-            f"results are committed with the revision that they are of, and {len(changed)} files "
-            f"differ from it, such as {changed[0].split()[-1]}: commit first, or give --output"
-        )
+    try:
+        check_folder(folder)
+    except Refused as error:
+        raise BadOption(str(error)) from None
 
 
 def print_bound(bound: Bound | None) -> None:

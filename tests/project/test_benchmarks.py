@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import subprocess
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from benchmarks import (
     bound,
     contenders,
     cpu,
+    footprint,
+    gpu,
     isolated,
-    memory,
     report,
+    results_folder,
     rows,
     suite,
     variable,
@@ -202,7 +205,7 @@ def test_contenders_take_turns_and_ratios_come_from_the_same_round():
 def test_every_group_has_cases_that_someone_else_computes_too():
     for full in (False, True):
         for name, group in groups(full).items():
-            assert name in cpu.GROUPS
+            assert name in suite.GROUPS
             assert all(any(group.takes_part(p, case) for p in group.peers) for case in group.cases)
 
 
@@ -248,19 +251,19 @@ def test_growth_is_the_power_of_the_size(tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_memory_counts_what_is_saved_for_backward():
+def test_the_footprint_counts_what_is_saved_for_backward():
     """nn.Linear as the yardstick: it saves its input and weight, which are not counted."""
     layer = torch.nn.Linear(4, 4)
     x = torch.randn(8, 4, requires_grad=True)
-    assert memory.saved_for_backward(layer, x) == 0
+    assert footprint.saved_for_backward(layer, x) == 0
     # tanh saves its own output: 8 * 4 floats.
-    assert memory.saved_for_backward(torch.nn.Sequential(layer, torch.nn.Tanh()), x) == 128
+    assert footprint.saved_for_backward(torch.nn.Sequential(layer, torch.nn.Tanh()), x) == 128
 
 
-def test_memory_is_summed_up_as_ratios():
+def test_the_footprint_is_summed_up_as_ratios():
     sizes = [{"saved": 2, "peak": 10}, {"saved": 0, "peak": 8}, {"saved": 6, "peak": 20}]
-    row = dict(zip(memory.MODULES, sizes, strict=True))
-    summaries = {s["peer"]: s["mean"] for s in memory.summarize([row, row])}
+    row = dict(zip(footprint.MODULES, sizes, strict=True))
+    summaries = {s["peer"]: s["mean"] for s in footprint.summarize([row, row])}
     assert summaries == pytest.approx(
         {
             "nn.LSTM, saved for backward": 3.0,
@@ -287,13 +290,82 @@ def test_bad_options_end_before_anything_is_measured(arguments, message, capsys)
     assert message in capsys.readouterr().err
 
 
-def test_results_of_a_tree_without_a_revision_are_not_committed(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(suite, "RESULTS", tmp_path)
-    monkeypatch.setattr(suite, "uncommitted", lambda: [" M lstm_kernels/modules.py"])
-    with pytest.raises(SystemExit):
-        cpu.main(["--group", "cell"])
-    assert "1 files differ from it, such as lstm_kernels/modules.py" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+def test_every_group_and_instruction_set_is_offered(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cpu.main(["--help"])
+    assert ended.value.code == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert f"--group{{{','.join(suite.GROUPS)}}}" in shown
+    assert "--isa{avx2,avx512}" in shown
+    assert set(bound.TARGETS) == {"baseline", "avx2", "avx512", "avx512_bf16"}
+    assert bound.TARGETS["avx2"] == ["-march=x86-64-v3"]
+
+
+def git(folder, *command):
+    identity = ["-c", "user.name=A Test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", "-C", folder, *identity, *command], check=True, capture_output=True)
+
+
+@pytest.fixture
+def dirty(tmp_path, monkeypatch):
+    """The root of a tree with a file that is in no revision, in place of this one."""
+    git(tmp_path, "init")
+    (tmp_path / "a.py").touch()
+    git(tmp_path, "add", "a.py")
+    git(tmp_path, "commit", "-m", "A revision")
+    results = tmp_path / "benchmarks" / "results"
+    for module in (results_folder, suite):
+        monkeypatch.setattr(module, "RESULTS", results)
+    monkeypatch.setattr(results_folder, "ROOT", tmp_path)
+    (tmp_path / "b.py").touch()
+    return tmp_path
+
+
+def test_a_tree_differs_from_its_revision_in_all_but_results(dirty):
+    assert results_folder.uncommitted(dirty) == ["b.py"]
+    (dirty / "a.py").write_text("changed")
+    assert results_folder.uncommitted(dirty) == ["a.py", "b.py"]
+    git(dirty, "add", ".")
+    assert results_folder.uncommitted(dirty) == ["a.py", "b.py"]
+    git(dirty, "commit", "-m", "Another revision")
+    (dirty / "benchmarks/results/machine").mkdir(parents=True)
+    (dirty / "benchmarks/results/machine/cell.json").touch()
+    assert results_folder.uncommitted(dirty) == []
+    assert results_folder.uncommitted(dirty / "nowhere") == []
+
+
+def commands(dirty, monkeypatch):
+    """Every command that leaves results where they are committed, without a machine for it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(gpu, "RESULTS", results_folder.RESULTS)
+    inside = str(results_folder.RESULTS / "elsewhere")
+    yield lambda: cpu.main(["--group", "cell"])
+    yield lambda: cpu.main(["--group", "cell", "--output", inside])
+    for main in (isolated.main, gpu.main):
+        for arguments in ([], ["--output", inside]):
+            monkeypatch.setattr("sys.argv", ["benchmarks", *arguments])
+            yield main
+    monkeypatch.setattr("sys.argv", ["benchmarks", inside])
+    yield results_folder.main
+
+
+def test_results_of_a_tree_without_a_revision_are_not_committed(dirty, monkeypatch, capsys):
+    for command in commands(dirty, monkeypatch):
+        with pytest.raises(SystemExit) as ended:
+            command()
+        said = capsys.readouterr().err + str(ended.value.code)
+        assert "differs from its own in b.py: commit first, or give another folder" in said
+        assert ended.value.code != 0
+        assert not results_folder.RESULTS.exists()
+
+
+def test_a_tree_without_a_revision_may_leave_results_elsewhere(dirty, tmp_path_factory):
+    results_folder.check(tmp_path_factory.mktemp("elsewhere"))
+    results_folder.check(dirty / "benchmarks")
+    git(dirty, "add", ".")
+    git(dirty, "commit", "-m", "Another revision")
+    results_folder.check(results_folder.RESULTS / "machine")
 
 
 def test_isolated_calls_are_compared_over_starts_and_by_their_tail():

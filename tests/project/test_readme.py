@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.summary import lines
+from benchmarks.readme_table import lines
 
 ROOT = Path(__file__).parents[2]
 PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|h|cuh?|cpp|def|md))(?!\S)"
@@ -33,7 +33,7 @@ def test_every_line_of_the_table_is_a_committed_result():
     assert links
     for folder in dict.fromkeys(links):
         for line in lines(ROOT / folder):
-            assert line in README, f"run python -m benchmarks.summary {folder} into the README"
+            assert line in README, f"run python -m benchmarks.readme_table {folder} into the README"
 
 
 def test_the_table_of_isolated_calls_is_a_committed_result():

@@ -17,6 +17,7 @@ import lstm_kernels
 from .cases import Case
 from .report import CONSOLE
 
+NAME = "footprint"
 QUESTION = "How much memory does a training step take?"
 CASES = (Case(128, 16, 256), Case(512, 64, 256), Case(512, 16, 512), Case(256, 64, 128, layers=2))
 MODULES = {

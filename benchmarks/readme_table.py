@@ -1,4 +1,4 @@
-"""`python -m benchmarks.summary FOLDER`: the results in a folder as one Markdown table."""
+"""`python -m benchmarks.readme_table FOLDER`: the results in a folder as one Markdown table."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def lines(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme_table", description=__doc__)
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     try:
