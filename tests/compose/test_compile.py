@@ -33,6 +33,7 @@ def _assert_compiles(call, parameters, backend="aot_eager", shapes=SHAPES):
     assert len(set(compilations)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -46,6 +47,7 @@ def test_forward_and_backward_are_one_graph(options):
     _assert_compiles(lstm, list(lstm.parameters()))
 
 
+@pytest.mark.slow
 def test_states_and_gates_are_part_of_the_graph():
     lstm, _ = twins(num_layers=2)
     _assert_compiles(lambda x: lstm(x, return_gates=True), list(lstm.parameters()))
@@ -82,6 +84,7 @@ def test_compiled_lengths_out_of_range_raise():
         compiled(x, lengths=torch.tensor([0, 2, T + 1]))
 
 
+@pytest.mark.slow
 def test_small_sizes_are_compiled_once_more():
     """torch.compile compiles sizes of 1 apart: here T or N."""
     lstm, _ = twins()
@@ -100,6 +103,7 @@ def test_small_sizes_are_compiled_once_more():
 
 
 # torch's tracer, about the data of any PackedSequence that is not a leaf.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_packed_input_is_computed_outside_the_graph():
     """Its sizes are data: fullgraph=True says so, and says what to do."""
@@ -129,6 +133,7 @@ def test_cell_loop_is_one_graph():
     _assert_compiles(call, list(cell.parameters()), shapes=[(2, batch) for batch in (3, 9)])
 
 
+@pytest.mark.builds
 def test_inductor_compiles_forward_and_backward():
     lstm, _ = twins(num_layers=2, bidirectional=True)
     cell = lstm_kernels.LSTMCell(2 * H, H)

@@ -97,6 +97,7 @@ def _worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_train_as_one(tmp_path):
     mp.spawn(_worker, args=(str(tmp_path),), nprocs=PROCESSES)

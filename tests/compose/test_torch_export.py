@@ -103,6 +103,7 @@ def test_exports_cell():
     )
 
 
+@pytest.mark.builds
 def test_aot_inductor_package_runs(tmp_path):
     model, program = _exported(strict=False)
     path = torch._inductor.aoti_compile_and_package(
@@ -128,6 +129,7 @@ def _lstm_nodes(program):
     return [node for node in program.model_proto.graph.node if node.op_type == "LSTM"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"bias": False, "bidirectional": True}], ids=str)
 def test_onnx_holds_one_standard_lstm_node_per_layer(options):
     lstm, _ = twins(num_layers=2, **options)

@@ -38,6 +38,7 @@ def page(model, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_page_is_self_contained(page):
     html = page.read_text(encoding="utf-8")
     assert "<script" not in html
@@ -49,6 +50,7 @@ def test_page_is_self_contained(page):
     assert pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_page_says_what_was_measured(model, page):
     html = page.read_text(encoding="utf-8")
     states = memory.record(model, X)
@@ -68,6 +70,7 @@ def test_sentences_say_which_state_knows_more(tmp_path):
     assert "against the common claim, both know about as much" in html
 
 
+@pytest.mark.slow
 def test_a_loader_and_a_loss(model, tmp_path):
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, X[:, -1, :2]), 4)
     path = memory.report(
@@ -83,6 +86,7 @@ def test_a_loader_and_a_loss(model, tmp_path):
         memory.report(model, iter([X]), tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_half_life_is_in_the_lead(tmp_path):
     f = 0.9
     x = torch.randn(60, 8, 1, dtype=torch.float64)
@@ -108,6 +112,7 @@ def test_page_escapes_text(tmp_path):
         assert text in html
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian package chromium)")
 def test_a_browser_renders_it(page, tmp_path):
     """Headless, without network: title, text and the lines of every picture are on the page."""

@@ -66,6 +66,7 @@ def test_ablation():
     assert "output=(0, 2), largest_change=0" in repr(empty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden_size", [2, 300])
 def test_a_line_is_short_however_large_the_model(hidden_size):
     torch.manual_seed(0)

@@ -183,6 +183,7 @@ def test_the_bound_is_the_larger_of_arithmetic_and_reading():
     assert rates.seconds(wide, 1) == pytest.approx(wide.flops / 1e8)
 
 
+@pytest.mark.builds
 def test_the_machine_is_measured_within_reason(monkeypatch):
     monkeypatch.setattr(bound, "SECONDS", 0.005)
     isa = torch.ops.lstm_kernels._cpu_isa().split()[0]

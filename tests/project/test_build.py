@@ -154,6 +154,7 @@ def configure(folder, compiler):
     return " ".join(ran.stderr.split())
 
 
+@pytest.mark.builds
 @pytest.mark.parametrize("compiler", ["-D__clang__", "-U__GNUC__ -D__GNUC__=10"])
 def test_another_compiler_than_gcc_11(tmp_path, compiler):
     message = configure(tmp_path, f'exec g++ {compiler} "$@"')

@@ -60,6 +60,7 @@ def test_contenders_have_the_same_number_of_parameters(task):
     assert max(sizes) / min(sizes) < 1.02
 
 
+@pytest.mark.slow
 def test_the_reproduction_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "SEQUENCES", 80)
     main(["--part", "0.001", "--output", str(tmp_path)])

@@ -118,6 +118,7 @@ def test_units_that_stand_still_are_not_chosen():
     assert choose_units(half_lives, content) == [2, 4, 3, 1]
 
 
+@pytest.mark.slow
 def test_the_whole_demo(text_file, tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     main([*SMALL, "--text", str(text_file), "--output", str(out), "--sample", "30"])
@@ -136,6 +137,7 @@ def test_the_whole_demo(text_file, tmp_path, capsys):
     assert (picture[:, :, :3].std(axis=(0, 1)) > 0.1).all()  # something is drawn on the white
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(text_file, tmp_path):
     arguments = [*SMALL, "--text", str(text_file), "--sample", "5", "--output"]
     main([*arguments, str(tmp_path / "one")])

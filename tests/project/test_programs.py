@@ -43,6 +43,7 @@ def test_doors_and_relative_imports_are_seen():
     assert "lstm_kernels.memory._page.Page" in report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["demo", "memory"])
 def test_a_door_leads_to_its_program(door):
     command = [sys.executable, "-m", f"lstm_kernels.{door}", "--help"]

@@ -109,6 +109,7 @@ def test_a_very_long_sequence():
     assert_same(actual, wanted, rtol=1e-9, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_no_memory_is_kept_after_a_training_step():
     module, x = LSTM(8, 16, 2), torch.randn(50, 4, 8)
 
@@ -131,6 +132,7 @@ OPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "bidirectional", "proj_size"),
     [
@@ -175,6 +177,7 @@ def test_registration_of_the_cell_ops():
         torch.library.opcheck(_ops._cell_backward, (*grads, c, c1, gates))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),
     [("baseline", "CPU kernels: baseline"), ("nonsense", "ImportError: LSTM_KERNELS_CPU_ISA")],

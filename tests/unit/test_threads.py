@@ -78,6 +78,7 @@ def in_child(work: Callable[[], None]) -> int:
 
 # NumPy compares the results: in a child of a process that has used them, torch's own OpenMP threads
 # hang, with this library or without.
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "torch.randn(500, 500) @ torch.randn(500, 500)"])
 def test_a_child_forked_after_use_computes(before: str) -> None:
     code = f"""
@@ -108,6 +109,7 @@ def _predict(queue: object, lstm: lstm_kernels.LSTM, x: Tensor) -> None:
         queue.put(lstm(x)[0].numpy().tobytes())  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing(method: str) -> None:
     torch.set_num_threads(2)
@@ -161,6 +163,7 @@ def test_many_callers_at_once() -> None:
             assert all(same(result, expected) for result in results)
 
 
+@pytest.mark.slow
 def test_nothing_spins_after_a_call() -> None:
     """A millisecond after the last call, the process uses no processor time."""
     code = f"""
