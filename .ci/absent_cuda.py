@@ -15,13 +15,13 @@ CUDA_LIBRARY = re.compile(r"lib(cu|nccl|nv)")
 CUDA_SYMBOL = re.compile(r"cu|nccl|nvshmem|nvrtc|nvJitLink|nvml")
 
 
-def _lines(*command):
+def _lines(*command: str | Path) -> list[str]:
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.splitlines()
 
 
-def _symbols(library, kind):
+def _symbols(library: Path, kind: str) -> set[str]:
     return {line.split()[-1].split("@")[0] for line in _lines("nm", "-D", kind, library)}
 
 

@@ -13,6 +13,9 @@ Exits with 1 and names each offending loop; needs binutils' objdump.
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+
+Instruction = tuple[int, str, str]  # address, mnemonic, operands
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
@@ -25,11 +28,12 @@ HOT = re.compile(r"\b(direct_)?tile(_pair)?<")
 BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
 
 
-def functions(path):
-    """Yields (demangled name, [(address, mnemonic, operands)]) of the object file's code."""
+def functions(path: str) -> Iterator[tuple[str, list[Instruction]]]:
+    """Yields demangled name and instructions of each function in the object file."""
     command = ["objdump", "-d", "-C", "--no-show-raw-insn", path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    name, body = None, []
+    name: str | None = None
+    body: list[Instruction] = []
     for line in listing.splitlines():
         if match := FUNCTION.match(line):
             if name:
@@ -41,7 +45,7 @@ def functions(path):
         yield name, body
 
 
-def innermost_loops(body):
+def innermost_loops(body: list[Instruction]) -> list[list[Instruction]]:
     """The instructions from a backward jump's target to it, where no other such pair is inside."""
     spans = []
     for address, mnemonic, operands in body:
@@ -53,9 +57,9 @@ def innermost_loops(body):
     return [[i for i in body if first <= i[0] <= last] for first, last in inner]
 
 
-def check(path):
+def check(path: str) -> tuple[int, list[str]]:
     """Returns (number of hot loops, list of complaints) of one object file."""
-    loops, complaints = 0, []
+    loops, complaints = 0, list[str]()
     for name, body in functions(path):
         if not HOT.search(name) or BASELINE_NARROW.search(name):
             continue
@@ -71,7 +75,7 @@ def check(path):
     return loops, complaints
 
 
-def main(paths):
+def main(paths: list[str]) -> None:
     if not paths:
         sys.exit(__doc__)
     failed = False

@@ -1,14 +1,17 @@
 """Compute with the installed package and compare with nn.LSTM; prints what ran."""
 
 import sys
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lstm_kernels
 
 
-def gradients(lstm, x, *, states):
+def gradients(
+    lstm: nn.LSTM | lstm_kernels.LSTM, x: Tensor, *, states: bool
+) -> tuple[list[Any], list[Any]]:
     """The outputs of one training step, and the gradients of the input and of every weight."""
     x = x.clone().requires_grad_()
     output, (h_n, c_n), *rest = lstm(x, return_states=True) if states else lstm(x)

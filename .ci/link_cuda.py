@@ -20,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.resolve()
 TORCH = "2.11.0"  # the oldest one supported; its wheel on PyPI is a CUDA build
+Command = list[str | Path]
 ALLOWED = ("libtorch", "libc10", "libstdc++", "libgcc_s", "libm.", "libc.", "ld-linux")
 
 
@@ -29,7 +30,8 @@ def unpacked_torch(folder: Path) -> Path:
     if there.exists():
         return there
     wheels = folder / "wheels"
-    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels]
+    fetch: Command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    fetch += ["--dest", wheels]
     fetch += ["--only-binary=:all:", "--python-version=3.12"]
     fetch += [f"--platform=manylinux_2_28_{platform.machine()}", f"torch=={TORCH}"]
     subprocess.run(fetch, check=True)
@@ -48,14 +50,14 @@ def build(folder: Path, torch: Path) -> Path:
     """Configure and build as setup.py does, with that torch, warnings as errors."""
     environment = {**os.environ, "PYTHONPATH": str(torch)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    configure = ["cmake", "-S", ROOT, "-B", folder / "cmake", "-G", "Ninja"]
+    configure: Command = ["cmake", "-S", ROOT, "-B", folder / "cmake", "-G", "Ninja"]
     configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DLSTM_KERNELS_CUDA=ON"]
     configure += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"]
     configure += [
         "-DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,defs,--unresolved-symbols=ignore-in-shared-libs"
     ]
     # All anew: the compiler speaks only of what it compiles.
-    target = ["cmake", "--build", folder / "cmake", "--clean-first", "--target"]
+    target: Command = ["cmake", "--build", folder / "cmake", "--clean-first", "--target"]
     target += ["lstm_kernels_cuda", "gpu_floor"]
     for command in (configure, target):
         done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)

@@ -31,7 +31,7 @@ REQUIREMENTS = (
 )
 
 
-def build(folder):
+def build(folder: Path) -> Path:
     """Build the wheel into a folder and return its path."""
     for stale in (ROOT / "build").glob("lib*"):
         shutil.rmtree(stale)
@@ -41,7 +41,7 @@ def build(folder):
     return wheel
 
 
-def inspect(wheel):
+def inspect(wheel: Path) -> None:
     """Stop unless the wheel claims and holds what every Python can use."""
     machine = os.uname().machine
     if not wheel.name.endswith(f"-py3-none-linux_{machine}.whl"):
@@ -65,11 +65,12 @@ def inspect(wheel):
         sys.exit(f"{wheel.name} is tied to one torch or Python by {' '.join(tied)}")
 
 
-def check(wheel, python, torch, folder):
+def check(wheel: Path, python: str, torch: str, folder: Path) -> None:
     """Install the wheel beside one torch under one Python and compute with it."""
     environment = folder / "venv"
     subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
-    pip = [environment / "bin/python", "-m", "pip", "--disable-pip-version-check", "install"]
+    pip: list[str | Path] = [environment / "bin/python", "-m", "pip"]
+    pip += ["--disable-pip-version-check", "install"]
     wanted = f"torch=={torch}" if torch else "torch"
     quiet = ["--quiet", "--no-compile", "--no-deps"]
     subprocess.run([*pip, *quiet, wanted, *REQUIREMENTS, wheel], check=True)
@@ -83,21 +84,22 @@ def check(wheel, python, torch, folder):
     )
 
 
-def other_pythons():
+def other_pythons() -> list[str]:
     """The oldest and the newest other Python >= 3.10 of this machine that can make environments."""
-    found = []
+    found: list[str] = []
     for minor in range(10, 20):
         name = f"python3.{minor}"
-        places = [shutil.which(name), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}")]
+        places = [shutil.which(name) or ""]
+        places += map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}"))
         for place in filter(None, places):
             works = subprocess.run([place, "-c", "import ensurepip"], capture_output=True)
             if works.returncode == 0 and minor != sys.version_info.minor:
                 found.append(place)
                 break
-    return dict.fromkeys(found[:1] + found[-1:])
+    return list(dict.fromkeys(found[:1] + found[-1:]))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only the oldest and newest torch")
     quick = parser.parse_args().quick

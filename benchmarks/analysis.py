@@ -44,7 +44,7 @@ def forward_and_backward(workload: Workload) -> Call:
 
 def ours(workload: Workload) -> Call:
     module = lstm_kernels.LSTM.from_native(workload.native)
-    name, x = workload.case.analysis, workload.input
+    name, x = workload.case.analysis, workload.padded
     if name == "gradient_flow":
         return lambda: memory.gradient_flow(module, x, lambda result: last_step(result[0]))
     if name == "ablate":
@@ -57,7 +57,7 @@ def ours(workload: Workload) -> Call:
 def cell_loop(workload: Workload) -> Call:
     """The same from a Python loop over nn.LSTMCell."""
     cell = native_cell(workload)
-    name, x = workload.case.analysis, workload.input
+    name, x = workload.case.analysis, workload.padded
     if name == "gradient_flow":
         return lambda: loop_gradient_flow(cell, x)
     if name == "ablate":
@@ -130,4 +130,5 @@ def loop_ablate(cell: nn.LSTMCell, x: Tensor, step: int, unit: int) -> memory.Ab
             h, c = cell(x_t, (h, c))
             hidden.append(h)
         outputs.append(torch.stack(hidden))
-    return memory.Ablation(*outputs, None, None)
+    baseline, output = outputs
+    return memory.Ablation(baseline, output, None, None)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -78,7 +79,7 @@ def measure(threads: list[int], isa: str) -> Bound | None:
     for function in (probe.fma_rate_f32, probe.fma_rate_f64, probe.pair_rate, probe.read_rate):
         function.restype = ctypes.c_double
 
-    def best(function, *arguments):
+    def best(function: Callable[..., float], *arguments: object) -> float:
         return max(function(*arguments, ctypes.c_double(SECONDS)) for _ in range(TRIES))
 
     # A buffer is far larger than the cache before and fits well into its own, which on a virtual

@@ -3,6 +3,9 @@
 Each contender is a function of a `Workload` that returns the call to be timed.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -13,7 +16,12 @@ from .onnx_peer import session_call
 from .workload import Call, Unavailable, Workload
 
 
-def run(workload: Workload, forward: Call, parameters: list[Tensor], padded: bool = False) -> Call:
+def run(
+    workload: Workload,
+    forward: Callable[[], Tensor],
+    parameters: list[nn.Parameter],
+    padded: bool = False,
+) -> Call:
     """The call that is timed: `forward`, or with it the gradients of the input and parameters.
 
     `padded` says that `forward` starts from the padded input even in a packed case.
@@ -70,8 +78,11 @@ def op_alone(workload: Workload) -> Call:
     op = torch.ops.lstm_kernels._sequence_forward.default
     weights = list(workload.native.parameters())
     ragged = (None, None, None)
-    call = lambda: op(workload.input, None, None, weights, True, False, *ragged, False, False)  # noqa: E731
-    return torch.no_grad()(lambda: call()[0])
+
+    def call() -> object:
+        return op(workload.padded, None, None, weights, True, False, *ragged, False, False)[0]
+
+    return torch.no_grad()(call)
 
 
 def native(workload: Workload) -> Call:
@@ -132,7 +143,7 @@ def cell_step(workload: Workload, cell: nn.Module) -> Call:
 
 def cell_inputs(workload: Workload) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The first step's input, and a hidden and a cell state."""
-    x = workload.input[0]
+    x = workload.padded[0]
     h, c = torch.randn(2, workload.case.N, workload.case.H, dtype=x.dtype)
     return x, (h, c)
 
@@ -148,9 +159,9 @@ def native_cell(workload: Workload) -> nn.LSTMCell:
     return cell
 
 
-def loop(cell: nn.Module, workload: Workload, stack_cell: bool = False) -> list[Tensor]:
+def loop(cell: Callable[..., Any], workload: Workload, stack_cell: bool = False) -> list[Tensor]:
     """Steps a cell along the input: hidden states (T, N, H), then cell states if asked for."""
-    case, inputs = workload.case, workload.input
+    case, inputs = workload.case, workload.padded
     h = c = inputs.new_zeros(case.N, case.H)
     hidden, cells = [], []
     for x in inputs.unbind():

@@ -2,11 +2,13 @@
 
 import json
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -20,7 +22,7 @@ from .report import CONSOLE
 NAME = "footprint"
 QUESTION = "How much memory does a training step take?"
 CASES = (Case(128, 16, 256), Case(512, 64, 256), Case(512, 16, 512), Case(256, 64, 128, layers=2))
-MODULES = {
+MODULES: dict[str, Callable[..., nn.Module]] = {
     "ours": lstm_kernels.LSTM,
     "recompute=True": partial(lstm_kernels.LSTM, recompute=True),
     "nn.LSTM": nn.LSTM,
@@ -36,7 +38,7 @@ class Usage:
     peak: int
 
 
-def run(path: Path, about: dict[str, object]) -> None:
+def run(path: Path, about: dict[str, Any]) -> None:
     """Measures, prints and saves as JSON."""
     table = Table(title=f"{QUESTION} (MiB)", title_justify="left")
     table.add_column("case")
@@ -54,7 +56,7 @@ def run(path: Path, about: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Bytes of nn.LSTM over ours: geometric mean and least over the cases."""
     summaries = []
     for what, words in (("saved", "saved for backward"), ("peak", "at its peak")):

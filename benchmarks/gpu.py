@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import lstm_kernels
 
@@ -36,6 +37,7 @@ FLOOR_ROWS, FLOOR_TARGET = 64, 1.5  # of a batch at most; times the floor
 TIMING_SHARE = 0.75  # of the seconds; the rest is the profiler's
 GRAPH_STEPS = 20
 Call = Callable[[], object]
+Entry = dict[str, Any]  # as JSON can hold it
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -45,10 +47,12 @@ def dtype_of(case: Case) -> torch.dtype:
 def allow_tf32(allowed: bool) -> None:
     precision = "tf32" if allowed else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision
+    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def layer_call(case: Case, module: nn.Module, x: object, **options: bool) -> Call:
+def layer_call(
+    case: Case, module: nn.Module, x: torch.Tensor | PackedSequence, **options: bool
+) -> Call:
     """One forward pass, or one forward and backward pass with all gradients."""
     if not case.training:
 
@@ -70,7 +74,7 @@ def layer_call(case: Case, module: nn.Module, x: object, **options: bool) -> Cal
     return step
 
 
-def loop_call(case: Case, cell: Callable[..., object], x: torch.Tensor) -> Call:
+def loop_call(case: Case, cell: Callable[..., Any], x: torch.Tensor) -> Call:
     """The states of every step, as one gets them from a cell."""
 
     def loop() -> object:
@@ -136,12 +140,11 @@ def contenders(question: Question, case: Case) -> dict[str, Call]:
     with_states = layer_call(case, ours, x, return_states=True)
     if question.peer == "without states":
         return {"ours": with_states, question.peer: layer_call(case, ours, x)}
-    cell: Callable[..., object] = nn.LSTMCell(*size, device=DEVICE, dtype=dtype)
+    cell = nn.LSTMCell(*size, device=DEVICE, dtype=dtype)
     weights = native.state_dict().items()
     cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in weights})
-    if question.peer == "compiled LSTMCell loop":
-        cell = torch.compile(cell)
-    return {"ours": with_states, question.peer: loop_call(case, cell, x)}
+    step = torch.compile(cell) if question.peer == "compiled LSTMCell loop" else cell
+    return {"ours": with_states, question.peer: loop_call(case, step, x)}
 
 
 def milliseconds(call: Call) -> float:
@@ -150,7 +153,7 @@ def milliseconds(call: Call) -> float:
     call()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end)
+    return float(start.elapsed_time(end))
 
 
 def measure(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
@@ -168,7 +171,7 @@ def measure(calls: dict[str, Call], seconds: float) -> dict[str, list[float]]:
     return samples
 
 
-def kernels(call: Call) -> list[dict[str, object]]:
+def kernels(call: Call) -> list[Entry]:
     """What a call runs on the device, by the profiler's names, the longest first."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
@@ -180,17 +183,17 @@ def kernels(call: Call) -> list[dict[str, object]]:
     ]
 
 
-def recurrence(case: Case, ours: list[dict[str, object]]) -> float | None:
+def recurrence(case: Case, ours: list[Entry]) -> float | None:
     """Microseconds of a forward step in the persistent kernel, where that ran."""
     for kernel in ours:
         if "persistent_forward" in kernel["name"]:
-            return kernel["microseconds"] / kernel["count"] / case.T
+            return float(kernel["microseconds"] / kernel["count"] / case.T)
     return None
 
 
-def row(question: Question, case: Case) -> dict[str, object]:
+def row(question: Question, case: Case) -> Entry:
     """One case, measured; or why it could not be."""
-    result: dict[str, object] = {
+    result: Entry = {
         "question": question.name,
         "case": str(case),
         **{"T": case.T, "N": case.N, "H": case.H, "dtype": case.dtype, "training": case.training},
@@ -215,7 +218,7 @@ def row(question: Question, case: Case) -> dict[str, object]:
     return result
 
 
-def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -> dict[str, object]:
+def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -> Entry:
     """What a row's contenders ran, and ours beside the floor; or why that is not known."""
     try:
         allow_tf32(case.dtype == "tf32")
@@ -230,21 +233,18 @@ def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -
     return result
 
 
-def over_floor(
-    case: Case, ours: list[dict[str, object]], measured: gpu_floor.Rates | None
-) -> dict[str, float]:
+def over_floor(case: Case, ours: list[Entry], measured: gpu_floor.Rates | None) -> dict[str, float]:
     """The step of the persistent kernel, and how many times the least one that is."""
     step, floor = recurrence(case, ours), gpu_floor.floor_microseconds(case)
     if step is None or floor is None:
         return {}
     result = {"recurrence_microseconds": step, "floor": floor, "over_floor": step / floor}
-    if measured:
-        floor = gpu_floor.floor_microseconds(case, measured)
+    if measured and (floor := gpu_floor.floor_microseconds(case, measured)):
         result |= {"measured_floor": floor, "over_measured_floor": step / floor}
     return result
 
 
-def line(entry: dict[str, object]) -> str:
+def line(entry: Entry) -> str:
     if "error" in entry:
         return f"{entry['case']:<44} {entry['error']}"
     met = "" if entry["ratio"] >= entry["target"] else "  MISS"
@@ -255,14 +255,14 @@ def line(entry: dict[str, object]) -> str:
     )
 
 
-def floor_line(entry: dict[str, object]) -> str:
+def floor_line(entry: Entry) -> str:
     step = f"{entry['recurrence_microseconds']:.2f} us/step, {entry['over_floor']:.2f}x floor"
     if "over_measured_floor" in entry:
         step += f", {entry['over_measured_floor']:.2f}x with measured rates"
     return f"{entry['case']:<44} {step}; nn.LSTM: {entry['kernels'][entry['peer']][0]['name']}"
 
 
-def summary(rows: list[dict[str, object]], unreached: int) -> str:
+def summary(rows: list[Entry], unreached: int) -> str:
     """One line a question: how many cases met the target, the least and the geometric mean."""
     lines = []
     for name in dict.fromkeys(r["question"] for r in rows):
@@ -299,7 +299,7 @@ def summary(rows: list[dict[str, object]], unreached: int) -> str:
     return "\n".join(lines)
 
 
-def draw(path: Path, rows: list[dict[str, object]], gpu: str) -> None:
+def draw(path: Path, rows: list[Entry], gpu: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -324,7 +324,7 @@ def draw(path: Path, rows: list[dict[str, object]], gpu: str) -> None:
     figure.savefig(path)
 
 
-def measure_floor(library: Path) -> tuple[gpu_floor.Rates | None, dict[str, object]]:
+def measure_floor(library: Path) -> tuple[gpu_floor.Rates | None, Entry]:
     """The rates behind the floor and what to write down of them, or of why there are none."""
     faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
     try:
@@ -370,7 +370,7 @@ def main() -> None:
         q for q in questions() if not options.question or any(w in q.name for w in options.question)
     ]
     done: list[tuple[Question, Case]] = []
-    rows: list[dict[str, object]] = []
+    rows: list[Entry] = []
     unreached = 0
 
     def save() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .cases import Case
 
@@ -22,7 +23,7 @@ class Question:
     seconds: float = 0.3
 
 
-def case(N: int, H: int, dtype: str, training: bool = False, T: int = 512, **options) -> Case:
+def case(N: int, H: int, dtype: str, training: bool = False, T: int = 512, **options: Any) -> Case:
     return Case(T, N, H, dtype=dtype, training=training, **options)
 
 
@@ -82,7 +83,7 @@ def questions() -> Iterator[Question]:
             for H in (128, 512, 1024)
         ),
     )
-    published = {"N": 16, "H": 768, "T": 1024}
+    published: dict[str, Any] = {"N": 16, "H": 768, "T": 1024}
     yield Question(
         "published peers' shape",
         "nn.LSTM",

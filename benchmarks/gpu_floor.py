@@ -126,7 +126,7 @@ def slope(run: Callable[[int], object], few: int = 200, many: int = 2200) -> flo
             run(rounds)
             end.record()
             end.synchronize()
-            times.append(1e3 * start.elapsed_time(end))
+            times.append(1e3 * float(start.elapsed_time(end)))
         return min(times[1:])
 
     return (least(many) - least(few)) / (many - few)

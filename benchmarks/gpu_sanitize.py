@@ -26,7 +26,7 @@ def sequences(dtype: torch.dtype) -> None:
 
 
 def main() -> None:
-    torch.backends.cudnn.rnn.fp32_precision = "tf32"
+    torch.backends.cudnn.rnn.fp32_precision = "tf32"  # type: ignore[attr-defined]
     for path in ("step", "persistent"):
         os.environ["LSTM_KERNELS_CUDA_PATH"] = path
         for dtype in (torch.float32, torch.bfloat16):

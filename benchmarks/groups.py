@@ -1,6 +1,6 @@
 """The questions: each group is a grid of cases and who computes them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -31,7 +31,7 @@ class Group:
     peers: Contenders
     ours: Callable[[Workload], Call] = contenders.ours
     # Peers that take part in some cases only, because all would take too long.
-    some: dict[str, Callable[[Case], bool]] = field(default_factory=dict)
+    some: Mapping[str, Callable[[Case], bool]] = field(default_factory=dict)
     spinning: int = 0
     times: int = 1
 

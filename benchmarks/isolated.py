@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import geometric_mean, mean, median
+from typing import Any
 
 SHAPES = [
     (64, 1, 128),
@@ -103,7 +104,7 @@ def child(library: str, threads: int, calls: int) -> dict[str, dict[str, list[fl
     return found
 
 
-def measure(starts: int, calls: int, threads: list[int]) -> dict[str, object]:
+def measure(starts: int, calls: int, threads: list[int]) -> dict[str, Any]:
     """All samples: condition, shape, "library threads", start, call."""
     samples: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     for start in range(starts):
@@ -126,7 +127,7 @@ def percentile(values: list[float], part: float) -> float:
 
 def summarize(
     samples: dict[str, dict[str, dict[str, list[list[float]]]]], threads: list[int]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Per condition and shape: milliseconds of each contender, and the ratios that are asked for.
 
     best: the fastest of both libraries at any number of threads, over ours with all; p99: ours with
@@ -135,9 +136,9 @@ def summarize(
     """
     most = max(threads)
     ours, alone = f"ours {most}", f"ours {min(threads)}"
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for condition, shapes in samples.items():
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for shape, contenders in shapes.items():
             p50 = {who: median(median(s) for s in starts) for who, starts in contenders.items()}
             whole = {who: median(mean(s) for s in starts) for who, starts in contenders.items()}
@@ -161,8 +162,8 @@ def summarize(
             }
         ratios = {
             name: {
-                "geomean": geometric_mean([row[name] for row in rows.values()]),  # type: ignore[misc]
-                "worst": min(row[name] for row in rows.values()),  # type: ignore[type-var]
+                "geomean": geometric_mean([row[name] for row in rows.values()]),
+                "worst": min(row[name] for row in rows.values()),
             }
             for name in ("best", "p99", "whole")
         }
@@ -170,10 +171,10 @@ def summarize(
     return found
 
 
-def print_table(found: dict[str, object]) -> None:
+def print_table(found: dict[str, Any]) -> None:
     print(f"{'':18}{'best of all':>16}{'p99, 1 thread':>16}{'whole, peers':>16}  geomean / worst")
     for condition, results in found.items():
-        ratios = results["ratios"]  # type: ignore[index]
+        ratios = results["ratios"]
         cells = [f"{r['geomean']:.2f} / {r['worst']:.2f}" for r in ratios.values()]
         print(f"{condition:18}" + "".join(f"{cell:>16}" for cell in cells))
 

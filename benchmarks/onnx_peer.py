@@ -19,7 +19,7 @@ def session_call(
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
         raise Unavailable(f"{error.name} is not installed") from None
     if case.training:

@@ -61,7 +61,9 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
-def save(path: Path, question: str, rows: list[Row], summaries: list[Summary], **about: object):
+def save(
+    path: Path, question: str, rows: list[Row], summaries: list[Summary], **about: object
+) -> None:
     """Writes rows and summaries, with whatever else says what they are `about`, as JSON."""
     content = {
         "question": question,

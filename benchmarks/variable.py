@@ -41,7 +41,7 @@ def resets(workload: Workload) -> Tensor:
 def ours_with_resets(workload: Workload) -> Call:
     module = lstm_kernels.LSTM.from_native(workload.native)
     reset = resets(workload)
-    forward = lambda: module(workload.input, reset=reset)[0]  # noqa: E731
+    forward = lambda: module(workload.padded, reset=reset)[0]  # noqa: E731
     return run(workload, forward, list(module.parameters()))
 
 
@@ -55,13 +55,14 @@ def native_splitting(workload: Workload) -> Call:
         for column in starts.unbind(1):
             begins = column.nonzero().flatten().tolist()
             sizes.append([b - a for a, b in pairwise([*begins, workload.case.T])])
-        columns = zip(workload.input.unbind(1), sizes, strict=True)
+        columns = zip(workload.padded.unbind(1), sizes, strict=True)
         pieces = [piece for column, size in columns for piece in column.split(size)]
         output, _ = workload.native(pad_sequence(pieces))
         rows = [
             column[: len(piece)] for column, piece in zip(output.unbind(1), pieces, strict=True)
         ]
-        return torch.cat(rows).unflatten(0, (workload.case.N, workload.case.T)).transpose(0, 1)
+        whole: Tensor = torch.cat(rows).unflatten(0, (workload.case.N, workload.case.T))
+        return whole.transpose(0, 1)
 
     return run(workload, forward, list(workload.native.parameters()))
 
@@ -69,12 +70,12 @@ def native_splitting(workload: Workload) -> Call:
 def cell_loop_with_resets(workload: Workload) -> Call:
     """A loop over nn.LSTMCell that multiplies both states by zero where an episode begins."""
     cell = native_cell(workload)
-    keep = (~resets(workload)).to(workload.input.dtype)[:, :, None]
+    keep = (~resets(workload)).to(workload.padded.dtype)[:, :, None]
 
     def forward() -> Tensor:
-        h = c = workload.input.new_zeros(workload.case.N, workload.case.H)
+        h = c = workload.padded.new_zeros(workload.case.N, workload.case.H)
         hidden = []
-        for x, kept in zip(workload.input.unbind(), keep.unbind(), strict=True):
+        for x, kept in zip(workload.padded.unbind(), keep.unbind(), strict=True):
             h, c = cell(x, (h * kept, c * kept))
             hidden.append(h)
         return torch.stack(hidden)

@@ -170,10 +170,12 @@ def ours(module: nn.LSTM) -> lstm_kernels.LSTM:
     return lstm_kernels.LSTM.from_native(module)
 
 
-def twins(*sizes: int, **options: Any) -> tuple[lstm_kernels.LSTM, nn.LSTM]:
-    """One of our LSTMs and an nn.LSTM with the same weights; without sizes, of I and H."""
+def twins(
+    input_size: int = I, hidden_size: int = H, **options: Any
+) -> tuple[lstm_kernels.LSTM, nn.LSTM]:
+    """One of our LSTMs and an nn.LSTM with the same weights."""
     torch.manual_seed(0)
-    lstm = lstm_kernels.LSTM(*(sizes or (I, H)), **options)
+    lstm = lstm_kernels.LSTM(input_size, hidden_size, **options)
     return lstm, lstm.to_native()
 
 
