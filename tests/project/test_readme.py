@@ -10,7 +10,10 @@ import torch
 from benchmarks.readme_table import lines
 
 ROOT = Path(__file__).parents[2]
-PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|h|cuh?|cpp|def|md))(?!\S)"
+PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|sh|h|cuh?|cpp|def|cmake|toml|md))(?!\S)"
+FOLDERS = (".ci", "benchmarks", "csrc", "docs", "lstm_kernels", "tests")
+FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -52,18 +55,35 @@ def test_every_link_leads_somewhere():
             assert (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def absent(text):
+    """The paths in backquotes that lead nowhere: from the root, or names of files somewhere."""
+    names = {path.name for path in FILES}
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    words = [word for found in quoted for word in re.findall(PATH, found)]
+    below = [ROOT, ROOT / "csrc", ROOT / "lstm_kernels"]
+    return [w for w in words if w not in names and not any((f / w).exists() for f in below)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_in_a_document_exists(document):
-    """Of what stands in backquotes: a path from the root, or the name of a file somewhere."""
-    text = re.sub(r"```.*?```", "", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
-    names = {
-        path.name
-        for folder in (".ci", "benchmarks", "csrc", "docs", "lstm_kernels", "tests")
-        for path in (ROOT / folder).rglob("*")
-    }
-    for quoted in re.findall(r"`([^`\n]+)`", text):
-        for word in re.findall(PATH, quoted):
-            assert (ROOT / word).exists() or word in names, f"{document} names {word}"
+    assert absent(document.read_text(encoding="utf-8")) == []
+
+
+def test_a_path_that_leads_nowhere_is_seen():
+    gone = ["tests/test_modules.py", "no.cmake", "gone/", "cuda/no.h"]
+    assert absent("`make test ARGS=tests/test_modules.py`, `no.cmake`, `gone/ cuda/no.h`") == gone
+    assert absent("`csrc/cuda/register.cpp`, `ops.h`, `cuda/ops.cpp`, `memory/`, `x.T`") == []
+
+
+def test_every_source_file_has_its_place_in_the_map():
+    """By its name, or where a source has a header, by that; packages in folders as a whole."""
+    named = set(re.findall(r"[\w.]+", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    sources = [p for p in FILES if p.is_relative_to(ROOT / "csrc")]
+    sources += [p for p in FILES if p.parent == ROOT / "lstm_kernels" and p.suffix == ".py"]
+    assert len(sources) > 80
+    for path in sources:
+        header = path.with_suffix(".h").name
+        assert path.name in {*named, "__init__.py"} or header in named, path
 
 
 def test_a_folder_without_results_is_an_error(tmp_path):
