@@ -1,9 +1,18 @@
 // The sequence ops in the one form that torch takes them: a parameter for each one in the schema.
 // Every device registers these around its functions, which take an argument struct.
 #pragma once
+#include <string>
+
 #include "arguments.h"
 
 namespace lstm_kernels::boxed {
+
+// Registers a kernel under both names of its op (see schema.cpp).
+template <class Library, class Kernel>
+void implement_both(Library& library, const std::string& op, Kernel kernel) {
+  library.impl(op.c_str(), kernel);
+  library.impl(("_" + op).c_str(), kernel);
+}
 
 template <ForwardResults (*forward)(const ForwardArguments&)>
 ForwardResults sequence_forward(const Tensor& input, const OptionalTensor& h0,
@@ -11,7 +20,7 @@ ForwardResults sequence_forward(const Tensor& input, const OptionalTensor& h0,
                                 bool has_biases, bool bidirectional,
                                 const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
                                 const OptionalTensor& reset, bool save_cell, bool save_gates,
-                                bool allow_tf32) {
+                                bool allow_tf32, bool /* recompute */) {
   return forward({input,
                   h0,
                   c0,

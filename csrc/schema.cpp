@@ -1,5 +1,9 @@
-// Every op of the library, on one page. All are private: lstm_kernels.functional checks the
-// arguments and defines the gradients.
+// Every op of the library, on one page. lstm_kernels.functional checks the arguments.
+//
+// Most ops have two names for the same kernels. `sequence_forward` is for graphs: what
+// torch.compile, torch.export and their like record. lstm_kernels/_graph_ops.py gives it gradients,
+// so that a graph has them, whether or not one was wanted when it was recorded.
+// `_sequence_forward` is for eager calls and has none: torch calls its kernel at once.
 //
 //   T time steps   N batch   I input size   H hidden size   D directions (1 or 2)
 //   P size of h_t: H, or proj_size where the layer projects
@@ -19,6 +23,8 @@
 // reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
 // allow_tf32   float32 on CUDA: the recurrent product may round its factors to TF32, as nn.LSTM
 //              does where torch.backends.cudnn allows it; meaningless elsewhere
+// recompute    keep nothing for the backward pass, and run the forward pass again there; a kernel
+//              does the same with it and without
 // output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
 // cell         (T, N, D*H) or (R, D*H): c_t; empty unless save_cell
 // gates        (T, N, D, 4, H) or (R, D, 4, H): activated i, f, g, o; empty unless save_gates
@@ -42,12 +48,20 @@
 // input, from the w_ih of every direction.
 #include <torch/csrc/stable/library.h>
 
+#include <string>
+
 STABLE_TORCH_LIBRARY(lstm_kernels, m) {
-  m.def(
-      "_sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
+  const auto define_both = [&](const std::string& schema) {
+    m.def(schema.c_str());
+    m.def(("_" + schema).c_str());
+  };
+
+  define_both(
+      "sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes=None, Tensor? lengths=None, Tensor? reset=None, "
-      "bool save_cell=False, bool save_gates=False, bool allow_tf32=False) -> (Tensor output, "
-      "Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
+      "bool save_cell=False, bool save_gates=False, bool allow_tf32=False, "
+      "bool recompute=False) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, Tensor "
+      "gates)");
   m.def(
       "_prepack_weights(Tensor[] weights, bool has_biases, bool bidirectional, "
       "ScalarType? weight_dtype) -> Tensor prepacked");
@@ -56,26 +70,26 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
       "bool save_gates, Tensor prepacked) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
       "Tensor gates, Tensor renewed)");
-  m.def(
-      "_sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
+  define_both(
+      "sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
       "Tensor gates, bool allow_tf32=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
       "Tensor grad_c0, Tensor grad_hidden)");
-  m.def(
-      "_weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
+  define_both(
+      "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
       "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset) -> (Tensor grad_w_ih, "
       "Tensor grad_w_hh, Tensor grad_bias)");
-  m.def(
-      "_input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
+  define_both(
+      "input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
       "Tensor grad_input");
 
   // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
-  m.def(
-      "_cell_forward(Tensor input, Tensor h0, Tensor c0, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
+  define_both(
+      "cell_forward(Tensor input, Tensor h0, Tensor c0, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
       "Tensor? b_hh, bool save_gates) -> (Tensor h, Tensor c, Tensor gates)");
-  m.def(
-      "_cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor? grad_gates, Tensor c0, Tensor c, "
+  define_both(
+      "cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor? grad_gates, Tensor c0, Tensor c, "
       "Tensor gates) -> (Tensor grad_preactivations, Tensor grad_c0)");
 
   // What a bug report needs: the instruction set compiled in and chosen, say "avx2 of

@@ -40,12 +40,11 @@ def _transforms_active() -> bool:
     return transforms_active() or forward_mode_active()
 
 
-def sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def sequence(layer: Layer) -> _ops.Forwarded:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
     if forward_mode_active():
-        return _reference.sequence_forward(*layer)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    result = _apply(_Sequence, *_distinct(layer.flat()))
+        return _reference.sequence_forward(layer)
+    result: _ops.Forwarded = _apply(_Sequence, *layer.flat())
     return result
 
 
@@ -53,8 +52,7 @@ def recomputed_sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
     if forward_mode_active():
         return sequence(layer)[:3]
-    result: tuple[Tensor, Tensor, Tensor]
-    result = _apply(_RecomputedSequence, *_distinct(layer.flat()))
+    result: tuple[Tensor, Tensor, Tensor] = _apply(_RecomputedSequence, *layer.flat())
     return result
 
 
@@ -66,12 +64,27 @@ def cell(
     w_hh: Tensor,
     b_ih: Tensor | None,
     b_hh: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> _ops.Stepped:
     """Differentiable step: h, c and gates."""
     if forward_mode_active():
         return _reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    result: tuple[Tensor, Tensor, Tensor] = _apply(_Cell, *_distinct(arguments))
+    result: _ops.Stepped = _apply(_Cell, input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    return result
+
+
+def sequence_backward(call: LayerBackward) -> _ops.Backward:
+    """The differentiable backward op of a layer."""
+    if forward_mode_active():
+        return _reference.sequence_backward(call)
+    result: _ops.Backward = _apply(_SequenceBackward, *call.flat())
+    return result
+
+
+def cell_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """The differentiable backward op of a step."""
+    if forward_mode_active():
+        return _reference.cell_backward(*arguments)
+    result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)
     return result
 
 
@@ -80,48 +93,14 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
 
     Before that it inspects forward's signature, which takes several times as long as a small step.
     """
-    if torch.compiler.is_compiling() or transforms_active():
+    if transforms_active():
         return function.apply(*arguments)
     return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
 
 
-def _distinct(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Views in place of tensors given twice, say as h0 and c0, which torch.compile refuses."""
-    if not torch.compiler.is_compiling():
-        return arguments
-    distinct: list[Any] = []
-    for value in arguments:
-        again = isinstance(value, Tensor) and any(value is other for other in distinct)
-        distinct.append(value.view_as(value) if again else value)
-    return tuple(distinct)
-
-
-def _sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The backward op, differentiable where somebody may differentiate it."""
-    if forward_mode_active():
-        return _reference.sequence_backward(*call)
-    if torch.is_grad_enabled() or _transforms_active():
-        result: tuple[Tensor, Tensor, Tensor, Tensor] = _apply(_SequenceBackward, *call.flat())
-        return result
-    return _ops.sequence_backward(*call)
-
-
-def _cell_backward(
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor,
-    c: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The backward op of a step, differentiable where somebody may differentiate it."""
-    arguments = (grad_h, grad_c, grad_gates, c0, c, gates)
-    if forward_mode_active():
-        return _reference.cell_backward(*arguments)
-    if torch.is_grad_enabled() or _transforms_active():
-        result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)
-        return result
-    return _ops.cell_backward(*arguments)
+def _differentiated() -> bool:
+    """Whether a backward pass is to be differentiated again."""
+    return torch.is_grad_enabled() or _transforms_active()
 
 
 class _Sequence(torch.autograd.Function):
@@ -129,7 +108,7 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(*Layer.of(arguments), True, True)
+        return _ops.sequence_forward(Layer.of(arguments), True, True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
@@ -160,7 +139,7 @@ class _RecomputedSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(*Layer.of(arguments), False, False)[:3]
+        return _ops.sequence_forward(Layer.of(arguments), False, False)[:3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
@@ -178,7 +157,7 @@ class _RecomputedSequence(torch.autograd.Function):
             if wanted(layer.input, layer.h0, layer.c0, *layer.weights):
                 again = sequence(layer)
             else:
-                again = _ops.sequence_forward(*layer, True, True)
+                again = _ops.sequence_forward(layer, True, True)
         output, _, _, cell, gates = again
         grads = (*grads, None, None)
         return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
@@ -206,22 +185,12 @@ def _mapped_sequence(
     _refuse_mapped_batch_sizes(dims.batch_sizes)
     if any(dim is not None for dim in dims.weights):
         return _batching.one_by_one(of_flat, layer.flat(), dims.flat(), size)
-    rows = 1 if layer.batch_sizes is None else 0  # where the batch is: (T, N, ...) or (R, ...)
-    axes = Layer(
-        input=rows,
-        h0=1,
-        c0=1,
-        weights=[None] * len(layer.weights),
-        has_biases=None,
-        bidirectional=None,
-        batch_sizes=None,
-        lengths=0,
-        reset=1,
-    )
+    axes = layer.batch_axes()
     folded = Layer.of(_batching.fold_arguments(layer.flat(), dims.flat(), axes.flat(), size))
     if folded.batch_sizes is not None:
         folded = folded._replace(batch_sizes=folded.batch_sizes * size)
     results = function(folded)
+    rows = axes.input
     return _batching.unfold(results, (rows, 1, 1, rows, rows)[: len(results)], size)
 
 
@@ -229,23 +198,20 @@ def _sequence_gradients(
     layer: Layer, needs: Layer, grads: Sequence[Any], output: Tensor, cell: Tensor, gates: Tensor
 ) -> Layer:
     """Gradients of a layer's arguments from those of its results, None where none is needed."""
-    ragged = (layer.batch_sizes, layer.lengths, layer.reset)
-    kind = (layer.has_biases, layer.bidirectional)
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
+    call = LayerBackward.of_layer(layer, grads, cell, gates)
     with _full_precision(cell):
-        grad_z, grad_h0, grad_c0, grad_hidden = _sequence_backward(
-            LayerBackward(*grads, layer.c0, layer.weights, *kind, *ragged, cell, gates)  # type: ignore[call-arg]
-        )
+        again = _differentiated()
+        backward = sequence_backward if again else _ops.sequence_backward
+        grad_z, grad_h0, grad_c0, grad_hidden = backward(call)
         products, grad_input = gradients(
             grad_z,
-            layer.input,
-            layer.h0,
+            layer,
             output,
-            *ragged,
             [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
             [w.w_ih for w in directions] if needs.input else None,
-            not (torch.is_grad_enabled() or _transforms_active()),
+            by_ops=not again,
         )
         of_weights: list[Tensor | None] = []
         for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
@@ -264,9 +230,6 @@ def _sequence_gradients(
         weights=of_weights,
         has_biases=None,
         bidirectional=None,
-        batch_sizes=None,
-        lengths=None,
-        reset=None,
     )
 
 
@@ -294,34 +257,29 @@ class _SequenceBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_backward(*LayerBackward.of(arguments))
+        return _ops.sequence_backward(LayerBackward.of(arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
         call = LayerBackward.of(inputs)
-        ragged = (call.batch_sizes, call.lengths, call.reset)
-        ctx.has_biases, ctx.bidirectional = call.has_biases, call.bidirectional
+        ctx.kind = call.with_floating([None] * len(call.floating()))._replace(
+            batch_sizes=None, lengths=None, reset=None
+        )
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*ragged, *call.floating())
+        ctx.save_for_backward(*call.ragged(), *call.floating())
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         batch_sizes, lengths, reset, *floating = ctx.saved_tensors
-        nothing = LayerBackward(*[None] * len(LayerBackward._fields))
-        call = nothing._replace(
-            has_biases=ctx.has_biases,
-            bidirectional=ctx.bidirectional,
-            batch_sizes=batch_sizes,
-            lengths=lengths,
-            reset=reset,
-        )
+        call = ctx.kind._replace(batch_sizes=batch_sizes, lengths=lengths, reset=reset)
 
         def equations(*values: Tensor) -> tuple[Tensor, ...]:
             """The backward op in plain torch, as a function of its floating-point arguments."""
-            return _reference.sequence_backward(*call.with_floating(values))
+            return _reference.sequence_backward(call.with_floating(values))
 
         # The op does not read what is neither a gradient, c0, cell, gates nor a recurrent weight.
+        nothing = LayerBackward(*[None] * len(LayerBackward._fields))
         return nothing.with_floating(_pullback(equations, floating, grads)).flat()
 
     @staticmethod
@@ -329,32 +287,16 @@ class _SequenceBackward(torch.autograd.Function):
         size, dims, call = info.batch_size, LayerBackward.of(in_dims), LayerBackward.of(arguments)
 
         def of_flat(*flat: Any) -> Sequence[Tensor]:
-            return _sequence_backward(LayerBackward.of(flat))
+            return sequence_backward(LayerBackward.of(flat))
 
         _refuse_mapped_batch_sizes(dims.batch_sizes)
         if any(dim is not None for dim in dims.weights):
             return _batching.one_by_one(of_flat, arguments, in_dims, size)
-        rows = 1 if call.batch_sizes is None else 0
-        axes = LayerBackward(
-            grad_output=rows,
-            grad_h_n=1,
-            grad_c_n=1,
-            grad_cell=rows,
-            grad_gates=rows,
-            c0=1,
-            weights=[None] * len(call.weights),
-            has_biases=None,
-            bidirectional=None,
-            batch_sizes=None,
-            lengths=0,
-            reset=1,
-            cell=rows,
-            gates=rows,
-        )
+        axes = call.batch_axes()
         folded = LayerBackward.of(_batching.fold_arguments(arguments, in_dims, axes.flat(), size))
         if folded.batch_sizes is not None:
             folded = folded._replace(batch_sizes=folded.batch_sizes * size)
-        return _batching.unfold(_sequence_backward(folded), (rows, 1, 1, rows), size)
+        return _batching.unfold(sequence_backward(folded), (axes.cell, 1, 1, axes.cell), size)
 
 
 class _Cell(torch.autograd.Function):
@@ -389,7 +331,8 @@ class _Cell(torch.autograd.Function):
             ctx.needs_input_grad
         )
         with _full_precision(c):
-            grad_z, grad_c0 = _cell_backward(grad_h, grad_c, grad_gates, c0, c, gates)
+            backward = cell_backward if _differentiated() else _ops.cell_backward
+            grad_z, grad_c0 = backward(grad_h, grad_c, grad_gates, c0, c, gates)
             z = grad_z.flatten(1)
             bias = z.sum(0) if need_b_ih or need_b_hh else None
             return (
@@ -430,7 +373,7 @@ class _CellBackward(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
         folded = _batching.fold_arguments(arguments, in_dims, (0,) * 6, info.batch_size)
-        return _batching.unfold(_cell_backward(*folded), (0, 0), info.batch_size)
+        return _batching.unfold(cell_backward(*folded), (0, 0), info.batch_size)
 
 
 def _pullback(

@@ -84,8 +84,6 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(backward)
     def with_batched(ctx: Any, *grads: Tensor | None) -> Any:
-        if torch.compiler.is_compiling():
-            return backward(ctx, *grads)
         mapped_here = _torch_private.is_mapped_by_autograd
         batched = {
             k: grad for k, grad in enumerate(grads) if grad is not None and mapped_here(grad)
@@ -111,4 +109,5 @@ def of_batched_gradients(backward: Callable[..., Any]) -> Callable[..., Any]:
             results[k] = _torch_private.map_first_axis(value, level)
         return tuple(results)
 
+    _torch_private.never_compile(with_batched)  # type: ignore[arg-type]  # code around a graph
     return with_batched

@@ -266,7 +266,7 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
         raise RuntimeError(f"Expected lengths of size [{batch}], got {list(lengths.shape)}")
     same_device(x, lengths, "lengths")
     message = "lengths must lie between 0 and the number of steps"
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and not _torch_private.recording():
         values = _torch_private.unwrapped(lengths)  # vmap hides them from conditions
         if values.numel() and not (values.min() >= 0 and values.max() <= steps):
             raise ValueError(f"{message}, {steps}; got {values.min()} to {values.max()}")

@@ -7,8 +7,8 @@ and back, so that no other code knows a position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -25,9 +25,9 @@ class Layer(NamedTuple):
     weights: Any
     has_biases: Any
     bidirectional: Any
-    batch_sizes: Any
-    lengths: Any
-    reset: Any
+    batch_sizes: Any = None
+    lengths: Any = None
+    reset: Any = None
 
     @classmethod
     def of(cls, flat: Sequence[Any]) -> Layer:
@@ -35,23 +35,30 @@ class Layer(NamedTuple):
         input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights = flat
         return cls(input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset)
 
+    def flat(self) -> tuple[Any, ...]:
+        """The order in which a Function takes them."""
+        kind = (self.has_biases, self.bidirectional)
+        return (self.input, self.h0, self.c0, *self.ragged(), *kind, *self.weights)
+
+    def ragged(self) -> tuple[Any, Any, Any]:
+        """Which sequences take part in which step."""
+        return self.batch_sizes, self.lengths, self.reset
+
     def tensors(self) -> tuple[Any, ...]:
         """What of `flat` is a tensor, if it is there."""
-        ragged = (self.batch_sizes, self.lengths, self.reset)
-        return (self.input, self.h0, self.c0, *ragged, *self.weights)
+        return (self.input, self.h0, self.c0, *self.ragged(), *self.weights)
 
     def with_tensors(self, tensors: Sequence[Any]) -> Layer:
         """The same layer with other tensors, in the order of `tensors`."""
         input, h0, c0, batch_sizes, lengths, reset, *weights = tensors
-        return Layer(
-            input, h0, c0, weights, self.has_biases, self.bidirectional, batch_sizes, lengths, reset
-        )
-
-    def flat(self) -> tuple[Any, ...]:
-        """The order in which a Function takes them."""
-        ragged = (self.batch_sizes, self.lengths, self.reset)
         kind = (self.has_biases, self.bidirectional)
-        return (self.input, self.h0, self.c0, *ragged, *kind, *self.weights)
+        return Layer(input, h0, c0, weights, *kind, batch_sizes, lengths, reset)
+
+    def batch_axes(self) -> Layer:
+        """Which axis of each argument is the batch."""
+        rows = 1 if self.batch_sizes is None else 0  # (T, N, ...), or (R, ...) packed
+        weights = [None] * len(self.weights)
+        return Layer(rows, 1, 1, weights, None, None, batch_sizes=None, lengths=0, reset=1)
 
 
 class LayerBackward(NamedTuple):
@@ -81,21 +88,41 @@ class LayerBackward(NamedTuple):
         kind, ragged = (has_biases, bidirectional), (batch_sizes, lengths, reset)
         return cls(*grads, c0, weights, *kind, *ragged, cell, gates)
 
-    def grads(self) -> tuple[Any, ...]:
-        """Those of the layer's results."""
-        return (
-            self.grad_output,
-            self.grad_h_n,
-            self.grad_c_n,
-            self.grad_cell,
-            self.grad_gates,
+    @classmethod
+    def of_layer(
+        cls, layer: Layer, grads: Sequence[Any], cell: Tensor, gates: Tensor
+    ) -> LayerBackward:
+        """From a layer, what it saved, and the gradients of its results."""
+        grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates = grads
+        kind = (layer.has_biases, layer.bidirectional)
+        return cls(
+            grad_output,
+            grad_h_n,
+            grad_c_n,
+            grad_cell,
+            grad_gates,
+            layer.c0,
+            layer.weights,
+            *kind,
+            *layer.ragged(),
+            cell,
+            gates,
         )
 
     def flat(self) -> tuple[Any, ...]:
         """The order in which a Function takes them."""
-        ragged = (self.batch_sizes, self.lengths, self.reset)
         kind = (self.has_biases, self.bidirectional)
-        return (*self.grads(), self.c0, *ragged, self.cell, self.gates, *kind, *self.weights)
+        saved = (self.cell, self.gates)
+        return (*self.grads(), self.c0, *self.ragged(), *saved, *kind, *self.weights)
+
+    def grads(self) -> tuple[Any, ...]:
+        """Those of the layer's results."""
+        of_states = (self.grad_h_n, self.grad_c_n)
+        return (self.grad_output, *of_states, self.grad_cell, self.grad_gates)
+
+    def ragged(self) -> tuple[Any, Any, Any]:
+        """Which sequences take part in which step."""
+        return self.batch_sizes, self.lengths, self.reset
 
     def floating(self) -> tuple[Any, ...]:
         """The arguments that have a derivative."""
@@ -104,17 +131,31 @@ class LayerBackward(NamedTuple):
     def with_floating(self, floating: Sequence[Any]) -> LayerBackward:
         """The same call with others, in the order of `floating`."""
         grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates, c0, cell, gates, *weights = floating
-        return self._replace(
-            grad_output=grad_output,
-            grad_h_n=grad_h_n,
-            grad_c_n=grad_c_n,
-            grad_cell=grad_cell,
-            grad_gates=grad_gates,
-            c0=c0,
-            cell=cell,
-            gates=gates,
-            weights=weights,
-        )
+        kind = (self.has_biases, self.bidirectional)
+        grads = (grad_output, grad_h_n, grad_c_n, grad_cell, grad_gates)
+        return LayerBackward(*grads, c0, weights, *kind, *self.ragged(), cell, gates)
+
+    def batch_axes(self) -> LayerBackward:
+        """Which axis of each argument is the batch."""
+        rows = 1 if self.batch_sizes is None else 0  # (T, N, ...), or (R, ...) packed
+        grads = (rows, 1, 1, rows, rows)
+        weights = [None] * len(self.weights)
+        return LayerBackward(*grads, 1, weights, None, None, None, 0, 1, rows, rows)
+
+
+_Result = TypeVar("_Result")
+
+
+def gathering(
+    kind: type[Layer] | type[LayerBackward], function: Callable[..., _Result]
+) -> Callable[..., _Result]:
+    """`function`, whose first argument is of this kind, with the arguments that its op has."""
+    fields = len(kind._fields)
+
+    def of_op(*arguments: Any) -> _Result:
+        return function(kind(*arguments[:fields]), *arguments[fields:])
+
+    return of_op
 
 
 class WeightKind(NamedTuple):

@@ -1,9 +1,10 @@
-"""The raw ops of csrc/schema.cpp, each with the shapes of its results.
+"""The ops of csrc/schema.cpp, each with the shapes of its results.
 
-Under each function stands its fake kernel, which torch.compile and the meta device run instead.
+Under each op stands its fake kernel, which torch.compile and the meta device run instead. An op has
+a function around it only where that adds something.
 
-An op called on a tensor that wants a gradient silently gives none, so nothing here is public:
-lstm_kernels.functional chooses between these and the differentiable functions of _autograd.py.
+Most ops have two names (see csrc/schema.cpp). The functions here call the one without gradients in
+eager mode, and the one for graphs where the call is recorded, or where a mode sees every op.
 """
 
 from __future__ import annotations
@@ -15,35 +16,37 @@ import torch
 from torch import Tensor
 
 from . import _load
-from ._layer import kind_of
+from ._layer import Layer, LayerBackward, gathering, kind_of
+from ._torch_private import recording
 
 _load.load()
 
-_sequence_forward = torch.ops.lstm_kernels._sequence_forward.default
-_prepack_weights = torch.ops.lstm_kernels._prepack_weights.default
-_prepacked_forward = torch.ops.lstm_kernels._prepacked_forward.default
-_sequence_backward = torch.ops.lstm_kernels._sequence_backward.default
-_weight_gradients = torch.ops.lstm_kernels._weight_gradients.default
-_input_gradient = torch.ops.lstm_kernels._input_gradient.default
-_cell_forward = torch.ops.lstm_kernels._cell_forward.default
-_cell_backward = torch.ops.lstm_kernels._cell_backward.default
-
+# output, h_n, c_n, cell, gates; the same and the prepacked weights to use from now on
+Forwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+PrepackedForwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# h, c and gates
+Stepped = tuple[Tensor, Tensor, Tensor]
+# gradients of w_ih, of w_hh and, alike, of b_ih and b_hh
+WeightGradients = tuple[Tensor, Tensor, Tensor]
+# gradients of the pre-activations, of h0, of c0 and, with projection, of every h_t
+Backward = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _Fake = TypeVar("_Fake", bound=Callable[..., Any])
 
 
-def _fake(op: str) -> Callable[[_Fake], _Fake]:
-    """Registers the fake kernel of an op."""
+def _fake(
+    op: str, kind: type[Layer] | type[LayerBackward] | None = None
+) -> Callable[[_Fake], _Fake]:
+    """Registers the fake kernel of an op, which may take the first arguments as one of a kind."""
 
     def register(fake: _Fake) -> _Fake:
-        torch.library.register_fake(f"lstm_kernels::{op}", fake)
+        of_op = fake if kind is None else gathering(kind, fake)
+        for name in (op, op.removeprefix("_")):
+            if hasattr(torch.ops.lstm_kernels, name):
+                torch.library.register_fake(f"lstm_kernels::{name}", of_op)
         return fake
 
     return register
-
-
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
 
 
 def _allow_tf32(tensor: Tensor) -> bool:
@@ -55,13 +58,43 @@ def _allow_tf32(tensor: Tensor) -> bool:
     )
 
 
+def _dense(reset: Tensor | None) -> Tensor | None:
+    return None if reset is None else reset.contiguous()
+
+
 def _one_device(tensor: Tensor, *others: Tensor | None) -> None:
     """Refuse tensors some of which only are on the meta device, as the ops of the others would."""
     if any(other is not None and other.device != tensor.device for other in others):
         raise RuntimeError("expected all tensors on one device")
 
 
+def _batch(rows: Tensor, batch_sizes: Tensor | None, *states: Tensor | None) -> int | torch.SymInt:
+    """N of an array of rows, which packed rows tell only through a state, (D, N, ...)."""
+    if batch_sizes is None:
+        return rows.shape[1]
+    for state in states:
+        if state is not None:
+            return state.shape[1]
+    return torch.library.get_ctx().new_dynamic_size()
+
+
+# ---- one layer -----------------------------------------------------------------------------------
+
+_sequence_forward: Callable[..., Forwarded] = torch.ops.lstm_kernels._sequence_forward.default
+_recorded_forward: Callable[..., Forwarded] = torch.ops.lstm_kernels.sequence_forward.default
+
+
 def sequence_forward(
+    layer: Layer, save_cell: bool, save_gates: bool, recompute: bool = False
+) -> Forwarded:
+    """One layer: output, h_n, c_n, cell and gates."""
+    if not recording():
+        return eager_sequence_forward(*layer, save_cell, save_gates)
+    layer = layer._replace(reset=_dense(layer.reset))
+    return _recorded_forward(*layer, save_cell, save_gates, _allow_tf32(layer.input), recompute)
+
+
+def eager_sequence_forward(
     input: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -73,89 +106,75 @@ def sequence_forward(
     reset: Tensor | None,
     save_cell: bool,
     save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """One layer: output, h_n, c_n, cell and gates (see csrc/schema.cpp)."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+) -> Forwarded:
+    """sequence_forward where nothing is recorded. Flat, since a Layer takes time to make."""
     ragged = batch_sizes is not None or lengths is not None or reset is not None
     if not ragged and not save_cell and not save_gates and input.is_cpu:
         # torch looks into each argument that it is given, defaults too: a tenth of a small step.
-        result = _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
-        return result
-    result = _sequence_forward(
-        input,
-        h0,
-        c0,
-        weights,
-        has_biases,
-        bidirectional,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-        save_cell,
-        save_gates,
-        _allow_tf32(input),
-    )
-    return result
+        return _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
+    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, _dense(reset))
+    return _sequence_forward(*layer, save_cell, save_gates, _allow_tf32(input))
 
 
-@_fake("_sequence_forward")
-def _sequence_forward_shapes(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None = None,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-    save_cell: bool = False,
-    save_gates: bool = False,
-    allow_tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    _one_device(input, h0, c0, lengths, reset, *weights)
+@_fake("_sequence_forward", Layer)
+def _forward_shapes(
+    layer: Layer, save_cell: bool = False, save_gates: bool = False, *_: bool
+) -> Forwarded:
+    input, weights = layer.input, layer.weights
+    _one_device(input, layer.h0, layer.c0, layer.lengths, layer.reset, *weights)
     rows = input.shape[:-1]  # (T, N), or (R) packed
-    if batch_sizes is None:
-        batch: int | torch.SymInt = rows[1]
-    elif h0 is not None:
-        batch = h0.shape[1]
-    else:
-        batch = torch.library.get_ctx().new_dynamic_size()
-    directions = 1 + bidirectional
+    batch = _batch(input, layer.batch_sizes, layer.h0)
+    directions = 1 + layer.bidirectional
     hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
-    cell = (*rows, directions * hidden_size) if save_cell else (0,)
-    gates = (*rows, directions, 4, hidden_size) if save_gates else (0,)
     return (
         input.new_empty(*rows, directions * h_size),
         input.new_empty(directions, batch, h_size),
         input.new_empty(directions, batch, hidden_size),
-        input.new_empty(cell),
-        input.new_empty(gates),
+        input.new_empty((*rows, directions * hidden_size) if save_cell else (0,)),
+        input.new_empty((*rows, directions, 4, hidden_size) if save_gates else (0,)),
     )
 
 
-def prepack_weights(
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    weight_dtype: torch.dtype | None,
-) -> Tensor:
-    """One layer's weights, laid out for prepacked_forward."""
-    with torch.no_grad():
-        prepacked: Tensor = _prepack_weights(weights, has_biases, bidirectional, weight_dtype)
-    return prepacked
+_sequence_backward: Callable[..., Backward] = torch.ops.lstm_kernels._sequence_backward.default
+_recorded_backward: Callable[..., Backward] = torch.ops.lstm_kernels.sequence_backward.default
+
+
+def sequence_backward(call: LayerBackward) -> Backward:
+    """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
+    call = call._replace(reset=_dense(call.reset))
+    op = _recorded_backward if recording() else _sequence_backward
+    return op(*call, _allow_tf32(call.cell))
+
+
+@_fake("_sequence_backward", LayerBackward)
+def _backward_shapes(call: LayerBackward, allow_tf32: bool = False) -> Backward:
+    cell, weights = call.cell, call.weights
+    batch = _batch(cell, call.batch_sizes, call.c0, call.grad_h_n, call.grad_c_n)
+    directions = 1 + call.bidirectional
+    hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
+    projects = kind_of(weights, directions).projects
+    return (
+        torch.empty_like(call.gates),
+        cell.new_empty(directions, batch, h_size),
+        cell.new_empty(directions, batch, hidden_size),
+        cell.new_empty((*cell.shape[:-1], directions * h_size) if projects else (0,)),
+    )
+
+
+# ---- one layer on the CPU ------------------------------------------------------------------------
+
+# (weights, has_biases, bidirectional, weight_dtype): one layer's weights for prepacked_forward
+prepack_weights: Callable[..., Tensor] = torch.ops.lstm_kernels._prepack_weights.default
 
 
 @_fake("_prepack_weights")
-def _prepack_weights_shapes(
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    weight_dtype: torch.dtype | None,
-) -> Tensor:
+def _prepacked_shape(weights: Sequence[Tensor], *_: Any) -> Tensor:
     # How many bytes depends on the instruction set.
-    size = torch.library.get_ctx().new_dynamic_size()
-    return weights[0].new_empty(size, dtype=torch.uint8)
+    return weights[0].new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
+
+
+_prepacked_forward: Callable[..., PrepackedForwarded]
+_prepacked_forward = torch.ops.lstm_kernels._prepacked_forward.default
 
 
 def prepacked_forward(
@@ -171,156 +190,39 @@ def prepacked_forward(
     reset: Tensor | None,
     save_cell: bool,
     save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> PrepackedForwarded:
     """sequence_forward on prepacked weights; last, those to use from now on, or an empty tensor."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _prepacked_forward(
-        input,
-        h0,
-        c0,
-        weights,
-        has_biases,
-        bidirectional,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-        save_cell,
-        save_gates,
-        prepacked,
-    )
-    return result
+    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, _dense(reset))
+    return _prepacked_forward(*layer, save_cell, save_gates, prepacked)
 
 
-@_fake("_prepacked_forward")
+@_fake("_prepacked_forward", Layer)
 def _prepacked_forward_shapes(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_cell: bool,
-    save_gates: bool,
-    prepacked: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kind = (has_biases, bidirectional)
-    ragged = (batch_sizes, lengths, reset)
-    results = _sequence_forward_shapes(
-        input, h0, c0, weights, *kind, *ragged, save_cell, save_gates
-    )
-    return *results, prepacked.new_empty(torch.library.get_ctx().new_dynamic_size())
+    layer: Layer, save_cell: bool, save_gates: bool, prepacked: Tensor
+) -> PrepackedForwarded:
+    renewed = prepacked.new_empty(torch.library.get_ctx().new_dynamic_size())
+    return *_forward_shapes(layer, save_cell, save_gates), renewed
 
 
-def sequence_backward(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    grad_cell: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    cell: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
-    result: tuple[Tensor, Tensor, Tensor, Tensor] = _sequence_backward(
-        grad_output,
-        grad_h_n,
-        grad_c_n,
-        grad_cell,
-        grad_gates,
-        c0,
-        weights,
-        has_biases,
-        bidirectional,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-        cell,
-        gates,
-        _allow_tf32(cell),
-    )
-    return result
-
-
-@_fake("_sequence_backward")
-def _sequence_backward_shapes(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    grad_cell: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    cell: Tensor,
-    gates: Tensor,
-    allow_tf32: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    states = (c0, grad_h_n, grad_c_n)
-    if batch_sizes is None:
-        batch: int | torch.SymInt = cell.shape[1]
-    elif any(state is not None for state in states):
-        batch = next(state.shape[1] for state in states if state is not None)
-    else:
-        batch = torch.library.get_ctx().new_dynamic_size()
-    directions = 1 + bidirectional
-    hidden_size, h_size = weights[0].shape[0] // 4, weights[1].shape[1]
-    projects = kind_of(weights, directions).projects
-    return (
-        torch.empty_like(gates),
-        cell.new_empty(directions, batch, h_size),
-        cell.new_empty(directions, batch, hidden_size),
-        cell.new_empty((*cell.shape[:-1], directions * h_size) if projects else (0,)),
-    )
+_weight_gradients: Callable[..., WeightGradients]
+_weight_gradients = torch.ops.lstm_kernels._weight_gradients.default
+_recorded_weight_gradients: Callable[..., WeightGradients]
+_recorded_weight_gradients = torch.ops.lstm_kernels.weight_gradients.default
 
 
 def weight_gradients(
-    grad_preactivations: Tensor,
-    input: Tensor,
-    h0: Tensor | None,
-    output: Tensor,
-    direction: int,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One direction on the CPU: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
-    result: tuple[Tensor, Tensor, Tensor] = _weight_gradients(
-        grad_preactivations,
-        input,
-        h0,
-        output,
-        direction,
-        batch_sizes,
-        lengths,
-        _dense(reset),
-    )
-    return result
+    grad_preactivations: Tensor, layer: Layer, output: Tensor, direction: int
+) -> WeightGradients:
+    """One direction: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
+    ragged = (layer.batch_sizes, layer.lengths, _dense(layer.reset))
+    op = _recorded_weight_gradients if recording() else _weight_gradients
+    return op(grad_preactivations, layer.input, layer.h0, output, direction, *ragged)
 
 
 @_fake("_weight_gradients")
 def _weight_gradients_shapes(
-    grad_preactivations: Tensor,
-    input: Tensor,
-    h0: Tensor | None,
-    output: Tensor,
-    direction: int,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad_preactivations: Tensor, input: Tensor, h0: Tensor | None, output: Tensor, *_: Any
+) -> WeightGradients:
     directions, gates, hidden_size = grad_preactivations.shape[-3:]
     units = gates * hidden_size
     return (
@@ -330,52 +232,51 @@ def _weight_gradients_shapes(
     )
 
 
+_input_gradient: Callable[..., Tensor] = torch.ops.lstm_kernels._input_gradient.default
+_recorded_input_gradient: Callable[..., Tensor] = torch.ops.lstm_kernels.input_gradient.default
+
+
 def input_gradient(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
-    """One layer on the CPU: gradient of the input, from the w_ih of every direction."""
-    result: Tensor = _input_gradient(grad_preactivations, w_ih, lengths)
-    return result
+    """One layer: gradient of the input, from the w_ih of every direction."""
+    op = _recorded_input_gradient if recording() else _input_gradient
+    return op(grad_preactivations, w_ih, lengths)
 
 
 @_fake("_input_gradient")
-def _input_gradient_shapes(
+def _input_gradient_shape(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
     return grad_preactivations.new_empty(*grad_preactivations.shape[:-3], w_ih[0].shape[1])
 
 
-def cell_forward(
-    input: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+# ---- one step ------------------------------------------------------------------------------------
+
+# (input, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates): h, c and gates
+eager_cell_forward: Callable[..., Stepped] = torch.ops.lstm_kernels._cell_forward.default
+_recorded_cell_forward: Callable[..., Stepped] = torch.ops.lstm_kernels.cell_forward.default
+
+
+def cell_forward(*arguments: Any) -> Stepped:
     """One step: h, c and gates."""
-    result: tuple[Tensor, Tensor, Tensor] = _cell_forward(
-        input, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates
-    )
-    return result
+    return (_recorded_cell_forward if recording() else eager_cell_forward)(*arguments)
 
 
 @_fake("_cell_forward")
 def _cell_forward_shapes(
-    input: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    save_gates: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    _one_device(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    input: Tensor, h0: Tensor, c0: Tensor, *weights_and_save_gates: Any
+) -> Stepped:
+    *weights, save_gates = weights_and_save_gates
+    _one_device(input, h0, c0, *weights)
     gates = (c0.shape[0], 4, c0.shape[1]) if save_gates else (0,)
     return h0.new_empty(h0.shape), c0.new_empty(c0.shape), c0.new_empty(gates)
+
+
+_cell_backward: Callable[..., tuple[Tensor, Tensor]]
+_cell_backward = torch.ops.lstm_kernels._cell_backward.default
+_recorded_cell_backward: Callable[..., tuple[Tensor, Tensor]]
+_recorded_cell_backward = torch.ops.lstm_kernels.cell_backward.default
 
 
 def cell_backward(
@@ -387,24 +288,13 @@ def cell_backward(
     gates: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step: gradients of the pre-activations, (N, 4, H), and of c0."""
-    result: tuple[Tensor, Tensor] = _cell_backward(
-        _dense(grad_h),
-        _dense(grad_c),
-        _dense(grad_gates),
-        c0.contiguous(),
-        c.contiguous(),
-        gates.contiguous(),
-    )
-    return result
+    op = _recorded_cell_backward if recording() else _cell_backward
+    return op(grad_h, grad_c, grad_gates, c0, c, gates)
 
 
 @_fake("_cell_backward")
-def _cell_backward_shapes(
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor,
-    c: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _cell_backward_shapes(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
+    *_, c0, _, gates = arguments
+    assert c0 is not None
+    assert gates is not None
     return torch.empty_like(gates), torch.empty_like(c0)

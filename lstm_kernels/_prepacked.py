@@ -18,8 +18,6 @@ from ._layer import kind_of
 
 _NARROW = (torch.bfloat16, torch.float16)
 
-Forwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-
 
 class Prepacked:
     """The prepacked weights of every layer, and in which dtype they are held.
@@ -59,15 +57,12 @@ class Prepacked:
         _checks.weights_count(weights, num_layers, directions)
         kind = kind_of(weights, num_layers * directions)
         of_layer = directions * kind.each
-        self._layers = [
-            _ops.prepack_weights(
-                weights[start : start + of_layer],
-                kind.has_biases,
-                bidirectional,
-                self.weight_dtype,
-            )
-            for start in range(0, len(weights), of_layer)
-        ]
+        kinds = (kind.has_biases, bidirectional, self.weight_dtype)
+        with torch.no_grad():
+            self._layers = [
+                _ops.prepack_weights(weights[start : start + of_layer], *kinds)
+                for start in range(0, len(weights), of_layer)
+            ]
 
     def serve(self, weights: Sequence[Tensor], autocast: torch.dtype | None) -> bool:
         """Whether a call without gradients on these weights can use them.
@@ -85,8 +80,8 @@ class Prepacked:
             and all(map(_is_plain, weights))
         )
 
-    def forward(self, layer: int, *arguments: Any) -> Forwarded:
-        """`_ops.sequence_forward` of a layer, on its prepacked weights."""
+    def forward(self, layer: int, *arguments: Any) -> _ops.Forwarded:
+        """`_ops.eager_sequence_forward` of a layer, on its prepacked weights."""
         *results, renewed = _ops.prepacked_forward(self._layers[layer], *arguments)
         if renewed.numel():
             self._layers[layer] = renewed

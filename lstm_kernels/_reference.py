@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._layer import DirectionWeights, by_direction, kind_of
+from ._layer import DirectionWeights, Layer, LayerBackward, by_direction, kind_of
 
 
 class _Rows:
@@ -59,11 +59,26 @@ class _Rows:
             return padded
         return padded.flatten(0, 1).index_select(0, self.packed)
 
+    def within(self, padded: Tensor) -> Tensor:
+        """(T, N, ...) with zeros where a row takes no part.
+
+        Whatever stands there, NaN included, then has no effect on any derivative: a derivative of
+        where() alone still is zero times that of what it leaves out.
+        """
+        if self.active is None:
+            return padded
+        absent = ~self.active
+        return padded.masked_fill(absent.view(*absent.shape, *[1] * (padded.dim() - 2)), 0)
+
     def keep(self, step: int, new: Tensor, old: Tensor) -> Tensor:
         """`new` for the rows that take part in the step, `old` for the others."""
         if self.active is None:
             return new
         return torch.where(self.active[step].unsqueeze(-1), new, old)
+
+    def only(self, step: int, state: Tensor) -> Tensor:
+        """`state` of the rows that take part in the step, zero for the others."""
+        return self.keep(step, state, torch.zeros_like(state))
 
 
 def _zero_rows(state: Tensor, rows: Tensor | None) -> Tensor:
@@ -109,37 +124,25 @@ def retreat(
     return grads * slopes, grad_c * f
 
 
-def sequence_forward(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates."""
-    rows = _Rows(input.shape[0], batch_sizes, lengths).to(input.device)
-    x = rows.pad(input)
+    rows = _Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).to(layer.input.device)
+    x = rows.within(rows.pad(layer.input))
     directions = []
-    for d, w in enumerate(by_direction(weights, bidirectional)):
-        hidden_size = w.w_hh.shape[0] // 4
-        h = x.new_zeros(x.shape[1], w.w_hh.shape[1]) if h0 is None else h0[d]
-        c = x.new_zeros(x.shape[1], hidden_size) if c0 is None else c0[d]
+    for d, w in enumerate(by_direction(layer.weights, layer.bidirectional)):
+        hidden_size, h_size = w.w_hh.shape[0] // 4, w.w_hh.shape[1]
+        h = x.new_zeros(x.shape[1], h_size) if layer.h0 is None else layer.h0[d]
+        c = x.new_zeros(x.shape[1], hidden_size) if layer.c0 is None else layer.c0[d]
         steps = []
-        for t in range(rows.steps) if d == 0 else reversed(range(rows.steps)):
-            resets = None if reset is None else reset[t]
-            h_before, c_before = _zero_rows(h, resets), _zero_rows(c, resets)
+        for t in _order(rows.steps, d):
+            resets = None if layer.reset is None else layer.reset[t]
+            h_before = _zero_rows(rows.only(t, h), resets)
+            c_before = _zero_rows(rows.only(t, c), resets)
             gates = _gates(x[t], h_before, w)
             h_after, c_after = advance(gates, c_before, w.w_hr)
             h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
-            seen = (h_after, c_after, gates.flatten(-2))
-            steps.append([rows.keep(t, value, torch.zeros_like(value)) for value in seen])
-        if d == 1:
-            steps.reverse()
-        output, cell, all_gates = (torch.stack(values) for values in zip(*steps, strict=True))
+            steps.append([rows.only(t, seen) for seen in (h_after, c_after, gates.flatten(-2))])
+        output, cell, all_gates = _in_time(steps, d)
         directions.append((output, h, c, cell, all_gates.unflatten(-1, (4, -1)).unsqueeze(-3)))
     outputs, h_n, c_n, cells, gates_of = zip(*directions, strict=True)
     return (
@@ -151,79 +154,86 @@ def sequence_forward(
     )
 
 
-def sequence_backward(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
-    grad_cell: Tensor | None,
-    grad_gates: Tensor | None,
-    c0: Tensor | None,
-    weights: Sequence[Tensor],
-    has_biases: bool,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    cell: Tensor,
-    gates: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _order(steps: int, direction: int) -> list[int]:
+    """The times of a direction, in the order in which it meets them."""
+    return list(range(steps)) if direction == 0 else list(reversed(range(steps)))
+
+
+def _in_time(steps: Sequence[Sequence[Tensor]], direction: int) -> list[Tensor]:
+    """Each result of the steps of a direction, stacked by time."""
+    ordered = steps if direction == 0 else steps[::-1]
+    return [torch.stack(values) for values in zip(*ordered, strict=True)]
+
+
+def sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer: gradients of the pre-activations, h0, c0 and (with projection) of every h_t."""
-    rows = _Rows(cell.shape[0], batch_sizes, lengths).to(cell.device)
-    cell, gates = rows.pad(cell), rows.pad(gates)
-    grad_output, grad_cell, grad_gates = (
-        None if grad is None else rows.pad(grad) for grad in (grad_output, grad_cell, grad_gates)
+    rows = _Rows(call.cell.shape[0], call.batch_sizes, call.lengths).to(call.cell.device)
+    padded = call._replace(
+        **{
+            name: None if value is None else rows.within(rows.pad(value))
+            for name, value in (
+                ("grad_output", call.grad_output),
+                ("grad_cell", call.grad_cell),
+                ("grad_gates", call.grad_gates),
+                ("cell", call.cell),
+                ("gates", call.gates),
+            )
+        }
     )
-    directions = []
-    for d, w in enumerate(by_direction(weights, bidirectional)):
-        hidden_size, h_size = w.w_hh.shape[0] // 4, w.w_hh.shape[1]
-        of_cell = slice(d * hidden_size, (d + 1) * hidden_size)
-        of_h = slice(d * h_size, (d + 1) * h_size)
-        grad_h = cell.new_zeros(cell.shape[1], h_size) if grad_h_n is None else grad_h_n[d]
-        grad_c = cell.new_zeros(cell.shape[1], hidden_size) if grad_c_n is None else grad_c_n[d]
-        start = cell.new_zeros(cell.shape[1], hidden_size) if c0 is None else c0[d]
-        order = list(range(rows.steps))
-        if d == 1:
-            order.reverse()
-        steps: list[tuple[Tensor, Tensor]] = []
-        for before, t in reversed(list(zip([None, *order], order, strict=False))):
-            resets = None if reset is None else reset[t]
-            c_before = (
-                start if before is None else rows.keep(before, cell[before][:, of_cell], start)
-            )
-            grad_h_t = grad_h if grad_output is None else grad_h + grad_output[t][:, of_h]
-            grad_c_t = grad_c if grad_cell is None else grad_c + grad_cell[t][:, of_cell]
-            grad_z, grad_c_before = retreat(
-                grad_h_t if w.w_hr is None else grad_h_t @ w.w_hr,
-                grad_c_t,
-                None if grad_gates is None else grad_gates[t, :, d],
-                gates[t, :, d],
-                cell[t][:, of_cell],
-                _zero_rows(c_before, resets),
-            )
-            grad_z = grad_z.flatten(-2)
-            grad_h_before = grad_z @ w.w_hh
-            grad_h = rows.keep(t, _zero_rows(grad_h_before, resets), grad_h)
-            grad_c = rows.keep(t, _zero_rows(grad_c_before, resets), grad_c)
-            steps.append(
-                (
-                    rows.keep(t, grad_z, torch.zeros_like(grad_z)),
-                    rows.keep(t, grad_h_t, torch.zeros_like(grad_h_t)),
-                )
-            )
-        if d == 0:
-            steps.reverse()
-        grad_z, grad_hidden = (torch.stack(values) for values in zip(*steps, strict=True))
-        directions.append(
-            (grad_z.unflatten(-1, (4, -1)).unsqueeze(-3), grad_h, grad_c, grad_hidden)
-        )
+    directions = [
+        _direction_backward(padded, rows, d, w)
+        for d, w in enumerate(by_direction(call.weights, call.bidirectional))
+    ]
     grads_z, grads_h0, grads_c0, grads_hidden = zip(*directions, strict=True)
-    projects = kind_of(weights, len(directions)).projects
+    projects = kind_of(call.weights, len(directions)).projects
     return (
-        rows.unpad(torch.cat(grads_z, -3)),
+        rows.unpad(torch.stack(grads_z, -3)),
         torch.stack(grads_h0),
         torch.stack(grads_c0),
-        rows.unpad(torch.cat(grads_hidden, -1)) if projects else cell.new_empty(0),
+        rows.unpad(torch.cat(grads_hidden, -1)) if projects else call.cell.new_empty(0),
     )
+
+
+def _direction_backward(
+    call: LayerBackward, rows: _Rows, d: int, w: DirectionWeights
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sequence_backward of one direction: padded (T, N, ...) in and out."""
+
+    def of_direction(values: Tensor | None) -> Tensor | None:
+        """(T, N, D * ...) of every direction to (T, N, ...) of this one."""
+        return (
+            None if values is None else values.unflatten(-1, (1 + call.bidirectional, -1))[:, :, d]
+        )
+
+    grad_output, grad_cell = of_direction(call.grad_output), of_direction(call.grad_cell)
+    cell = of_direction(call.cell)
+    assert cell is not None
+    batch, hidden_size = cell.shape[1:]
+    grad_h = cell.new_zeros(batch, w.w_hh.shape[1]) if call.grad_h_n is None else call.grad_h_n[d]
+    grad_c = cell.new_zeros(batch, hidden_size) if call.grad_c_n is None else call.grad_c_n[d]
+    start = cell.new_zeros(batch, hidden_size) if call.c0 is None else call.c0[d]
+    order = _order(rows.steps, d)
+    steps: list[tuple[Tensor, Tensor]] = []
+    for before, t in reversed(list(zip([None, *order], order, strict=False))):
+        resets = None if call.reset is None else call.reset[t]
+        c_before = start if before is None else rows.keep(before, cell[before], start)
+        grad_h_t = grad_h if grad_output is None else grad_h + grad_output[t]
+        grad_c_t = grad_c if grad_cell is None else grad_c + grad_cell[t]
+        grad_h_t, grad_c_t = rows.only(t, grad_h_t), rows.only(t, grad_c_t)
+        gate_grads, grad_c_before = retreat(
+            grad_h_t if w.w_hr is None else grad_h_t @ w.w_hr,
+            grad_c_t,
+            None if call.grad_gates is None else call.grad_gates[t, :, d],
+            call.gates[t, :, d],
+            cell[t],
+            _zero_rows(rows.only(t, c_before), resets),
+        )
+        grad_h_before = gate_grads.flatten(-2) @ w.w_hh
+        grad_h = rows.keep(t, _zero_rows(grad_h_before, resets), grad_h)
+        grad_c = rows.keep(t, _zero_rows(grad_c_before, resets), grad_c)
+        steps.append((rows.only(t, gate_grads.flatten(-2)), grad_h_t))
+    grad_z, grad_hidden = _in_time(steps, 1 - d)
+    return grad_z.unflatten(-1, (4, -1)), grad_h, grad_c, grad_hidden
 
 
 def cell_forward(

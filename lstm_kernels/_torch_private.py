@@ -6,11 +6,13 @@ bound here as they are, for a function around them would take longer than they d
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 from torch.utils import _pytree
 
 #: Whether a transform of torch.func, such as vmap or grad, is running.
@@ -37,6 +39,11 @@ def forward_mode_active() -> bool:
 def tracing() -> bool:
     """Whether torch.jit.trace is recording."""
     return torch._C._get_tracing_state() is not None
+
+
+def recording() -> bool:
+    """Whether calls are recorded into a graph, or a mode sees every op."""
+    return is_dynamo_compiling() or count_dispatch_modes() > 0 or tracing()
 
 
 def unwrapped(tensor: Tensor) -> Tensor:
@@ -73,6 +80,19 @@ def refuse_to_compile(reason: str) -> None:
     torch._dynamo.graph_break(msg=reason)
 
 
+def never_compile(function: types.FunctionType) -> None:
+    """Keep torch.compile out of a Python function, and of what it calls, at no cost per call."""
+    frames = torch._C._dynamo.eval_frame
+    skip = frames._FrameAction.SKIP
+    frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+
+
 def register_namedtuple(kind: type[Any], name: str) -> None:
     """Let torch.export.save write programs that return this NamedTuple, under this name."""
     _pytree._register_namedtuple(kind, serialized_type_name=name)
+
+
+def below_autograd(op: torch._ops.OpOverload, keyset: torch._C.DispatchKeySet, *args: Any) -> Any:
+    """Call an op from its Autograd kernel, past it."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)

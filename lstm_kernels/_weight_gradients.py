@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import _ops, _torch_private
-from ._layer import OUTPUT_GATE
+from ._layer import OUTPUT_GATE, Layer
 
 # 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
 _MULTIPLIED = [
@@ -26,9 +26,6 @@ _MULTIPLIED = [
 ]
 
 
-WeightGradients = tuple[Tensor, Tensor, Tensor]
-
-
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, in float32 where that is the faster way to multiply 16-bit numbers."""
     if a.is_cpu and a.itemsize == 2 and a.dtype not in _MULTIPLIED:
@@ -38,59 +35,72 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def gradients(
     grad_z: Tensor,
-    input: Tensor,
-    h0: Tensor | None,
+    layer: Layer,
     output: Tensor,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
     wanted: Sequence[bool],
     w_ih: Sequence[Tensor] | None,
-    raw: bool,
-) -> tuple[list[WeightGradients | None], Tensor | None]:
+    by_ops: bool,
+) -> tuple[list[_ops.WeightGradients | None], Tensor | None]:
     """Gradients of one layer's weights and input, from those of its pre-activations.
 
     Args:
         grad_z: the gradient of the pre-activations, (T, N, D, 4, H), or packed (R, D, 4, H).
-        input, h0, output, batch_sizes, lengths, reset: as in csrc/schema.cpp.
+        output: as in csrc/schema.cpp.
         wanted: the directions whose weights' gradients are.
         w_ih: of every direction, where the input's gradient is wanted.
-        raw: nobody is going to differentiate the results, so that the ops may compute them.
+        by_ops: whether the ops may compute them, where they are the faster ones.
 
     Returns:
         For each direction the gradients of w_ih (4*H, I), of w_hh (4*H, P) and, alike, of b_ih and
         b_hh (4*H); and the gradient of the input.
     """
-    ragged = (batch_sizes, lengths, reset)
-    if raw and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED:
+    if by_ops and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED:
         return [
-            _ops.weight_gradients(grad_z, input, h0, output, d, *ragged) if want else None
+            _ops.weight_gradients(grad_z, layer, output, d) if want else None
             for d, want in enumerate(wanted)
-        ], None if w_ih is None else _ops.input_gradient(grad_z, w_ih, lengths)
+        ], None if w_ih is None else _ops.input_gradient(grad_z, w_ih, layer.lengths)
+    within = _rows_within(layer.lengths, layer.input.shape[0])
+    return [
+        _direction_in_torch(grad_z, layer, output, d, within) if want else None
+        for d, want in enumerate(wanted)
+    ], None if w_ih is None else _input_in_torch(grad_z, w_ih, within)
 
-    within = _rows_within(lengths, input.shape[0])
-    rows = grad_z.flatten(-2).flatten(0, -3)
-    rows = rows if within is None else rows.index_select(0, within)
-    of_weights: list[WeightGradients | None] = []
-    for d, want in enumerate(wanted):
-        if not want:
-            of_weights.append(None)
-            continue
-        of_direction = rows.select(-2, d)
-        of_w_ih = _input_weight_gradient(of_direction, input, lengths, within)
-        of_w_hh = _recurrent_gradient(
-            grad_z.select(-3, d).flatten(-2),
-            of_direction,
-            output.unflatten(-1, (len(wanted), -1)).select(-2, d),
-            None if h0 is None else h0[d],
-            d == 1,
-            *ragged,
-            within,
-        )
-        of_weights.append((of_w_ih, of_w_hh, of_direction.sum(0)))
-    if w_ih is None:
-        return of_weights, None
-    return of_weights, _input_gradient(rows.flatten(-2), w_ih, input.shape, within)
+
+def weight_gradients(
+    grad_z: Tensor, layer: Layer, output: Tensor, direction: int
+) -> _ops.WeightGradients:
+    """The op of this name in plain torch."""
+    within = _rows_within(layer.lengths, layer.input.shape[0])
+    return _direction_in_torch(grad_z, layer, output, direction, within)
+
+
+def input_gradient(grad_z: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
+    """The op of this name in plain torch."""
+    return _input_in_torch(grad_z, w_ih, _rows_within(lengths, grad_z.shape[0]))
+
+
+def _rows(z: Tensor, within: Tensor | None) -> Tensor:
+    """The rows of (T, N, ...) or (R, ...) as (R, ...), without what `within` leaves out."""
+    return z if within is None else z.index_select(0, within)
+
+
+def _direction_in_torch(
+    grad_z: Tensor, layer: Layer, output: Tensor, direction: int, within: Tensor | None
+) -> _ops.WeightGradients:
+    directions = grad_z.shape[-3]
+    z = grad_z.select(-3, direction).flatten(-2)
+    rows = _rows(z.flatten(0, -2), within)
+    of_w_hh = _recurrent_gradient(
+        z,
+        rows,
+        output.unflatten(-1, (directions, -1)).select(-2, direction),
+        None if layer.h0 is None else layer.h0[direction],
+        direction == 1,
+        *layer.ragged(),
+        within,
+    )
+    of_w_ih = _input_weight_gradient(rows, layer.input, layer.lengths, within)
+    return of_w_ih, of_w_hh, rows.sum(0)
 
 
 def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
@@ -110,15 +120,14 @@ def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     return rows
 
 
-def _input_gradient(
-    rows: Tensor, w_ih: Sequence[Tensor], shape: Sequence[int], within: Tensor | None
-) -> Tensor:
-    """Gradient of the input, of its shape, from the rows (R, D*4*H)."""
+def _input_in_torch(grad_z: Tensor, w_ih: Sequence[Tensor], within: Tensor | None) -> Tensor:
+    rows = _rows(grad_z.flatten(-3).flatten(0, -2), within)
     products = product(rows, w_ih[0] if len(w_ih) == 1 else torch.cat(list(w_ih)))
+    steps = grad_z.shape[:-3]  # (T, N), or (R) packed
     if within is not None:
-        padded = products.new_zeros(shape[0] * shape[1], shape[2])
+        padded = products.new_zeros(steps[0] * steps[1], products.shape[1])
         products = padded.index_copy(0, within, products)
-    return products.reshape(shape)
+    return products.reshape(*steps, products.shape[1])
 
 
 def _input_weight_gradient(

@@ -16,7 +16,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _exported, _ops
+from . import _autograd, _checks, _ops
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -24,6 +24,7 @@ from ._torch_private import (
     any_autocast_enabled,
     count_dispatch_modes,
     forward_mode_active,
+    recording,
     transforms_active,
 )
 
@@ -114,7 +115,8 @@ def lstm(
         x, h0, c0, *weights = _autocast((x, h0, c0, *weights), autocast)
 
     return_states = return_states or return_gates
-    keep_graph = look and _autograd.wanted(x, h0, c0, *weights)
+    recorded = look and recording()
+    keep_graph = look and not recorded and _autograd.wanted(x, h0, c0, *weights)
     given, results = x, []
     for layer in range(num_layers):
         if layer > 0 and training and dropout > 0:
@@ -140,11 +142,12 @@ def lstm(
             return_gates,
         )
         try:
-            if keep_graph:
+            if keep_graph or recorded:
                 *given_layer, save_cell, save_gates = arguments
-                result = _differentiable(Layer(*given_layer), save_cell, save_gates, recompute)
+                run = _ops.sequence_forward if recorded else _differentiable
+                result: Any = run(Layer(*given_layer), save_cell, save_gates, recompute)
             elif _prepacked is None:
-                result = _ops.sequence_forward(*arguments)
+                result = _ops.eager_sequence_forward(*arguments)
             else:
                 result = _prepacked.forward(layer, *arguments)
         except Exception as refusal:
@@ -205,8 +208,6 @@ def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_firs
 
 def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: bool) -> Any:
     """`_ops.sequence_forward` where a derivative may be asked for."""
-    if torch.compiler.is_exporting():
-        return _exported.sequence(*layer, save_cell, save_gates)
     if recompute and not save_cell:
         return *_autograd.recomputed_sequence(layer), None, None
     return _autograd.sequence(layer)
@@ -261,14 +262,14 @@ def lstm_cell(
         )
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
-    keep_graph = look and _autograd.wanted(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    if keep_graph and torch.compiler.is_exporting():
-        h, c, gates = _exported.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
-    elif keep_graph:
-        h, c, gates = _autograd.cell(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    if look and recording():
+        h, c, gates = _ops.cell_forward(*arguments, return_gates)
+    elif look and _autograd.wanted(*arguments):
+        h, c, gates = _autograd.cell(*arguments)
     else:
         try:
-            h, c, gates = _ops.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+            h, c, gates = _ops.eager_cell_forward(*arguments, return_gates)
         except Exception as refusal:
             if look:
                 raise

@@ -45,7 +45,7 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         reset: Any = None,
         save_cell: bool = False,
         save_gates: bool = False,
-        allow_tf32: bool = False,
+        *_: bool,
     ) -> tuple[Any, Any, Any, Any, Any]:
         of_direction = kind_of(weights, 1 + bidirectional)
         for problem, present in (
@@ -84,4 +84,4 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         nothing = op.Constant(value_floats=[])
         return output, h_n, c_n, nothing, nothing
 
-    return {torch.ops.lstm_kernels._sequence_forward.default: sequence_forward}
+    return {torch.ops.lstm_kernels.sequence_forward.default: sequence_forward}

@@ -15,10 +15,12 @@ std::string architectures() { return LSTM_CUDA_ARCHITECTURES; }
 
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
   using namespace lstm_kernels;
-  m.impl("_sequence_forward", TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
-  m.impl("_sequence_backward", TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
-  m.impl("_cell_forward", TORCH_BOX(&cuda::cell_forward));
-  m.impl("_cell_backward", TORCH_BOX(&cuda::cell_backward));
+  boxed::implement_both(m, "sequence_forward",
+                        TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
+  boxed::implement_both(m, "sequence_backward",
+                        TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  boxed::implement_both(m, "cell_forward", TORCH_BOX(&cuda::cell_forward));
+  boxed::implement_both(m, "cell_backward", TORCH_BOX(&cuda::cell_backward));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lstm_kernels, m) { m.def("_cuda_architectures() -> str"); }

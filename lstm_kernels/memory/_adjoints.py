@@ -22,7 +22,13 @@ import torch
 from torch import Tensor
 
 from lstm_kernels import LSTM, _ops
-from lstm_kernels._layer import FORGET_GATE, OUTPUT_GATE, DirectionWeights, by_direction
+from lstm_kernels._layer import (
+    FORGET_GATE,
+    OUTPUT_GATE,
+    DirectionWeights,
+    LayerBackward,
+    by_direction,
+)
 
 from ._recording import Recording
 
@@ -131,20 +137,22 @@ def _layer(
 def _preactivations(layer: _Layer) -> Tensor:
     """da of every step, (T, N, D, 4, H), zero where a sequence has no step."""
     grad_a, *_ = _ops.sequence_backward(
-        layer.grad_h,
-        layer.grad_h_n,
-        layer.grad_c_n,
-        layer.grad_c,
-        layer.grad_gates,
-        layer.c0,
-        [w for weights in layer.weights for w in weights if w is not None],
-        layer.weights[0].b_ih is not None,
-        len(layer.weights) == 2,
-        None,
-        layer.lengths,
-        layer.reset,
-        layer.cell,
-        layer.gates,
+        LayerBackward(
+            grad_output=layer.grad_h,
+            grad_h_n=layer.grad_h_n,
+            grad_c_n=layer.grad_c_n,
+            grad_cell=layer.grad_c,
+            grad_gates=layer.grad_gates,
+            c0=layer.c0,
+            weights=[w for weights in layer.weights for w in weights if w is not None],
+            has_biases=layer.weights[0].b_ih is not None,
+            bidirectional=len(layer.weights) == 2,
+            batch_sizes=None,
+            lengths=layer.lengths,
+            reset=layer.reset,
+            cell=layer.cell,
+            gates=layer.gates,
+        )
     )
     return grad_a.view(layer.gates.shape)
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from support import H, I, T, assert_same, gradients, tensors, twins_and_inputs, weigh
+from torch.func import functional_call, grad, hessian, jvp
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
+from torch.utils._pytree import tree_leaves, tree_map
 
 import lstm_kernels
 
@@ -203,3 +205,65 @@ def test_lengths_on_meta_tensors():
     lstm = lstm_kernels.LSTM(I, H, device="meta")
     x = torch.empty(T, N, I, device="meta")
     assert lstm(x, lengths=torch.empty(N, dtype=torch.int64, device="meta"))[0].shape == (T, N, H)
+
+
+SECOND_ORDER = {
+    "reverse over reverse": lambda f, p: grad(lambda q: _squares(grad(f)(q)))(p),
+    "forward over reverse": lambda f, p: jvp(grad(f), (p,), (tree_map(torch.ones_like, p),))[1],
+    "reverse over forward": lambda f, p: grad(
+        lambda q: jvp(f, (q,), (tree_map(torch.ones_like, q),))[1]
+    )(p),
+    "forward over forward": lambda f, p: {
+        "": jvp(
+            lambda q: jvp(f, (q,), (tree_map(torch.ones_like, q),))[1],
+            (p,),
+            (tree_map(torch.ones_like, p),),
+        )[1]
+    },
+    "hessian": lambda f, p: hessian(lambda w: f({**p, "weight_hh_l0": w}))(p["weight_hh_l0"]),
+}
+
+
+def _squares(tree):
+    return sum(value.square().sum() for value in tree.values())
+
+
+@pytest.mark.parametrize("second", SECOND_ORDER.values(), ids=SECOND_ORDER)
+@pytest.mark.parametrize("rubbish", [float("nan"), float("inf")])
+@each_option
+def test_second_derivatives_do_not_see_the_padding(options, rubbish, second):
+    lstm, _, (x, h0, c0), lengths = _case(**{**options, "num_layers": 1})
+    clean = x.detach().nan_to_num(nan=0.5)
+    foul = x.detach().nan_to_num(nan=rubbish)
+    parameters = {name: value.detach() for name, value in lstm.named_parameters()}
+
+    def derivative(x):
+        def loss(p):
+            output, states = functional_call(lstm, p, (x, (h0, c0)), {"lengths": lengths})
+            return weigh((output, states))
+
+        return second(loss, parameters)
+
+    assert_same(tree_leaves(derivative(foul)), tree_leaves(derivative(clean)))
+
+
+def test_a_second_derivative_written_out():
+    """One unit, one step and one step of padding; numbers from float64 finite differences."""
+    lstm = lstm_kernels.LSTM(1, 1).double()
+    x = torch.tensor([[[0.5]], [[float("nan")]]], dtype=torch.float64)
+    parameters = {name: torch.full_like(p, 0.5) for name, p in lstm.named_parameters()}
+
+    def loss(p):
+        return functional_call(lstm, p, (x,), {"lengths": torch.tensor([1])})[0].sum()
+
+    _, found = jvp(grad(loss), (parameters,), (tree_map(torch.ones_like, parameters),))
+    of_x = [-0.0401939749, 0, -0.2359419807, -0.0167852590]
+    of_bias = [-0.0803879497, 0, -0.4718839614, -0.0335705180]
+    for name, expected in (
+        ("weight_ih_l0", of_x),
+        ("weight_hh_l0", [0] * 4),
+        ("bias_ih_l0", of_bias),
+        ("bias_hh_l0", of_bias),
+    ):
+        wanted = torch.tensor(expected, dtype=torch.float64).view_as(found[name])
+        assert_close(found[name], wanted, rtol=0, atol=1e-10)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from lstm_kernels import _reference
+from lstm_kernels._layer import Layer, LayerBackward
 
 sys.path.insert(0, str(Path(__file__).parent / "ops"))
 import library
@@ -91,16 +92,14 @@ def assert_agree(results, expected, names, dtype):
 
 def check(ops, case, absent=(), allow_tf32=False):
     results = case.forward(ops, allow_tf32)
-    expected = _reference.sequence_forward(
-        *exact((case.x, case.h0, case.c0)), *exact(list(case.layer))
-    )
+    layer = Layer(*exact((case.x, case.h0, case.c0)), *exact(list(case.layer)))
+    expected = _reference.sequence_forward(layer)
     assert_agree(results, expected, NAMES, case.dtype)
     cell, gates = results[3:]
     gradients = case.gradients(results, absent)
     got = case.backward(ops, gradients, cell, gates, allow_tf32)
-    expected = _reference.sequence_backward(
-        *exact(gradients), exact(case.c0), *exact(list(case.layer)), *exact((cell, gates))
-    )
+    call = LayerBackward.of_layer(layer, exact(gradients), *exact((cell, gates)))
+    expected = _reference.sequence_backward(call)
     assert_agree(got, expected, GRAD_NAMES, case.dtype)
 
 

@@ -6,6 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lstm_kernels
 from lstm_kernels import _load, _ops
+from lstm_kernels._layer import Layer, LayerBackward
 
 
 @pytest.fixture
@@ -29,10 +30,10 @@ def test_shapes_and_devices_of_the_ops_results(fake_cuda):
     """The fake kernels keep results on the device of the input."""
     x, state = fake_cuda(5, 3, 8), fake_cuda(2, 3, 16)
     weights = 2 * [fake_cuda(64, 8), fake_cuda(64, 16), fake_cuda(64), fake_cuda(64)]
-    layer = (weights, True, True, None, None, None)
-    results = _ops.sequence_forward(x, state, state, *layer, True, True)
+    layer = Layer(x, state, state, weights, True, True)
+    results = _ops.sequence_forward(layer, True, True)
     shapes = [(5, 3, 32), (2, 3, 16), (2, 3, 16), (5, 3, 32), (5, 3, 2, 4, 16)]
     assert [tuple(t.shape) for t in results] == shapes
-    gradients = _ops.sequence_backward(*results, state, *layer, *results[3:])
+    gradients = _ops.sequence_backward(LayerBackward.of_layer(layer, results, *results[3:]))
     assert [tuple(t.shape) for t in gradients] == [shapes[4], (2, 3, 16), (2, 3, 16), (0,)]
     assert all(t.device.type == "cuda" for t in (*results, *gradients))

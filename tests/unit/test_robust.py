@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 from support import assert_equal, assert_same, rounding, tensors, weigh
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 
 import lstm_kernels
 from lstm_kernels import LSTM, LSTMCell, _ops
+from lstm_kernels._layer import Layer, LayerBackward
 
 
 @pytest.fixture
@@ -149,32 +151,37 @@ def test_registration_of_the_sequence_ops(kind, bidirectional, proj_size):
     module = LSTM(5, 4, bidirectional=bidirectional, proj_size=proj_size)
     weights = [p.detach() for p in module.parameters()]
     h, c = torch.randn(1 + bidirectional, 3, proj_size or 4), torch.randn(1 + bidirectional, 3, 4)
+    layer = Layer(x, h, c, weights, True, bidirectional, *ragged)
     for save in (False, True):
-        torch.library.opcheck(
-            _ops._sequence_forward, (x, h, c, weights, True, bidirectional, *ragged, save, save)
-        )
-    output, h_n, c_n, cell, gates = _ops.sequence_forward(
-        x, h, c, weights, True, bidirectional, *ragged, True, True
-    )
+        _check("sequence_forward", *layer, save, save)
+    output, h_n, c_n, cell, gates = _ops.sequence_forward(layer, True, True)
     for grads in ((output, h_n, c_n, cell, gates), (output, None, c_n, None, None)):
-        torch.library.opcheck(
-            _ops._sequence_backward,
-            (*grads, c, weights, True, bidirectional, *ragged, cell, gates),
-        )
+        _check("sequence_backward", *LayerBackward.of_layer(layer, grads, cell, gates))
     for direction in range(1 + bidirectional):
-        torch.library.opcheck(_ops._weight_gradients, (gates, x, h, output, direction, *ragged))
+        _check("weight_gradients", gates, x, h, output, direction, *ragged)
     w_ih = [w for w in weights if w.shape == (16, 5)]
-    torch.library.opcheck(_ops._input_gradient, (gates, w_ih, ragged[1]))
+    _check("input_gradient", gates, w_ih, ragged[1])
 
 
 def test_registration_of_the_cell_ops():
     weights = [p.detach() for p in LSTMCell(5, 4).parameters()]
     x, h, c = torch.randn(3, 5), torch.randn(3, 4), torch.randn(3, 4)
     for save in (False, True):
-        torch.library.opcheck(_ops._cell_forward, (x, h, c, *weights, save))
+        _check("cell_forward", x, h, c, *weights, save)
     h1, c1, gates = _ops.cell_forward(x, h, c, *weights, True)
     for grads in ((h1, c1, gates), (None, c1, None)):
-        torch.library.opcheck(_ops._cell_backward, (*grads, c, c1, gates))
+        _check("cell_backward", *grads, c, c1, gates)
+
+
+def _check(op, *arguments):
+    """The op of eager calls; and that of graphs, on tensors that want a gradient."""
+    torch.library.opcheck(getattr(torch.ops.lstm_kernels, f"_{op}").default, arguments)
+    wanting = tree_map_only(
+        torch.Tensor,
+        lambda t: t.clone().requires_grad_() if t.is_floating_point() else t,
+        arguments,
+    )
+    torch.library.opcheck(getattr(torch.ops.lstm_kernels, op).default, wanting)
 
 
 @pytest.mark.slow

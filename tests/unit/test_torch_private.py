@@ -168,6 +168,49 @@ def test_refuse_to_compile():
     assert torch.equal(torch.compile(function, backend="eager")(X), X + 1)
 
 
+def test_recording():
+    seen = []
+
+    class Notes(torch.nn.Module):
+        def forward(self, x):
+            seen.append(private.recording())
+            return x + 1
+
+    Notes()(X)
+    with FlopCounterMode(display=False):
+        Notes()(X)
+    torch.jit.trace(Notes(), X, check_trace=False)
+    torch.export.export(Notes(), (X,))
+    assert seen == [False, True, True, True]
+
+
+def test_never_compile():
+    def within(x):
+        return torch.compiler.is_compiling(), x + 1
+
+    def function(x):
+        return within(x)
+
+    private.never_compile(function)
+    assert torch.compile(function, backend="eager")(X)[0] is False
+    assert torch.compile(within, backend="eager")(X)[0] is True
+
+
+def test_below_autograd():
+    """A kernel for "Autograd" that goes past itself reaches the CPU kernel."""
+    with torch.library._scoped_library("lstm_kernels_test", "DEF") as library:
+        library.define("plus(Tensor a, int b) -> Tensor")
+        library.impl("plus", lambda a, b: a.clone() + b, "CPU")
+        op = torch.ops.lstm_kernels_test.plus.default
+        library.impl(
+            "plus",
+            lambda keyset, a, b: private.below_autograd(op, keyset, a, b + 1),
+            "Autograd",
+            with_keyset=True,
+        )
+        assert torch.equal(op(X, 1), X + 2)
+
+
 class Pair(NamedTuple):
     first: torch.Tensor
     second: torch.Tensor
