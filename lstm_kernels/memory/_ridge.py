@@ -2,6 +2,12 @@
 
 Every fit, and every choice of a penalty, needs only sums of products over rows. They are taken once
 per fold; what a fit leaves out is subtracted. The rows themselves are read once more, to predict.
+
+A probe must not fail because the states are unkind to it. Three rules bound its errors:
+
+* A feature far outside its usual range is moved to the edge of that range.
+* The penalty is chosen on rows that the fit has not seen, and one choice is to predict the mean.
+* No prediction lies far outside the targets that the fit has seen.
 """
 
 from __future__ import annotations
@@ -12,14 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_PENALTIES = torch.logspace(-8, 2, 6, dtype=torch.float64)  # relative to a feature's variance
+# Relative to a feature's variance; with infinity, a fit predicts the mean.
+_PENALTIES = torch.tensor([1e-8, 1e-6, 1e-4, 1e-2, 1, 100, torch.inf], dtype=torch.float64)
+_LOOKED_AT = 1000  # rows that tell the usual range of a feature
+_OUTSIDE = 5  # of them at most on each side lie outside
 
 
 def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int) -> Tensor:
     """Every row predicted by a fit to the rows of the other folds.
 
-    The penalty of each target is chosen on one of the training folds, by a fit to the rest of them,
-    so that the targets being predicted play no part in it.
+    The penalty of each target is chosen on two of the training folds, each by a fit without it, so
+    that the targets being predicted play no part in it.
 
     Args:
         features: (R, F). targets: (R, K). fold: (R,) in 0..folds-1, each with rows; folds >= 3.
@@ -27,22 +36,48 @@ def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int
     Returns:
         (R, K), float64.
     """
-    features, targets = features.double(), targets.double()
-    spread = features.std(0, correction=0)
-    x = (features - features.mean(0)) / torch.where(spread > 0, spread, 1)
+    x, targets = standardised(features), targets.double()
     offset = targets.mean(0)
+    y = targets - offset
     members = [(fold == k).nonzero()[:, 0] for k in range(folds)]
-    moments = [_Moments.of(x[rows], targets[rows] - offset) for rows in members]
-    predictions = torch.empty_like(targets)
+    moments = [_Moments.of(x[rows], y[rows]) for rows in members]
     penalties = _PENALTIES.to(x.device)
+    errors = torch.zeros(folds, len(penalties), y.shape[1], dtype=x.dtype, device=x.device)
+    for k in range(folds):
+        pair = (k, (k + 1) % folds)  # a fit without both judges for each of them on the other
+        fit = _Ridge(_total(m for at, m in enumerate(moments) if at not in pair))
+        for at, penalty in enumerate(penalties):
+            weights, bias = fit.weights(penalty)
+            for one, other in (pair, pair[::-1]):
+                errors[one, at] += moments[other].squared_error(weights, bias)
+    predictions = torch.empty_like(y)
     for k, rows in enumerate(members):
-        inner = (k + 1) % folds
-        chooser = _Ridge(_total(m for at, m in enumerate(moments) if at not in (k, inner)))
-        errors = [moments[inner].squared_error(*chooser.fit(penalty)) for penalty in penalties]
-        chosen = penalties[torch.stack(errors).argmin(0)]
-        weights, bias = _Ridge(_total(m for at, m in enumerate(moments) if at != k)).fit(chosen)
-        predictions[rows] = x[rows] @ weights + (bias + offset)
-    return predictions
+        fit = _Ridge(_total(m for at, m in enumerate(moments) if at != k))
+        weights, bias = fit.weights(penalties[errors[k].argmin(0)])
+        low, high = y[fold != k].aminmax(dim=0)
+        room = (high - low) / 2
+        predictions[rows] = (x[rows] @ weights + bias).clamp(low - room, high + room)
+    return predictions + offset
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Features (R, F) of mean 0 and variance 1 in float64, without their outliers.
+
+    A value outside the usual range by more than its width is moved to there. A feature that varies
+    by no more than rounding becomes 0.
+    """
+    x = features.double()
+    some = x[:: -(-len(x) // _LOOKED_AT)]
+    outside = min(_OUTSIDE, len(some) // 20) + 1
+    high = some.topk(outside, 0).values[-1]
+    low = some.topk(outside, 0, largest=False).values[-1]
+    width = torch.where(high > low, high - low, torch.inf)  # most are equal: the others may matter
+    x = x.clamp(low - width, high + width)
+    x -= x.mean(0)
+    spread = x.std(0, correction=0)
+    precision = torch.finfo(features.dtype if features.is_floating_point() else x.dtype).eps
+    varies = spread > 4 * precision * features.abs().amax(0)
+    return torch.where(varies, x / torch.where(varies, spread, 1), 0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +116,7 @@ class _Ridge:
         self._values, self._vectors = torch.linalg.eigh(covariance)
         self._rotated = self._vectors.mT @ (m.xy / m.count - torch.outer(self._x, self._y))
 
-    def fit(self, penalty: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, penalty: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (F, K) and bias (K,) with one penalty, or one for each target."""
         shrunk = self._rotated / (self._values.clamp(min=0)[:, None] + penalty)
         weights = self._vectors @ shrunk

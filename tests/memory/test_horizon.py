@@ -148,6 +148,65 @@ def test_ridge_survives_constant_and_repeated_features():
     assert_close(predicted, 2 * x, rtol=1e-5, atol=1e-5)
 
 
+def r2(predicted, targets):
+    return float(
+        1 - (predicted - targets).square().sum() / (targets - targets.mean(0)).square().sum()
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_probe_of_states_of_rank_one_is_no_worse_than_the_mean(dtype):
+    """All units show one number; what differs between them is rounding."""
+    torch.manual_seed(9)
+    shown = torch.randn(400, 1, dtype=torch.float64)
+    features = (shown @ torch.randn(1, 64, dtype=torch.float64)).to(dtype)
+    fold = torch.arange(400) % 5
+    unknown = torch.randn(400, 20, dtype=torch.float64)
+    # Fits of a slope and a mean to 320 values: 2 / 320 is lost by chance.
+    assert r2(predict_held_out(features, unknown, fold, 5), unknown) > -0.02
+    known = 3 * shown - 1
+    assert r2(predict_held_out(features, known, fold, 5), known) > 1 - 1e-6
+
+
+def test_a_probe_of_rounding_finds_nothing():
+    """A state that stands still but for its last bit; one fold's bits differ in scale."""
+    torch.manual_seed(10)
+    features = 1 + torch.randint(-1, 2, (100, 32)) * torch.finfo(torch.float32).eps
+    fold = torch.arange(100) % 5
+    targets = torch.randn(100, 8, dtype=torch.float64)
+    predicted = predict_held_out(features.float(), targets, fold, 5)
+    assert r2(predicted, targets) > -0.05  # the mean of 80 of 100 values: 1 / 80 by chance
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e8])
+def test_outliers_neither_hide_a_signal_nor_ruin_a_score(size):
+    torch.manual_seed(11)
+    features = torch.randn(500, 16, dtype=torch.float64)
+    targets = features[:, :3] + 0.5 * torch.randn(500, 3, dtype=torch.float64)
+    fold = torch.arange(500) % 5
+    clean = r2(predict_held_out(features, targets, fold, 5), targets)
+    features[[7, 123]] *= size  # of one fold each
+    spoilt = r2(predict_held_out(features, targets, fold, 5), targets)
+    assert 0.75 < clean < 0.85  # 1 / (1 + 0.5^2)
+    # Two rows of 500 lie anywhere up to half a range outside: 2 / 500 * (range of 7 deviations)^2.
+    assert spoilt > clean - 2 / 500 * 7**2
+
+
+def test_more_features_than_rows_do_not_explode():
+    torch.manual_seed(12)
+    features, targets = torch.randn(60, 200), torch.randn(60, 10, dtype=torch.float64)
+    assert r2(predict_held_out(features, targets, torch.arange(60) % 5, 5), targets) > -0.3
+
+
+def test_a_feature_of_rare_events_keeps_them():
+    torch.manual_seed(13)
+    event = torch.arange(2000) % 400 == 0
+    features = torch.stack([event.double(), torch.randn(2000, dtype=torch.float64)], 1)
+    targets = 5 * event[:, None].double()
+    fold = torch.arange(2000) // 400
+    assert r2(predict_held_out(features, targets, fold, 5), targets) > 1 - 1e-6
+
+
 def test_sample_is_uniform_and_bounded():
     sample = Sample(1000)
     for first in range(0, 10_000, 250):
