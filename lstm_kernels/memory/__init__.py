@@ -11,7 +11,9 @@ from ._export import load, save, to_pandas
 from ._gradient_flow import GradientFlow, gradient_flow
 from ._horizon import Horizon, horizon
 from ._label import Tracking, label
+from ._lyapunov import Lyapunov, lyapunov
 from ._match import Match, match
+from ._overlap import Overlap, overlap
 from ._record import record, stream
 from ._recording import Recording
 from ._report import report
@@ -21,7 +23,9 @@ __all__ = [
     "Ablation",
     "GradientFlow",
     "Horizon",
+    "Lyapunov",
     "Match",
+    "Overlap",
     "Recording",
     "Retention",
     "Saturation",
@@ -31,7 +35,9 @@ __all__ = [
     "horizon",
     "label",
     "load",
+    "lyapunov",
     "match",
+    "overlap",
     "plot",
     "record",
     "report",

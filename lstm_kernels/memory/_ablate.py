@@ -61,6 +61,7 @@ def ablate(
     state: State = "both",
     change: Change = "zero",
     layer: int | None = None,
+    norm: float | None = None,
     loss: Callable[[Any], Tensor] | None = None,
     lstm: str | None = None,
 ) -> Ablation:
@@ -80,16 +81,18 @@ def ablate(
         change: "zero" erases; "hold" keeps what the state was before the first of the steps; "swap"
             gives each sequence the state of the next one in the batch.
         layer: of which layer; default, of every layer.
+        norm: scale what changes in each state of a sequence, per layer, to this L2 norm, so that
+            changes of c and of h compare; default, the change as it is.
         loss: maps the model's result to a scalar, evaluated for both runs.
         lstm: the name of the LSTM in `model.named_modules()`, where there are several.
 
     Raises:
-        ValueError: a step, unit or layer out of range, an unknown `state` or `change`, nothing to
-            swap with, a bidirectional LSTM, or what `record` refuses.
+        ValueError: a step, unit or layer out of range, an unknown `state` or `change`, `norm` not
+            above 0, nothing to swap with, a bidirectional LSTM, or what `record` refuses.
     """
     module = find(model, lstm, (LSTM,))
     check_input(x)
-    edit = _Edit(module, _integers(steps, "steps"), units, state, change, layer)
+    edit = _Edit(module, _integers(steps, "steps"), units, state, change, layer, norm)
     calls: list[None] = []
 
     def replacement(forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -116,6 +119,7 @@ class _Edit:
         state: State,
         change: Change,
         layer: int | None,
+        norm: float | None,
     ) -> None:
         if lstm.bidirectional:
             raise ValueError(
@@ -128,8 +132,12 @@ class _Edit:
             raise ValueError(f"change must be one of {get_args(Change)}, got {change!r}")
         if layer is not None and not -lstm.num_layers <= layer < lstm.num_layers:
             raise ValueError(f"layer must be less than {lstm.num_layers}, got {layer}")
+        if norm is not None and not 0 < norm < float("inf"):
+            raise ValueError(f"norm must be above 0 and finite, got {norm}")
         self.steps = sorted(set(steps))
-        self.erases_all = change == "zero" and state == "both" and layer is None and units is None
+        everywhere = layer is None and units is None and norm is None
+        self.erases_all = change == "zero" and state == "both" and everywhere
+        self._norm = norm
         self._hidden, self._cell = state != "cell", state != "hidden"
         self._change = change
         self._layers = range(lstm.num_layers) if layer is None else [layer]
@@ -170,7 +178,11 @@ class _Edit:
         units = slice(None) if self._units is None else self._units
         for layer in self._layers:
             result[layer][:, units] = source[layer][:, units]
-        return result
+        if self._norm is None:
+            return result
+        moved = result - state
+        size = torch.linalg.vector_norm(moved, dim=2, keepdim=True)
+        return state + moved * torch.where(size > 0, self._norm / size, 0)
 
 
 def _run(lstm: LSTM, forward: Callable[..., Any], arguments: dict[str, Any], edit: _Edit) -> Any:

@@ -1,4 +1,4 @@
-"""horizon: linear probes from a state to what was seen before."""
+"""horizon: probes from a state to what was seen before."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ._probe import FOLDS, Probe, check_probe, folds_of, predictor
 from ._record import batches, record
 from ._recording import Recording, States
 from ._repr import one_line
-from ._ridge import predict_held_out
 from ._steps import Steps, StepSample, paired, per_step
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Horizon:
             "accuracy" for classes.
         chance: (K,), the score of always guessing the mean, or the most frequent class.
         steps: how many steps the probes were fitted and tested on.
+        probe: what read the states, "linear" or "mlp".
     """
 
     lags: Tensor
@@ -39,6 +38,7 @@ class Horizon:
     metric: Literal["R2", "accuracy"]
     chance: Tensor
     steps: int
+    probe: Probe = "linear"
 
     def reach(self, state: Literal["hidden", "cell"], threshold: float = 0.5) -> tuple[int, ...]:
         """Per layer, the largest lag that the state knows; -1 where it knows none.
@@ -73,6 +73,7 @@ def horizon(
     *,
     max_lag: int = 20,
     max_steps: int = 10_000,
+    probe: Probe = "linear",
     lstm: str | None = None,
     progress: bool = True,
 ) -> Horizon: ...
@@ -84,6 +85,7 @@ def horizon(
     *,
     max_lag: int = 20,
     max_steps: int = 10_000,
+    probe: Probe = "linear",
 ) -> Horizon: ...
 def horizon(
     model: Any,
@@ -93,6 +95,7 @@ def horizon(
     *,
     max_lag: int = 20,
     max_steps: int = 10_000,
+    probe: Probe = "linear",
     lstm: str | None = None,
     progress: bool = True,
 ) -> Horizon:
@@ -101,7 +104,8 @@ def horizon(
     For each lag k a ridge regression reads the target of step t - k from the state of step t. It
     is fitted and tested on different sequences (different spans of time where there are fewer than
     five). All lags use the same steps t, so that their scores compare. The fits take ten
-    eigen-decompositions of H x H per state and layer, however little data there is.
+    eigen-decompositions of H x H per state and layer, however little data there is. Outliers and
+    ill-conditioned states cannot push a score far below that of guessing.
 
     Args:
         model, x: a model with one `lstm_kernels.LSTM` inside, and its input or a data loader; or
@@ -111,6 +115,8 @@ def horizon(
             floating, scored by R2, or integer or bool classes, scored by accuracy.
         max_lag: the largest k, at least 0.
         max_steps: a uniform sample of this many steps is used where there are more.
+        probe: "linear", or "mlp": a network of one hidden layer on top of the linear probe, which
+            takes some seconds per state and layer.
         lstm, progress: as for `stream`.
 
     Raises:
@@ -119,6 +125,7 @@ def horizon(
     """
     if max_lag < 0:
         raise ValueError(f"max_lag must be at least 0, got {max_lag}")
+    check_probe(probe)
     if isinstance(model, nn.Module):
         pairs = _recorded(model, x, target_fn, lstm, progress)
     else:
@@ -128,7 +135,7 @@ def horizon(
     sample = StepSample(max_steps, max_lag)
     for recording, targets in pairs:
         sample.offer(recording, _goal(recording, targets))
-    return _probe(sample.steps())
+    return _probe(sample.steps(), probe)
 
 
 def _recorded(
@@ -155,50 +162,35 @@ def _goal(recording: Recording, targets: Any) -> Tensor:
     return goal
 
 
-def _probe(steps: Steps) -> Horizon:
+def _probe(steps: Steps, probe: Probe) -> Horizon:
     """Fits a probe for each state and lag."""
     known = steps.values
-    fold = _folds(steps.sequence, steps.time)
+    fold = folds_of(steps)
     lags = torch.arange(known.shape[1])
     numbers = known.is_floating_point()
     score = _r2 if numbers else _accuracy
     return Horizon(
         lags,
-        tuple(score(state, known, fold) for state in steps.hidden),
-        tuple(score(state, known, fold) for state in steps.cell),
+        tuple(score(state, known, fold, probe) for state in steps.hidden),
+        tuple(score(state, known, fold, probe) for state in steps.cell),
         "R2" if numbers else "accuracy",
         torch.zeros(len(lags)).double() if numbers else _most_frequent(known),
         len(known),
+        probe,
     )
 
 
-def _folds(sequence: Tensor, t: Tensor) -> Tensor:
-    """Which fold each row belongs to: whole sequences, or spans of time where there are too few."""
-    found, rank = torch.unique(sequence, return_inverse=True)
-    if len(found) >= _FOLDS:
-        by_sequence: Tensor = rank % _FOLDS
-        return by_sequence
-    found, rank = torch.unique(t, return_inverse=True)
-    if len(found) < _FOLDS:
-        raise ValueError(
-            f"too little data: the probes are tested on {_FOLDS} parts, and beyond max_lag there "
-            f"are {len(found)} steps in fewer than {_FOLDS} sequences"
-        )
-    by_time: Tensor = rank * _FOLDS // len(found)
-    return by_time
-
-
-def _r2(state: Tensor, known: Tensor, fold: Tensor) -> Tensor:
+def _r2(state: Tensor, known: Tensor, fold: Tensor, probe: Probe) -> Tensor:
     """Per lag; `known` is (R, K) or (R, K, F)."""
     known = known.double().flatten(2) if known.dim() > 2 else known.double().unsqueeze(2)
     spread = (known - known.mean(0)).square().sum((0, 2))
     if not spread.all():
         raise ValueError("targets are constant: there is nothing to know")
-    predicted = predict_held_out(state, known.flatten(1), fold, _FOLDS).view(known.shape)
+    predicted = predictor(probe)(state, known.flatten(1), fold, FOLDS).view(known.shape)
     return 1 - (known - predicted).square().sum((0, 2)) / spread
 
 
-def _accuracy(state: Tensor, known: Tensor, fold: Tensor) -> Tensor:
+def _accuracy(state: Tensor, known: Tensor, fold: Tensor, probe: Probe) -> Tensor:
     """Per lag, the class whose indicator is predicted highest; `known` is (R, K)."""
     known = _classes(known)
     classes, index = torch.unique(known, return_inverse=True)
@@ -206,7 +198,7 @@ def _accuracy(state: Tensor, known: Tensor, fold: Tensor) -> Tensor:
     scores = []
     for part in index.split(together, dim=1):
         indicator = torch.nn.functional.one_hot(part, len(classes)).flatten(1)
-        predicted = predict_held_out(state, indicator, fold, _FOLDS).view(*part.shape, -1)
+        predicted = predictor(probe)(state, indicator, fold, FOLDS).view(*part.shape, -1)
         scores.append((predicted.argmax(2) == part).double().mean(0))
     return torch.cat(scores)
 

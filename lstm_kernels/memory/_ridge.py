@@ -12,7 +12,7 @@ A probe must not fail because the states are unkind to it. Three rules bound its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +27,6 @@ _OUTSIDE = 5  # of them at most on each side lie outside
 def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int) -> Tensor:
     """Every row predicted by a fit to the rows of the other folds.
 
-    The penalty of each target is chosen on two of the training folds, each by a fit without it, so
-    that the targets being predicted play no part in it.
-
     Args:
         features: (R, F). targets: (R, K). fold: (R,) in 0..folds-1, each with rows; folds >= 3.
 
@@ -40,6 +37,23 @@ def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int
     offset = targets.mean(0)
     y = targets - offset
     members = [(fold == k).nonzero()[:, 0] for k in range(folds)]
+    predictions = torch.empty_like(y)
+    for k, (weights, bias) in enumerate(fits(x, y, members)):
+        found = x[members[k]] @ weights + bias
+        predictions[members[k]] = near_seen(found, y[fold != k])
+    return predictions + offset
+
+
+def fits(x: Tensor, y: Tensor, members: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weights (F, K) and bias (K,) of each fold, fitted to the rows of the others.
+
+    The penalty of each target is chosen on two of the training folds, each by a fit without it, so
+    that the fold to be predicted plays no part in it.
+
+    Args:
+        x: (R, F), standardised. y: (R, K). members: the rows of each fold.
+    """
+    folds = len(members)
     moments = [_Moments.of(x[rows], y[rows]) for rows in members]
     penalties = _PENALTIES.to(x.device)
     errors = torch.zeros(folds, len(penalties), y.shape[1], dtype=x.dtype, device=x.device)
@@ -50,14 +64,16 @@ def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int
             weights, bias = fit.weights(penalty)
             for one, other in (pair, pair[::-1]):
                 errors[one, at] += moments[other].squared_error(weights, bias)
-    predictions = torch.empty_like(y)
-    for k, rows in enumerate(members):
+    for k in range(folds):
         fit = _Ridge(_total(m for at, m in enumerate(moments) if at != k))
-        weights, bias = fit.weights(penalties[errors[k].argmin(0)])
-        low, high = y[fold != k].aminmax(dim=0)
-        room = (high - low) / 2
-        predictions[rows] = (x[rows] @ weights + bias).clamp(low - room, high + room)
-    return predictions + offset
+        yield fit.weights(penalties[errors[k].argmin(0)])
+
+
+def near_seen(predictions: Tensor, seen: Tensor) -> Tensor:
+    """Predictions at most half a range outside the targets (R, K) that were seen."""
+    low, high = seen.aminmax(dim=0)
+    room = (high - low) / 2
+    return predictions.clamp(low - room, high + room)
 
 
 def standardised(features: Tensor) -> Tensor:

@@ -52,6 +52,19 @@ def test_zeroed_units(lstm, state, layer):
     assert_close(found.output, in_two(lstm, 4, change), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("state", ["cell", "hidden"])
+def test_changes_matched_in_norm(lstm, state):
+    """Towards zero by a length of 0.05, in each layer and sequence."""
+
+    def change(h, c):
+        chosen = h if state == "hidden" else c
+        chosen -= 0.05 * chosen / chosen.norm(dim=2, keepdim=True)
+        return h, c
+
+    found = memory.ablate(lstm, X, 4, state=state, norm=0.05)
+    assert_close(found.output, in_two(lstm, 4, change), rtol=0, atol=1e-15)
+
+
 def test_swapped_cells(lstm):
     found = memory.ablate(lstm, X, 7, 1, state="cell", layer=0, change="swap")
 
@@ -161,3 +174,9 @@ def test_impossible_interventions(lstm):
         memory.ablate(both_ways, X, 3)
     with pytest.raises(TypeError, match="steps must be an int or several"):
         memory.ablate(lstm, X, ["a"])
+
+
+@pytest.mark.parametrize("norm", [0, -1.0, float("inf"), float("nan")])
+def test_a_norm_that_no_change_can_have(lstm, norm):
+    with pytest.raises(ValueError, match="norm must be above 0 and finite"):
+        memory.ablate(lstm, X, 4, norm=norm)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from models import delay_line, fixed_gates
+from models import delay_line, fixed_gates, states_of
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
 from lstm_kernels import memory
+from lstm_kernels.memory import _mlp
 from lstm_kernels.memory._ridge import predict_held_out
 from lstm_kernels.memory._sample import Sample
 
@@ -121,6 +122,8 @@ def test_bad_input():
         memory.horizon(states, torch.ones(5, 2), max_lag=0)
     with pytest.raises(ValueError, match=r"targets of classes must be \(T, N\)"):
         memory.horizon(states, torch.ones(5, 2, 3, dtype=torch.int64), max_lag=0)
+    with pytest.raises(ValueError, match=r"probe must be one of .*, got 'tree'"):
+        memory.horizon(states, x, probe="tree")
     with pytest.raises(TypeError, match="target_fn needs a model"):
         memory.horizon(states, x, lambda x: x)
 
@@ -205,6 +208,33 @@ def test_a_feature_of_rare_events_keeps_them():
     targets = 5 * event[:, None].double()
     fold = torch.arange(2000) // 400
     assert r2(predict_held_out(features, targets, fold, 5), targets) > 1 - 1e-6
+
+
+@pytest.mark.slow
+def test_a_network_reads_what_no_linear_map_can():
+    """The product of two units: a linear probe finds nothing, a network most of it."""
+    torch.manual_seed(14)
+    cell = torch.randn(50, 40, 6)
+    product = cell[..., 0] * cell[..., 1]
+    states = states_of(cell)
+    linear = memory.horizon(states, product, max_lag=0)
+    network = memory.horizon(states, product, max_lag=0, probe="mlp")
+    assert (linear.probe, network.probe) == ("linear", "mlp")
+    assert abs(linear.cell[0][0]) < 0.02
+    assert network.cell[0][0] > 0.8
+
+
+@pytest.mark.slow
+def test_a_network_is_never_much_worse_than_a_linear_map():
+    torch.manual_seed(15)
+    features, fold = torch.randn(300, 8, dtype=torch.float64), torch.arange(300) % 5
+    targets = torch.cat([features[:, :1] * 3, torch.randn(300, 2)], 1)  # all known, and nothing
+    for at in range(3):
+        column = targets[:, at : at + 1]
+        found = r2(_mlp.predict_held_out(features, column, fold, 5), column)
+        linear = r2(predict_held_out(features, column, fold, 5), column)
+        # Where nothing is known, the choice of when to stop is made on 60 rows of noise.
+        assert found > linear - 0.05
 
 
 def test_sample_is_uniform_and_bounded():
