@@ -1,0 +1,93 @@
+"""What mkdocs needs to know of this repository: generated pages, links to files outside docs/."""
+
+import re
+import sys
+from pathlib import Path
+
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.tables import all_results  # noqa: E402
+
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
+SHOWN = {".html", ".json", ".png", ".svg", ".txt"}  # browsers show these; others are sent as text
+
+
+def on_files(files, config):
+    """Add the pages that other files of the repository make, and the files that pages link to."""
+    for name, text in (
+        ("benchmarks.md", benchmarks()),
+        ("contributing.md", in_docs((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))),
+        ("changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
+    ):
+        present = files.get_file_from_path(name)
+        if present:
+            files.remove(present)
+        files.append(File.generated(config, name, content=text))
+    pages = [file for file in files if file.is_documentation_page()]
+    for page in pages:
+        for _, link, _, _ in LINK.findall(page.content_string):
+            target = outside(page.src_uri, link)
+            if target and target.is_file() and not files.get_file_from_path(site_path(target)):
+                path = site_path(target)
+                files.append(File.generated(config, path, content=target.read_bytes()))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Lead links that leave docs/ to the copies in the site, or to the repository's folders."""
+
+    def led(match):
+        target = outside(page.file.src_uri, match[2])
+        if target is None:
+            return match[0]
+        if target.is_file():
+            up = "../" * page.file.src_uri.count("/")
+            return f"{match[1]}{up}{site_path(target)}{match[4]}"
+        if not target.is_dir():
+            raise PluginError(f"{page.file.src_uri}: {match[2]} leads nowhere")
+        folder = target.relative_to(ROOT)
+        address = f"{config.repo_url.rstrip('/')}/tree/main/{folder}" if config.repo_url else "#"
+        return f"{match[1]}{address}{match[4]}"
+
+    return LINK.sub(led, markdown)
+
+
+def benchmarks():
+    """The benchmarks page, with every committed result in place of its marker."""
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    marker = "<!-- every committed result -->"
+    if text.count(marker) != 1:
+        raise PluginError(f"docs/benchmarks.md must have one line {marker}")
+    return text.replace(marker, all_results())
+
+
+def outside(source, link):
+    """The file or folder that a link of the page `source` means, if it is not in docs/."""
+    if re.match(r"[a-z]+:", link):
+        return None
+    target = (DOCS / source).parent.joinpath(link).resolve()
+    return None if target.is_relative_to(DOCS) or not target.is_relative_to(ROOT) else target
+
+
+def site_path(target):
+    """Where the site has its copy of a file."""
+    suffix = "" if target.suffix in SHOWN else ".txt"
+    return f"repository/{target.relative_to(ROOT)}{suffix}"
+
+
+def in_docs(text):
+    """A document of the repository's root with its links as from docs/."""
+
+    def moved(match):
+        link = match[2]
+        if re.match(r"[a-z]+:", link):
+            return match[0]
+        link = link.removeprefix("docs/") if link.startswith("docs/") else f"../{link}"
+        return f"{match[1]}{link}{match[3] or ''}{match[4]}"
+
+    return LINK.sub(moved, text)
