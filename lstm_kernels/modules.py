@@ -37,8 +37,8 @@ class LSTM(nn.RNNBase):
     torch has deprecated, cannot compile it.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
-            device, dtype: as in torch.nn.LSTM.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout: as in torch.nn.LSTM.
+        bidirectional, proj_size, device, dtype: as in torch.nn.LSTM.
         forget_bias: start with b_if + b_hf equal to this number in every layer and direction
             (1 keeps memories longer at the start of training: Jozefowicz, Zaremba & Sutskever
             2015); None starts as torch.nn.LSTM does.
