@@ -7,6 +7,7 @@
 #   make memory         what trained LSTMs keep in their cell and hidden states
 #   make gpu            build, test and benchmark on the NVIDIA GPU of this machine
 #   make lint           formatting, static analysis and types
+#   make docs           the documentation site, into build/site
 #   make wheel-check    one wheel beside several versions of torch and Python
 #   make test-clients   libraries that build on nn.LSTM, run with this one, in their own environment
 #
@@ -18,6 +19,7 @@ ARGS ?=
 
 VENV := .venv
 CLIENTS := .venv-clients
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 # Quiet where it only repeats that a requirement is already there.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -26,7 +28,7 @@ CPP := csrc tests benchmarks
 # cmake and ninja come from there too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test bench memory gpu lint format wheel-check test-clients build clean
+.PHONY: demo test bench memory gpu lint format docs wheel-check test-clients build clean
 .NOTPARALLEL:
 
 test: build $(VENV)/with-test
@@ -57,6 +59,16 @@ format: build $(VENV)/with-lint
 	find $(CPP) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format -i
 
+# The site needs no torch: it reads the docstrings from the sources.
+docs: $(DOCS)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
+
+$(DOCS)/installed: pyproject.toml
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --group docs
+	@touch $@
+
 wheel-check: $(BASE)
 	$(BIN)/python .ci/wheel_check.py $(ARGS)
 
@@ -85,4 +97,4 @@ $(BASE):
 	@rm -f $(VENV)/torch-* && touch $@
 
 clean:
-	rm -rf build $(VENV) $(CLIENTS) lstm_kernels/*.so
+	rm -rf build $(VENV) $(CLIENTS) $(DOCS) lstm_kernels/*.so

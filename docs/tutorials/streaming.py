@@ -2,8 +2,8 @@
 # # Streaming inference
 #
 # A model hears a signal sample by sample and must answer at once. This tutorial trains a small
-# detector on whole sequences, then runs it one step at a time, with the same answers. It takes a few
-# seconds on two cores.
+# detector on whole sequences, then runs it one step at a time, with the same answers. It takes
+# less than half a minute on one core.
 #
 # The task: say whether two beeps came at the same pitch. The model must remember the first pitch over
 # silence and noise.
@@ -15,12 +15,13 @@ from torch import nn
 from lstm_kernels import LSTM
 
 torch.manual_seed(0)
+torch.set_num_threads(1)  # small calls
 
 
 class Detector(nn.Module):
     def __init__(self, hidden=48):
         super().__init__()
-        self.lstm = LSTM(5, hidden, forget_bias=3.0)
+        self.lstm = LSTM(3, hidden, forget_bias=3.0)
         self.head = nn.Linear(hidden, 1)
 
     def forward(self, x, state=None):
@@ -28,17 +29,15 @@ class Detector(nn.Module):
         return self.head(output).squeeze(-1), state
 
 
-def signals(count, steps=40):
-    """(T, N, 5) one-hot pitches with noise, beeps at step 2 and at a late one; and the answers."""
-    x = 0.1 * torch.randn(steps, count, 5)
-    first, second = torch.randint(4, (2, count))
-    same = torch.rand(count) < 0.5
-    second = torch.where(same, first, second)
-    when = torch.randint(20, steps, (count,))
+def signals(count, steps=30):
+    """(T, N, 3): two pitches with noise, beeps at step 2 and at a late one; and the answers."""
+    x = 0.1 * torch.randn(steps, count, 3)
+    first, second = torch.randint(2, (2, count))
+    when = torch.randint(10, steps, (count,))
     n = torch.arange(count)
     x[2, n, first] += 1
     x[when, n, second] += 1
-    x[when, n, 4] += 1  # "now answer"
+    x[when, n, 2] += 1  # "now answer"
     return x, when, (first == second).float()
 
 
@@ -47,8 +46,8 @@ def signals(count, steps=40):
 
 # %%
 detector = Detector()
-optimizer = torch.optim.Adam(detector.parameters(), lr=5e-3)
-for step in range(500):
+optimizer = torch.optim.Adam(detector.parameters(), lr=1e-2)
+for step in range(600):
     x, when, answer = signals(64)
     logits = detector(x)[0][when, torch.arange(64)]
     loss = nn.functional.binary_cross_entropy_with_logits(logits, answer)
@@ -61,7 +60,8 @@ x, when, answer = signals(1000)
 with torch.no_grad():
     right = (detector(x)[0][when, torch.arange(1000)] > 0) == answer.bool()
 accuracy = right.float().mean()
-print("accuracy above 0.95:", bool(accuracy > 0.95))
+print(f"accuracy {accuracy:.3f}")
+assert accuracy > 0.95
 
 # %% [markdown]
 # ## Stream
@@ -76,11 +76,10 @@ x, when, answer = signals(1)
 state, heard = None, []
 with torch.inference_mode():
     whole, _ = detector(x)
-    for step in x:  # (N, 5), as it comes from a microphone
+    for step in x:  # (N, 3), as it comes from a microphone
         logit, state = detector(step[None], state)
         heard.append(logit)
-torch.testing.assert_close(torch.cat(heard), whole)
-print("the stream gives the answers of the whole sequence")
+torch.testing.assert_close(torch.cat(heard), whole)  # the answers of the whole sequence
 
 # %% [markdown]
 # ## What 16 bits cost
@@ -95,7 +94,8 @@ with torch.inference_mode():
     detector.lstm.prepack(torch.bfloat16)
     narrow = detector(x)[0][when, torch.arange(2000)]
 changed = ((full > 0) != (narrow > 0)).float().mean()
-print("fewer than 1% of the answers change:", bool(changed < 0.01))
+print(f"{changed:.2%} of the answers change")
+assert changed < 0.01
 
 # %% [markdown]
 # ## Many streams at once
@@ -106,12 +106,11 @@ print("fewer than 1% of the answers change:", bool(changed < 0.01))
 # %%
 detector.lstm.unpack()
 a, b = signals(3)[0], signals(3)[0]
-starts = torch.zeros(40, 3, dtype=torch.bool)
+starts = torch.zeros(30, 3, dtype=torch.bool)
 mixed = a.clone()
-mixed[25:, 1] = b[:15, 1]  # stream 1 ends at step 25; a new one takes its place
-starts[25, 1] = True
+mixed[20:, 1] = b[:10, 1]  # stream 1 ends at step 20; a new one takes its place
+starts[20, 1] = True
 with torch.inference_mode():
     output, _ = detector.lstm(mixed, reset=starts)
-    alone, _ = detector.lstm(b[:15, 1:2])
-torch.testing.assert_close(output[25:, 1:2], alone)
-print("the new stream does not hear the old one")
+    alone, _ = detector.lstm(b[:10, 1:2])
+torch.testing.assert_close(output[20:, 1:2], alone)  # the new stream does not hear the old one
