@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+README_RESULTS = RESULTS / "amd-epyc-family-25-model-17-2-cores"
 
 # What people do without this library, what they do with it, and the group and peer that compare.
 TODAY = [

@@ -11,16 +11,17 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.tables import all_results  # noqa: E402
+from benchmarks.tables import README_RESULTS, all_results, readme_lines  # noqa: E402
 
-LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s#]+)(#[^)]*)?\)")
 SHOWN = {".html", ".json", ".png", ".svg", ".txt"}  # browsers show these; others are sent as text
 
 
 def on_files(files, config):
     """Add the pages that other files of the repository make, and the files that pages link to."""
     for name, text in (
-        ("benchmarks.md", benchmarks()),
+        ("benchmarks.md", filled("benchmarks.md", "every committed result", all_results())),
+        ("index.md", filled("index.md", "the table of the README", speed())),
         ("contributing.md", in_docs((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))),
         ("changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
     ):
@@ -30,7 +31,7 @@ def on_files(files, config):
         files.append(File.generated(config, name, content=text))
     pages = [file for file in files if file.is_documentation_page()]
     for page in pages:
-        for _, link, _, _ in LINK.findall(page.content_string):
+        for _, link, _ in LINK.findall(page.content_string):
             target = outside(page.src_uri, link)
             if target and target.is_file() and not files.get_file_from_path(site_path(target)):
                 path = site_path(target)
@@ -47,23 +48,27 @@ def on_page_markdown(markdown, page, config, files):
             return match[0]
         if target.is_file():
             up = "../" * page.file.src_uri.count("/")
-            return f"{match[1]}{up}{site_path(target)}{match[4]}"
+            return f"[{match[1]}]({up}{site_path(target)})"
         if not target.is_dir():
             raise PluginError(f"{page.file.src_uri}: {match[2]} leads nowhere")
         folder = target.relative_to(ROOT)
-        address = f"{config.repo_url.rstrip('/')}/tree/main/{folder}" if config.repo_url else "#"
-        return f"{match[1]}{address}{match[4]}"
+        if not config.repo_url:  # a site that knows no repository
+            return match[1]
+        return f"[{match[1]}]({config.repo_url.rstrip('/')}/tree/main/{folder})"
 
     return LINK.sub(led, markdown)
 
 
-def benchmarks():
-    """The benchmarks page, with every committed result in place of its marker."""
-    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    marker = "<!-- every committed result -->"
-    if text.count(marker) != 1:
-        raise PluginError(f"docs/benchmarks.md must have one line {marker}")
-    return text.replace(marker, all_results())
+def filled(name, marker, text):
+    """A page with `text` in place of its comment `marker`."""
+    page = (DOCS / name).read_text(encoding="utf-8")
+    if page.count(f"<!-- {marker} -->") != 1:
+        raise PluginError(f"docs/{name} must have one comment <!-- {marker} -->")
+    return page.replace(f"<!-- {marker} -->", text)
+
+
+def speed():
+    return "\n".join(readme_lines(README_RESULTS))
 
 
 def outside(source, link):
@@ -88,6 +93,6 @@ def in_docs(text):
         if re.match(r"[a-z]+:", link):
             return match[0]
         link = link.removeprefix("docs/") if link.startswith("docs/") else f"../{link}"
-        return f"{match[1]}{link}{match[3] or ''}{match[4]}"
+        return f"[{match[1]}]({link}{match[3] or ''})"
 
     return LINK.sub(moved, text)
