@@ -39,6 +39,7 @@ MACHINES = {
     "amd-epyc-family-25-model-1-2-cores": "AMD EPYC, Zen 3 (AVX2), 2 cores",
 }
 
+
 def load(folder: Path) -> dict[str, dict[str, Any]]:
     """The results of a folder by group.
 
@@ -63,12 +64,12 @@ def readme_lines(folder: Path) -> Iterator[str]:
 
 def summary_lines(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Per group and peer, the ratios over all rows."""
-    yield "| group | question | against | geometric mean | worst | rows |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| group | against | geometric mean | worst | rows |"
+    yield "| --- | --- | --- | --- | --- |"
     for group, result in results.items():
         for peer in result.get("summary", ()):
             yield (
-                f"| {group} | {result['question']} | {peer['peer']} | {peer['mean']:.2f}x "
+                f"| {group} | {peer['peer']} | {peer['mean']:.2f}x "
                 f"| {peer['worst']:.2f}x | {peer['rows']} |"
             )
 

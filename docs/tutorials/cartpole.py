@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Recurrent PPO with resets
 #
-# A cart carries a pole. The policy sees the position of the cart and the angle of the pole, but **no
-# velocities**, so one observation is not enough: it must remember. Episodes end at different steps,
-# so a rollout of N environments has starts in the middle. `reset=` handles them in one call.
+# A cart carries a pole. The policy sees the position of the cart and the angle of the pole, but
+# **no velocities**, so one observation is not enough: it must remember. Episodes end at
+# different steps, so a rollout of N environments has starts in the middle. `reset=` handles
+# them in one call.
 #
-# The physics are those of Barto, Sutton & Anderson (1983), as in Gymnasium's CartPole. It takes about
-# half a minute on one core.
+# The physics are those of Barto, Sutton & Anderson (1983), as in Gymnasium's CartPole. It takes
+# about half a minute on one core.
 
 # %%
 import math
@@ -57,6 +58,7 @@ class Carts:
 #
 # `starts` is (T, N): True where the observation is the first of its episode.
 
+
 # %%
 class Policy(nn.Module):
     def __init__(self, hidden=64):
@@ -106,6 +108,7 @@ def rollout():
 #
 # The same `starts` zero the states at the same steps. No splitting, no padding, no mask.
 
+
 # %%
 def learn(first, columns, last, gamma=0.99, trace=0.95):
     observations, starts, actions, old, values, done = columns
@@ -135,7 +138,7 @@ def learn(first, columns, last, gamma=0.99, trace=0.95):
 
 # %%
 ended = []
-for update in range(120):
+for _ in range(120):
     ended.append(learn(*rollout()))
 length = [N * T * 10 / max(1.0, sum(ended[k : k + 10])) for k in range(0, 120, 10)]
 print(f"steps between two falls: {length[0]:.0f} at first, {length[-1]:.0f} at last")

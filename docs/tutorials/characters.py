@@ -1,8 +1,9 @@
 # %% [markdown]
 # # The memory of a character model
 #
-# This tutorial trains a character model on Python's documentation for half a minute and looks at what
-# its LSTM remembers. `make demo` is the longer version with a comparison against `nn.LSTM`.
+# This tutorial trains a character model on Python's documentation for half a minute and looks
+# at what its LSTM remembers. `make demo` is the longer version with a comparison against
+# `nn.LSTM`.
 
 # %%
 import torch
@@ -34,7 +35,8 @@ optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
 # %% [markdown]
 # ## Train
 #
-# The text is cut into 32 streams. Each batch continues the one before it, so the state is carried on.
+# The text is cut into 32 streams. Each batch continues the one before it, so the state is
+# carried on.
 
 # %%
 state, losses = None, []
@@ -47,7 +49,9 @@ for _, (inputs, targets) in zip(range(200), chunks(corpus.train, 32, 64), strict
     optimizer.step()
     state = tuple(s.detach() for s in state)
     losses.append(loss.item())
-print(f"cross entropy {sum(losses[:5]) / 5:.2f} nats at first, {sum(losses[-20:]) / 20:.2f} at last")
+print(
+    f"cross entropy {sum(losses[:5]) / 5:.2f} nats at first, {sum(losses[-20:]) / 20:.2f} at last"
+)
 assert sum(losses[-20:]) / 20 < 2.3
 
 # %% [markdown]
@@ -63,8 +67,8 @@ print(recording)
 # %% [markdown]
 # ## How long does each unit keep its content?
 #
-# A forget gate of f leaves the fraction f of a stored value. The half-life is the number of steps after
-# which half is left.
+# A forget gate of f leaves the fraction f of a stored value. The half-life is the number of
+# steps after which half is left.
 
 # %%
 life = memory.retention(recording)
@@ -98,7 +102,9 @@ pyplot.close("all")
 known = memory.horizon(recording, inputs, max_lag=8)
 ax = memory.plot.horizon(known)
 ax.set_title("Accuracy of a probe for the character k steps back", loc="left")
-print(f"the character just read: {known.hidden[0][0]:.2f} from h_t, {known.cell[0][0]:.2f} from c_t")
+print(
+    f"the character just read: {known.hidden[0][0]:.2f} from h_t, {known.cell[0][0]:.2f} from c_t"
+)
 assert known.hidden[0][0] > known.chance[0]
 
 # %% [markdown]
@@ -109,7 +115,8 @@ assert known.hidden[0][0] > known.chance[0]
 # %%
 erased = memory.ablate(model, inputs, steps=32, state="cell")
 change = erased.change.mean(1)
-assert change[:32].max() == 0 and change[32] > 0
+assert change[:32].max() == 0
+assert change[32] > 0
 figure, ax = pyplot.subplots(figsize=(7, 3), layout="constrained")
 ax.plot(range(28, 64), change[28:])
 ax.set_title("Change of the logits after the cell was erased before step 32", loc="left")

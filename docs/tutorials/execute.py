@@ -1,4 +1,4 @@
-"""`python docs/tutorials/execute.py NAME`: run a tutorial, write NAME.md with what it printed and drew.
+"""`python docs/tutorials/execute.py NAME`: run a tutorial and write NAME.md, output included.
 
 A tutorial is a script of cells: `# %%` begins a cell of code, `# %% [markdown]` one of text, whose
 lines begin with `# `. A figure that a cell leaves open becomes a picture.
@@ -32,6 +32,7 @@ def execute(name, pictures):
     """The page of a tutorial. Pictures go to the folder `pictures`."""
     names = {"__name__": "__main__"}
     page = []
+    pyplot.close("all")
     for number, (kind, text) in enumerate(cells((HERE / f"{name}.py").read_text(encoding="utf-8"))):
         if kind == "markdown":
             page.append(text)

@@ -5,8 +5,8 @@
 # detector on whole sequences, then runs it one step at a time, with the same answers. It takes
 # less than half a minute on one core.
 #
-# The task: say whether two beeps came at the same pitch. The model must remember the first pitch over
-# silence and noise.
+# The task: say whether two beeps came at the same pitch. The model must remember the first
+# pitch over silence and noise.
 
 # %%
 import torch
@@ -47,7 +47,7 @@ def signals(count, steps=30):
 # %%
 detector = Detector()
 optimizer = torch.optim.Adam(detector.parameters(), lr=1e-2)
-for step in range(600):
+for _ in range(600):
     x, when, answer = signals(64)
     logits = detector(x)[0][when, torch.arange(64)]
     loss = nn.functional.binary_cross_entropy_with_logits(logits, answer)
@@ -66,7 +66,8 @@ assert accuracy > 0.95
 # %% [markdown]
 # ## Stream
 #
-# `prepack()` lays the weights out once. Each call gets one step and the state of the call before.
+# `prepack()` lays the weights out once. Each call gets one step and the state of the call
+# before.
 
 # %%
 detector.eval()
@@ -100,8 +101,8 @@ assert changed < 0.01
 # %% [markdown]
 # ## Many streams at once
 #
-# A server has many streams, and they do not begin together. One batch holds them all; `reset` starts a
-# stream anew without touching the others:
+# A server has many streams, and they do not begin together. One batch holds them all; `reset`
+# starts a stream anew without touching the others:
 
 # %%
 detector.lstm.unpack()

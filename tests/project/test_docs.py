@@ -1,17 +1,21 @@
 """What the documentation says is true: its examples run and print what the pages show."""
 
 import contextlib
+import importlib.util
 import io
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
 
 import lstm_kernels
+from benchmarks.tables import README_RESULTS, RESULTS, load
 from lstm_kernels import memory
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +26,16 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EXAMPLES = [
     page for page in PAGES if "```python" in TEXTS[page] and page.parent.name != "tutorials"
 ]
+
+
+def module_of(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+execute = module_of(DOCS / "tutorials/execute.py")
 
 
 def name_of(page):
@@ -100,3 +114,94 @@ def test_pip_extras_that_a_page_names_exist():
     for text in DOCUMENTS.values():
         for extras in re.findall(r"pip install[^\n`]*\.\[([\w,]+)\]", text):
             assert set(extras.split(",")) <= present
+
+
+def ratios(group, peer):
+    """(geometric mean, worst) of the results that README and pages speak of."""
+    (found,) = (p for p in load(README_RESULTS)[group]["summary"] if p["peer"] == peer)
+    return found["mean"], found["worst"]
+
+
+def costs(*analyses):
+    """The range of what analyses cost, in times of a forward and backward pass, on one thread."""
+    rows = [r for r in load(README_RESULTS)["analysis"]["rows"] if r["threads"] == 1]
+    chosen = [r["ratios"] for r in rows if r["case"]["analysis"] in analyses]
+    each = [1 / ratio["ours, forward and backward"]["median"] for ratio in chosen]
+    return f"{min(each):.1f} to {max(each):.1f}"
+
+
+def knowledge(task, contender):
+    """What a probe knows from (c, h), averaged over the places that it was asked for."""
+    results = json.loads((RESULTS / "memory/memory.json").read_text())[task]["contenders"]
+    (found,) = (c["knowledge"] for c in results if c["name"] == contender)
+    return mean(found["cell"]), mean(found["hidden"])
+
+
+def score(task, contender):
+    results = json.loads((RESULTS / "memory/memory.json").read_text())[task]["contenders"]
+    (found,) = (c["score"] for c in results if c["name"] == contender)
+    return found
+
+
+def measured():
+    """(page, what it says with the numbers of the committed results)."""
+    loop, packing = "nn.LSTMCell loop", "nn.LSTM, packing and padding"
+    states, splitting = "ours, without states", "nn.LSTM, splitting and padding"
+    yield "states.md", f"costs about {1 / ratios('states', states)[0] - 1:.0%} of a call"
+    yield "states.md", f"`nn.LSTMCell` takes {ratios('states', loop)[0]:.1f} times as long"
+    mean_, worst = ratios("lengths", packing)
+    yield "ragged.md", f"is {mean_:.1f} times as fast (geometric mean, worst case {worst:.2f};"
+    mean_, worst = ratios("reset", splitting)
+    yield "ragged.md", f"it is {mean_:.1f} times as fast (worst case {worst:.2f};"
+    parts = {5: "fifth", 4: "quarter", 3: "third"}
+    yield "inference.md", f"about a {parts[round(ratios('single', 'nn.LSTM')[0])]} of the time"
+    extra = 1 / (1 / ratios("recompute", "ours, recompute=False")[0] - 1)
+    yield "compile.md", f"takes about a {parts[round(extra)]} longer"
+    cheap = costs("match", "saturation", "ablate", "retention", "gradient_flow")
+    yield "memory.md", f"`retention`, `gradient_flow` | {cheap} |"
+    yield "memory.md", f"`label` | {costs('label')} |"
+    yield "memory.md", f"`horizon` | {costs('horizon')} |"
+    cell, hidden = knowledge("adding", "LSTM, forget bias 3")
+    yield "cell-and-hidden.md", f"reaches R2 {cell:.2f} in `c` and {hidden:.2f} in `h`"
+    cell, hidden = knowledge("adding", "LSTM, forget bias 0")
+    yield "cell-and-hidden.md", f"as well as `c` (R2 {hidden:.2f} and {cell:.2f})"
+    open_, shut = score("copying", "LSTM, forget bias 3"), score("copying", "LSTM, forget bias 0")
+    assert shut == score("copying", "LSTM, forget bias 1")
+    yield "cell-and-hidden.md", f"(accuracy {shut:.3f}; guessing gives 0.125)"
+    yield "cell-and-hidden.md", f"With forget bias 3 it reached {open_:.3f}."
+
+
+@pytest.mark.parametrize(("page", "sentence"), [*measured()])
+def test_the_numbers_in_a_page_are_those_of_committed_results(page, sentence):
+    assert sentence in " ".join(TEXTS[DOCS / page].split())
+
+
+TUTORIALS = sorted(path.stem for path in (DOCS / "tutorials").glob("*.py"))
+TUTORIALS.remove("execute")
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS)
+def test_the_page_of_a_tutorial_has_its_cells(tutorial):
+    """Output and pictures apart, which differ a little from machine to machine."""
+    source = (DOCS / f"tutorials/{tutorial}.py").read_text(encoding="utf-8")
+    page = tutorial_page(tutorial)
+    for kind, cell in execute.cells(source):
+        assert (f"```python\n{cell}\n```" if kind == "code" else cell) in page
+    for picture in re.findall(r"\]\(([\w-]+\.png)\)", page):
+        assert (DOCS / "tutorials" / picture).exists()
+
+
+@pytest.mark.parametrize("tutorial", TUTORIALS)
+@pytest.mark.slow
+def test_a_tutorial_runs_and_what_it_asserts_holds(tutorial, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        page = execute.execute(tutorial, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    shown, made = (re.findall(r"\]\(([\w-]+\.png)\)", p) for p in (tutorial_page(tutorial), page))
+    assert shown == made == sorted(made, key=lambda name: int(re.findall(r"\d+", name)[0]))
+
+
+def tutorial_page(tutorial):
+    return TEXTS[DOCS / f"tutorials/{tutorial}.md"]

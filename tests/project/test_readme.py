@@ -7,44 +7,58 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.readme_table import lines
+import lstm_kernels
+from benchmarks.tables import README_RESULTS, load, readme_lines
 
 ROOT = Path(__file__).parents[2]
 PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|sh|h|cuh?|cpp|def|cmake|toml|md))(?!\S)"
 FOLDERS = (".ci", "benchmarks", "csrc", "docs", "lstm_kernels", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SPACED = " ".join(README.split())
 
 
 def test_the_examples_run_in_their_order():
     torch.manual_seed(0)
     names: dict[str, object] = {}
     examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(examples) >= 3
+    assert examples
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
-    assert names["output"].shape == (100, 8, 128)
-    assert names["i"].shape == names["o"].shape == (100, 8, 2, 64)
-    assert names["lstm"].weight_hh_l0.grad.abs().sum() > 0
+    assert type(names["model"]) is lstm_kernels.LSTM
+    assert names["output"].shape == names["states"].cell[0].shape == (100, 8, 64)
+    assert names["states"].cell[0].requires_grad
 
 
-def test_every_line_of_the_table_is_a_committed_result():
-    links = re.findall(
-        r"^\| \[\w+\]\((benchmarks/results/[^)/]+)/\w+\.json\)", README, re.MULTILINE
-    )
-    assert links
-    for folder in dict.fromkeys(links):
-        for line in lines(ROOT / folder):
-            assert line in README, f"run python -m benchmarks.readme_table {folder} into the README"
+def test_the_table_is_that_of_committed_results():
+    table = "\n".join(readme_lines(README_RESULTS))
+    assert table in README, "run python -m benchmarks.tables FOLDER into the README"
+    assert f"](benchmarks/results/{README_RESULTS.name})" in README
+    busy = load(README_RESULTS)["busy"]["summary"]
+    assert f"single shapes fall to {min(peer['worst'] for peer in busy):.2f}x" in SPACED
 
 
-def test_the_table_of_isolated_calls_is_a_committed_result():
-    (path,) = re.findall(r"\]\((benchmarks/results/[^)]+/isolated\.json)\)", README)
-    for condition, found in json.loads((ROOT / path).read_text())["conditions"].items():
-        ratios = found["ratios"].values()
-        cells = " | ".join(f"{r['geomean']:.2f}x, {r['worst']:.2f}x" for r in ratios)
-        assert f"| {condition} | {cells} |" in README
+def test_the_numbers_of_the_demo_are_committed():
+    demo = json.loads((ROOT / "benchmarks/results/demo/demo.json").read_text())
+    bits, speed = (demo[kind].values() for kind in ("bits_per_character", "characters_per_second"))
+    (bits,) = {f"{value:.3f}" for value in bits}
+    ours, native = (f"{value:,.0f}" for value in speed)
+    assert f"both models end at {bits} bits per character" in SPACED
+    assert f"{ours} characters a second with this LSTM, {native} with `nn.LSTM`" in SPACED
+
+
+def test_the_number_of_planted_faults_is_committed():
+    found = (ROOT / "benchmarks/results/cuda-on-cpu/mutants.txt").read_text()
+    (planted,) = re.findall(r"^(\d+) of \1 planted bugs found$", found, re.MULTILINE)
+    assert f"plants {planted} faults" in SPACED
+    assert f"find all {planted}]" in SPACED
+
+
+def test_it_is_short_and_names_what_ci_runs():
+    assert len(README.splitlines()) <= 150
+    assert "make test" in README
+    assert "make test" in (ROOT / ".ci/run").read_text()
 
 
 def test_every_link_leads_somewhere():
@@ -88,4 +102,4 @@ def test_every_source_file_has_its_place_in_the_map():
 
 def test_a_folder_without_results_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="no results in"):
-        list(lines(tmp_path))
+        load(tmp_path)
