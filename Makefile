@@ -8,7 +8,7 @@
 #   make gpu            build, test and benchmark on the NVIDIA GPU of this machine
 #   make lint           formatting, static analysis and types
 #   make docs           the documentation site, into build/site
-#   make wheel-check    one wheel beside several versions of torch and Python
+#   make wheel-check    one wheel with several versions of torch and Python
 #   make test-clients   libraries that build on nn.LSTM, run with this one, in their own environment
 #
 # ARGS goes to the program (make demo ARGS=--help); TORCH and PYTHON choose the versions.

@@ -1,6 +1,6 @@
 """Builds the kernels with CMake and packs them into one wheel for every Python.
 
-What the build lacks, it says in one message that ends in the command which mends it.
+If a requirement is missing, the build stops with one message that ends in the command to run.
 """
 
 import os

@@ -4,7 +4,7 @@ torch loads on a machine without a GPU, but not without cuDNN, cuBLAS and a doze
 3 GB, and a computation on the CPU calls none of them. Each stand-in has the name of one of them and
 defines every symbol that torch wants of all of them, as a function that aborts: nothing that would
 really need CUDA can pass by accident. The CUDA runtime itself is not among them: torch registers
-its kernels with it at load. It is a small package of its own (nvidia-cuda-runtime).
+its kernels with it at load. It is a small separate package (nvidia-cuda-runtime).
 """
 
 import re

@@ -4,7 +4,7 @@
 
 No GPU is needed, and of torch's wheel only headers and libraries, so none of its 3 GB of
 dependencies are fetched. The linker must find every symbol of ours in torch or in the C++ runtime,
-and the library may need no CUDA library of its own: torch brings the only copy of each, and the
+and the library may need no further CUDA library: torch brings the only copy of each, and the
 CUDA runtime is linked into ours. The kernels of the GPU benchmark are compiled and linked along.
 What the compiler says of each kernel stays in FOLDER/ptxas.log, for cuda_resources.py.
 """

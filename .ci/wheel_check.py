@@ -66,7 +66,7 @@ def inspect(wheel: Path) -> None:
 
 
 def check(wheel: Path, python: str, torch: str, folder: Path) -> None:
-    """Install the wheel beside one torch under one Python and compute with it."""
+    """Install the wheel with one torch under one Python and compute with it."""
     environment = folder / "venv"
     subprocess.run([python, "-m", "venv", "--clear", environment], check=True)
     pip: list[str | Path] = [environment / "bin/python", "-m", "pip"]

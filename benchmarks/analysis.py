@@ -1,7 +1,7 @@
 """Contenders that analyse what an LSTM remembers, from its own states or from a loop of cells.
 
 One call runs the model on its input, and then the analysis that the case names. Both sides end in
-the same functions of `lstm_kernels.memory`, except where only a loop of its own can ask the
+the same functions of `lstm_kernels.memory`, except where only a special loop can ask the
 question.
 """
 

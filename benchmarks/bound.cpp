@@ -1,7 +1,7 @@
 // What this machine can do at best: multiply-adds per second and bytes read per second.
 //
 // Built by bound.py when a benchmark runs, for the instruction set that the benchmark uses, so that
-// every result stands beside the bound of the same machine, in the same run.
+// every result is shown with the bound of the same machine, in the same run.
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -57,7 +57,7 @@ double rate(int threads, double seconds, Work work) {
   return sum;
 }
 
-// Chain is an index pack, so that every accumulator is a register of its own.
+// Chain is an index pack, so that every accumulator is a separate register.
 template <class T, std::size_t... Chain>
 double fma_rate(int threads, double seconds, std::index_sequence<Chain...>) {
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
@@ -140,7 +140,7 @@ extern "C" double pair_rate([[maybe_unused]] int threads, [[maybe_unused]] doubl
 #endif
 }
 
-// Bytes read per second by all threads together, each going over `bytes` of its own.
+// Bytes read per second by all threads together, each going over its own `bytes`.
 extern "C" double read_rate(int threads, std::size_t bytes, double seconds) {
   return read_rate(threads, bytes, seconds, ReadChains{});
 }

@@ -1,4 +1,4 @@
-"""The bound of this machine, measured beside the results, and what it means for a case."""
+"""The bound of this machine, measured with the results, and what it means for a case."""
 
 import ctypes
 import math

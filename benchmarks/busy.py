@@ -1,11 +1,11 @@
-"""Load beside a measurement: on a machine that others use, too, threads wait for each other."""
+"""Load during a measurement: on a machine that others use, threads wait for each other."""
 
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-# Ends with whoever started it, also where that was killed.
+# Ends with the process that started it, also where that was killed.
 SPIN = """
 import os
 parent = os.getppid()
@@ -17,7 +17,7 @@ while os.getppid() == parent:
 
 @contextmanager
 def spinning(processes: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """So many processes that never rest, from when the last one spins until the block is left."""
+    """Processes that never rest, from when the last one spins until the block is left."""
     with ExitStack() as stack:
         started = []
         for _ in range(processes):

@@ -16,7 +16,7 @@ def isa_option() -> argparse.ArgumentParser:
     """The one option that is read before torch loads."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", add_help=False)
     isas = [isa for isa in TARGETS if isa in ONEDNN]
-    parser.add_argument("--isa", choices=isas, help="hold everyone to this instruction set")
+    parser.add_argument("--isa", choices=isas, help="limit all libraries to this instruction set")
     return parser
 
 
@@ -38,7 +38,7 @@ def command_line(groups: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def hold_to(isa: str) -> None:
-    """Everyone's own switch for an instruction set; read when their libraries load."""
+    """Each library's switch for an instruction set; read when the library loads."""
     os.environ["LSTM_KERNELS_CPU_ISA"] = isa
     os.environ["ATEN_CPU_CAPABILITY"] = isa
     os.environ["ONEDNN_MAX_CPU_ISA"] = ONEDNN[isa]

@@ -97,7 +97,7 @@ def measure(name: str, case: Case) -> Usage:
 
 
 def saved_for_backward(module: nn.Module, x: Tensor) -> int:
-    """Bytes that a forward pass keeps for backward, besides its input and the parameters."""
+    """Bytes that a forward pass keeps for backward, without its input and the parameters."""
     known = {leaf.untyped_storage().data_ptr() for leaf in (x, *module.parameters())}
     saved: dict[int, int] = {}
 

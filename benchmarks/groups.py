@@ -22,7 +22,7 @@ ONNX: Contenders = {"ONNX Runtime": contenders.onnx_runtime}
 class Group:
     """One question. `ours` and each peer compute every case; ratios are peer over ours.
 
-    spinning: how many processes that never rest run beside the measurement.
+    spinning: how many processes that never rest run during the measurement.
     times: how many times as long as usual a row is measured, where its ratios vary most.
     """
 

@@ -88,16 +88,16 @@ def row_lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"| case | threads | ours | {' | '.join(peers)} | of bound |"
     yield "| --- " * (len(peers) + 4) + "|"
     for row in result["rows"]:
-        cells = [row["label"], str(row["threads"]), duration(row["seconds"]["ours"])]
+        line = [row["label"], str(row["threads"]), duration(row["seconds"]["ours"])]
         for peer in peers:
             ratio = row["ratios"].get(peer)
-            cells.append(
+            line.append(
                 f"{ratio['median']:.2f}x ({ratio['low']:.2f} to {ratio['high']:.2f})"
                 if ratio
                 else ""
             )
-        cells.append(f"{row['fraction']:.0%}" if row.get("fraction") else "")
-        yield f"| {' | '.join(cells)} |"
+        line.append(f"{row['fraction']:.0%}" if row.get("fraction") else "")
+        yield f"| {' | '.join(line)} |"
 
 
 def isolated_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -106,8 +106,8 @@ def isolated_lines(result: dict[str, Any]) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for condition, found in result["conditions"].items():
         ratios = found["ratios"].values()
-        cells = " | ".join(f"{r['geomean']:.2f}x, {r['worst']:.2f}x" for r in ratios)
-        yield f"| {condition} | {cells} |"
+        line = " | ".join(f"{r['geomean']:.2f}x, {r['worst']:.2f}x" for r in ratios)
+        yield f"| {condition} | {line} |"
 
 
 def duration(seconds: float) -> str:

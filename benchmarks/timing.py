@@ -47,7 +47,7 @@ def alternate(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict
 
 
 def clock(call: Callable[[], object], times: int) -> float:
-    """Seconds that one of so many calls takes."""
+    """Seconds per call, of `times` calls."""
     start = time.perf_counter()
     for _ in range(times):
         call()

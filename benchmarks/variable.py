@@ -46,7 +46,7 @@ def ours_with_resets(workload: Workload) -> Call:
 
 
 def native_splitting(workload: Workload) -> Call:
-    """Makes every episode a sequence of its own, padded to the longest."""
+    """Makes every episode a separate sequence, padded to the longest."""
     starts = resets(workload)
     starts[0] = True
 

@@ -1,4 +1,4 @@
-"""Markers that a test has from where it is: in a folder that is built first, or beside no GPU."""
+"""Markers that a test has from where it is: in a folder that is built first, or without a GPU."""
 
 import pytest
 import torch

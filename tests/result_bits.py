@@ -192,7 +192,7 @@ def hashes():
 
 
 def on_every_isa():
-    """The hashes of each instruction set, each computed in a process of its own."""
+    """The hashes of each instruction set, each computed in a separate process."""
     import torch
 
     import lstm_kernels

@@ -1,6 +1,6 @@
 """Libraries that build on nn.LSTM train the same with ours in its place.
 
-Each client runs twice in a process of its own, from the same seed, with torch.nn.LSTM and with
+Each client runs twice in a separate process, from the same seed, with torch.nn.LSTM and with
 lstm_kernels.LSTM. Run by `make test-clients`, which installs the clients.
 """
 

@@ -18,7 +18,7 @@ def _modules(**options):
 
 
 def _kept_bytes(module, x):
-    """What the graph keeps for the backward pass beside parameters, input and results."""
+    """What the graph keeps for the backward pass, without parameters, input and results."""
     storages = {}
 
     def pack(tensor):

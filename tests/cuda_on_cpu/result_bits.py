@@ -38,7 +38,7 @@ def digest(tensors):
 
 
 def digest_arrays(arrays):
-    """The same of NumPy arrays."""
+    """The same for NumPy arrays."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         total.update(name.encode() + arrays[name].tobytes())

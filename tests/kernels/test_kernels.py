@@ -234,7 +234,7 @@ def test_going_on_from_returned_states_gives_the_same_bits(kernels, isa):
     [Layer(6, 33, 4, 40), Layer(6, 2, 4, 99, D=2), Layer(9, 1, 33, 80)],
 )
 def test_late_threads_change_no_bit(kernels, isa, layer, projection, threads):
-    """Whoever computes a phase, and however late, and with more threads than cores."""
+    """Any thread may compute a phase, however late, with more threads than cores too."""
     layer = dataclasses.replace(layer, P=projection)
     expected = layer.forward(kernels, isa, threads=1), layer.backward(kernels, isa, threads=1)
     try:

@@ -1,4 +1,4 @@
-"""The benchmarks: everyone computes the same, costs are counted right, results are kept."""
+"""The benchmarks: all contenders compute the same, costs are counted right, results are kept."""
 
 import builtins
 import json
@@ -38,7 +38,7 @@ RAGGED = [
     Case(6, 3, 8, dtype="float64"),
 ]
 # The compiled loop is left out: compiling takes half a minute, and it is the same loop.
-EVERYONE = [
+CONTENDERS = [
     contenders.native,
     contenders.cell_loop,
     contenders.cell_loop_with_states,
@@ -55,7 +55,7 @@ def expected(workload):
     return output.data if isinstance(output, PackedSequence) else output
 
 
-@pytest.mark.parametrize("contender", EVERYONE, ids=lambda contender: contender.__name__)
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda contender: contender.__name__)
 def test_every_contender_computes_the_same_output(contender):
     workload = Workload(PLAIN, threads=1)
     output = contender(workload)()
@@ -65,7 +65,7 @@ def test_every_contender_computes_the_same_output(contender):
     assert_close(output, expected(workload), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("contender", EVERYONE[:-2], ids=lambda contender: contender.__name__)
+@pytest.mark.parametrize("contender", CONTENDERS[:-2], ids=lambda contender: contender.__name__)
 def test_every_contender_computes_the_same_gradients(contender):
     workload = Workload(Case(5, 3, 8, I=6, training=True), threads=1)
     output = expected(workload)

@@ -1,4 +1,4 @@
-"""What the build says where something is missing: one message, and the command that mends it."""
+"""What the build says where something is missing: one message, and the command to run."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What code written for torch.nn.LSTM relies on beside the numbers."""
+"""What code written for torch.nn.LSTM relies on, apart from the numbers."""
 
 import copy
 import io

@@ -1,6 +1,6 @@
 """Bad input raises torch.nn.LSTM's exception types and words; with gradients, before any work.
 
-Where nn.LSTM has words of its own (raised by its Python code or its argument checks), the very
+Where nn.LSTM has its own words (raised by its Python code or its argument checks), the very
 message must come out of both; where its words are those of some inner matrix product, or where
 it computes nonsense, ours say what was wrong.
 """

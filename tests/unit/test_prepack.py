@@ -374,7 +374,7 @@ def test_gradients_are_those_of_the_live_weights():
 
 
 def test_many_threads_while_the_weights_change_between_calls():
-    """Whoever finds a stale pack replaces it; nobody reads half of one."""
+    """A thread that finds a stale pack replaces it; no thread reads half of one."""
     lstm = LSTM(16, 64, num_layers=2).prepack()
     x = torch.randn(20, 2, 16)
     with torch.no_grad():
