@@ -6,9 +6,7 @@ heading. Chromium loads the pages in frames of one page of ours, which measures 
 
 from __future__ import annotations
 
-import html
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +15,13 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from typing import Any
 
 SITE = Path(__file__).parents[1] / "build/site"
 WIDTHS = (400, 1280)
 MEASURE = """
-<pre id="found"></pre>
+<body>
 <script>
 const found = {};
 async function look(page, width) {
@@ -30,12 +30,14 @@ async function look(page, width) {
   frame.src = page;
   const loaded = new Promise((done) => { frame.onload = done; });
   document.body.append(frame);
-  await loaded;
+  const patience = new Promise((done) => setTimeout(done, 10000));
+  await Promise.race([loaded, patience]);
   const shown = frame.contentDocument;
-  await Promise.all([...shown.images].map((image) => {
+  const pictures = [...shown.images].map((image) => {
     image.loading = "eager";
     return image.decode().catch(() => {});
-  }));
+  });
+  await Promise.race([Promise.all(pictures), patience]);
   found[`${page} at ${width}`] = {
     overflow: shown.documentElement.scrollWidth - shown.documentElement.clientWidth,
     broken: [...shown.images].filter((i) => !i.naturalWidth).map((i) => i.getAttribute("src")),
@@ -45,51 +47,68 @@ async function look(page, width) {
 }
 async function all(pages, widths) {
   for (const page of pages) for (const width of widths) await look(page, width);
-  document.getElementById("found").textContent = JSON.stringify(found);
+  await fetch("/found", { method: "POST", body: JSON.stringify(found) });
 }
 all(PAGES, WIDTHS);
 </script>
+</body>
 """
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves the site, and the page that measures it."""
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the site and the page that measures it, and takes what that page found."""
 
-    def __init__(self, *arguments: object, page: str, **options: object) -> None:
-        self.page = page.encode()
-        super().__init__(*arguments, directory=str(SITE), **options)  # type: ignore[arg-type]
+    def __init__(self, *arguments: Any, page: str, found: Queue[bytes]) -> None:
+        self.page, self.found = page.encode(), found
+        super().__init__(*arguments, directory=str(SITE))
 
     def do_GET(self) -> None:
-        if self.path != "/measure":
-            return super().do_GET()
+        if self.path == "/measure":
+            self.answer(self.page)
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self.found.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(b"")
+
+    def answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(self.page)
-        return None
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
+        pass
 
 
-def measure(chromium: str) -> dict[str, dict[str, object]]:
+def measure(chromium: str, seconds: float = 180) -> dict[str, dict[str, object]]:
+    """What the browser found, by page and width.
+
+    Raises:
+        Empty: it found nothing in that time.
+    """
     pages = sorted(f"/{path.relative_to(SITE)}" for path in SITE.rglob("index.html"))
     page = MEASURE.replace("PAGES", json.dumps(pages)).replace("WIDTHS", json.dumps(WIDTHS))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, page=page))
+    found: Queue[bytes] = Queue()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, page=page, found=found))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory() as profile:
-        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-        command += ["--disable-background-networking", "--disable-component-update"]
-        command += ["--disable-sync", f"--user-data-dir={profile}", "--window-size=1400,1000"]
-        command += ["--virtual-time-budget=120000", "--dump-dom"]
-        address = f"http://127.0.0.1:{server.server_port}/measure"
-        ended = subprocess.run([*command, address], capture_output=True, text=True, timeout=300)
-    server.shutdown()
-    (text,) = re.findall(r'<pre id="found">(.*?)</pre>', ended.stdout, re.DOTALL) or [""]
-    found: dict[str, dict[str, object]] = json.loads(html.unescape(text) or "{}")
-    if len(found) != len(pages) * len(WIDTHS):
-        sys.exit(f"Chromium measured {len(found)} of {len(pages) * len(WIDTHS)}: {ended.stderr}")
-    return found
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += ["--remote-debugging-port=0"]  # stays until it is ended
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command += [f"--user-data-dir={profile}", "--window-size=1400,1000"]
+        command += [f"http://127.0.0.1:{server.server_port}/measure"]
+        browser = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            views: dict[str, dict[str, object]] = json.loads(found.get(timeout=seconds))
+        finally:
+            browser.terminate()
+            browser.wait()
+            server.shutdown()
+    return views
 
 
 def main() -> None:
