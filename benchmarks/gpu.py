@@ -1,7 +1,7 @@
 """`python -m benchmarks.gpu`: this library against nn.LSTM and others on an NVIDIA GPU.
 
 Contenders take turns in one process; a ratio is the median over rounds of their time over ours, by
-CUDA events. Then the profiler says what ran: in a pass of its own, because it slows launches down
+CUDA events. Then the profiler says what ran: in a separate pass, because it slows launches down
 for the rest of a process. Results are written after every row, so that nothing is lost when time
 runs out.
 """
@@ -32,7 +32,7 @@ from .results_folder import RESULTS, Refused, check
 
 DEVICE = "cuda"
 ROW_SECONDS = 60  # a row that takes longer hangs: end, and say where
-GRID = "never slower"  # too many rows to be drawn or to be set beside the floor
+GRID = "never slower"  # too many rows to be drawn or to be compared with the floor
 FLOOR_ROWS, FLOOR_TARGET = 64, 1.5  # of a batch at most; times the floor
 TIMING_SHARE = 0.75  # of the seconds; the rest is the profiler's
 GRAPH_STEPS = 20
@@ -91,7 +91,7 @@ def loop_call(case: Case, cell: Callable[..., Any], x: torch.Tensor) -> Call:
 
 
 def graph_call(case: Case, cell: nn.Module) -> Call:
-    """So many steps of a cell, each from the state that the one before left, in one CUDA graph."""
+    """The steps of a cell, each from the state that the one before left, in one CUDA graph."""
     x = torch.randn(case.N, case.input_size, device=DEVICE, dtype=dtype_of(case))
     h = c = torch.zeros(case.N, case.H, device=DEVICE, dtype=dtype_of(case))
     side = torch.cuda.Stream()
@@ -219,7 +219,7 @@ def row(question: Question, case: Case) -> Entry:
 
 
 def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -> Entry:
-    """What a row's contenders ran, and ours beside the floor; or why that is not known."""
+    """What a row's contenders ran, and ours against the floor; or why that is not known."""
     try:
         allow_tf32(case.dtype == "tf32")
         calls = contenders(question, case)

@@ -11,7 +11,7 @@ TYPES = ("bfloat16", "tf32", "float16")  # tf32: float32 tensors, products in TF
 
 @dataclass(frozen=True)
 class Question:
-    """Cases that share a target: ours at least so many times as fast as the peer.
+    """Cases that share a target: ours at least `target` times as fast as the peer.
 
     `seconds` is the time for a case, all contenders together.
     """

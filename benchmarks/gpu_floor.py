@@ -203,7 +203,7 @@ def measure(library: Path) -> tuple[Rates, dict[str, object]]:
     return rates, {
         "microseconds of an exchange, by blocks": exchanges,
         "microseconds of a cluster barrier, by blocks": clusters,
-        "microseconds to read so many bytes from L2, per multiprocessor": gathers,
+        "microseconds to read these bytes from L2, per multiprocessor": gathers,
         "operations per microsecond of mma.sync, per multiprocessor": rates.products,
         "microseconds of a product as the persistent kernels do it": tiles,
     }

@@ -26,7 +26,7 @@ def explain(refusal: Exception, check: Callable[..., None], *arguments: Any) -> 
 
 
 def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor | None]:
-    """The two states, or two times None."""
+    """Return (h0, c0), or (None, None)."""
     if hx is None:
         return None, None
     if not isinstance(hx, tuple) and isinstance(hx, Tensor):
@@ -216,8 +216,8 @@ def packed_batch(packed: PackedSequence) -> int:
     """The number of sequences of a PackedSequence whose parts agree with each other."""
     if torch.compiler.is_dynamo_compiling():  # an error with fullgraph=True, else not compiled
         _torch_private.refuse_to_compile(
-            "the sizes of a PackedSequence are data, which no graph can depend on; "
-            "give the padded input with lengths= instead"
+            "PackedSequence is not supported under torch.compile (its sizes are data-dependent). "
+            "Pass a padded tensor and lengths=."
         )
     data, batch_sizes, sorted_indices, unsorted_indices = packed
     if (
@@ -306,7 +306,7 @@ def cell_fits(
     dims: int,
     autocast: torch.dtype | None,
 ) -> None:
-    """Everything about the arguments of one step, batched after the caller gave so many `dims`."""
+    """Everything about the arguments of one step, batched; the caller gave `dims` dimensions."""
     if dims == 2:
         cell_state_dims(h0, c0)
     if input.layout is not torch.strided:

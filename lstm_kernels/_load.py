@@ -1,4 +1,4 @@
-"""Loads the kernel libraries and says how to mend an installation that cannot work."""
+"""Loads the kernel libraries; says what to do about an installation that cannot work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _load(name: str) -> None:
         torch.ops.load_library(path)
     except OSError as error:
         raise ImportError(
-            f"{path} does not load beside torch {torch.__version__} ({error}); "
+            f"{path} does not load with torch {torch.__version__} ({error}); "
             f"build it again: {_INSTALL}"
         ) from error
 

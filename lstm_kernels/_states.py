@@ -1,4 +1,4 @@
-"""What an LSTM returns beside its output: both memories and the gates of every step."""
+"""What an LSTM returns on request: both states and the gates of every step."""
 
 from __future__ import annotations
 

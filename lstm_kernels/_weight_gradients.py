@@ -1,8 +1,8 @@
 """Gradients of a layer's weights and input: sums over all steps, as a few large matrix products.
 
 On the CPU the ops compute them: with few rows faster than torch, which gathers, adds up biases and
-calls one product at a time, and at its speed or above with many. Plain torch serves other devices,
-whoever differentiates them again, and 16-bit numbers that the CPU has instructions to multiply.
+calls one product at a time, and at its speed or above with many. Plain torch computes them on other
+devices, where the result is differentiated again, and for 16-bit types that the CPU can multiply.
 """
 
 from __future__ import annotations

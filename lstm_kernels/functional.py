@@ -1,8 +1,7 @@
 """LSTM and LSTMCell as functions: they check arguments once, choose the gradients, call the ops.
 
-With gradients, in graphs and wherever else the ops would not see the very arguments, these are
-looked at before any work starts. In a plain call the ops refuse what does not fit, and only then
-the same checks look, to say what was wrong in torch.nn.LSTM's words.
+Arguments are checked first, except on the fast path (eager, no gradients, no transforms). There the
+op validates them; if it fails, the same checks run to make the message, in torch.nn.LSTM's words.
 """
 
 from __future__ import annotations

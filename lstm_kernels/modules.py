@@ -152,22 +152,19 @@ class LSTM(nn.RNNBase):
         )
 
     def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
-        """Keep the weights packed for inference on the CPU, beside the parameters.
+        """Pack the weights once, for inference on the CPU.
 
-        A call that records no gradient packs the weights into the order in which its kernels read
-        them, unless it is very short. Here that is done once, for all such calls to come, with the
-        same results to the bit; to rounding in calls of 2 to 8 steps and up to 16 rows (steps times
-        sequences), some of which read packed weights only where they are kept. Calls that record
-        gradients, and what torch.compile and torch.export make of the module, go on as if nothing
-        had been packed.
+        A plain call without gradients packs the weights each time; afterwards, such calls use the
+        packed weights. Results are identical, except in very short calls (2 to 8 steps, up to 16
+        rows, steps times sequences), where they agree to rounding. Calls that record gradients,
+        torch.compile and torch.export ignore packed weights.
 
-        A weight may change at any time and in any way: each call compares the contents of the
-        weights with what was packed, and packs a layer that has changed again, in the same dtype.
-        Comparing means reading the weights once.
+        A changed weight is always noticed: each call compares the contents of the weights with what
+        was packed, and packs a changed layer again. Comparing reads the weights once.
 
-        The packs take the memory of the weights again, half of it with a 16-bit weight_dtype. They
-        are no part of the state_dict, of copies or of pickles. A module that has moved to another
-        device, or with a weight_dtype to another dtype, does without them.
+        Packed weights take as much memory as the weights, or half of it with a weight_dtype. They
+        are not saved, copied or pickled. After .to(device) they are ignored, and with a
+        weight_dtype after .to(dtype) too.
 
         Args:
             weight_dtype: torch.bfloat16 or torch.float16 rounds the packed matrices of a float32
@@ -298,7 +295,7 @@ class LSTMCell(nn.RNNCellBase):
 
 
 def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
-    """Weights as they are now; each is read once, for reading may compute it."""
+    """The weights. Read each attribute once: a parametrized weight is recomputed on access."""
     plain = module._parameters
     if [*plain] == names:
         return [*plain.values()]
@@ -339,7 +336,7 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
     if type(module) is old:
         module.__class__ = new
         return
-    # torch parametrizes a module by giving it a class of its own, with a property per weight.
+    # torch parametrizes a module by giving it a special class, with a property per weight.
     members = {
         name: value
         for name, value in vars(type(module)).items()

@@ -30,7 +30,7 @@ class Retention:
             half-life that the forget gate of a single step stands for, ln(1/2) / ln f_t. Far
             apart, they show a unit that keeps its value and now and then drops it.
         writes: the fraction of steps at which the input gate is more open than shut.
-        shows: the same of the output gate.
+        shows: the same for the output gate.
         order: the units, the longest half-life first.
         steps: how many steps were seen.
     """

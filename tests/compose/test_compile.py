@@ -113,7 +113,7 @@ def test_packed_input_is_computed_outside_the_graph():
     def call(packed):
         return lstm(packed)[0].data.tanh()
 
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="give the padded input with lengths="):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Pass a padded tensor and lengths="):
         torch.compile(call, fullgraph=True, backend="aot_eager")(packed)
     compiled = torch.compile(call, backend="aot_eager")
     assert_same(compiled(packed), call(packed))

@@ -10,7 +10,7 @@ import lstm_kernels
 
 pytestmark = pytest.mark.cuda
 
-# sizes beside and off the tiles of the kernels; T, N, I, H, options
+# sizes at and off the tiles of the kernels; T, N, I, H, options
 CASES = (
     (1, 1, 3, 5, {}),
     (7, 1, 16, 64, {}),
