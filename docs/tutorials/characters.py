@@ -49,10 +49,9 @@ for _, (inputs, targets) in zip(range(200), chunks(corpus.train, 32, 64), strict
     optimizer.step()
     state = tuple(s.detach() for s in state)
     losses.append(loss.item())
-print(
-    f"cross entropy {sum(losses[:5]) / 5:.2f} nats at first, {sum(losses[-20:]) / 20:.2f} at last"
-)
-assert sum(losses[-20:]) / 20 < 2.3
+first, last = sum(losses[:5]) / 5, sum(losses[-20:]) / 20
+print(f"cross entropy {first:.2f} nats at first, {last:.2f} at last")
+assert last < 2.3
 
 # %% [markdown]
 # ## Record
@@ -74,7 +73,8 @@ print(recording)
 life = memory.retention(recording)
 ax = memory.plot.retention(life)
 ax.set_title("Half-life of each unit's cell", loc="left")
-print(f"median {life.half_life[0].median():.1f}, longest {life.half_life[0].max():.0f} characters")
+half = life.half_life[0]
+print(f"median {half.median():.1f}, longest {half.max():.0f} characters")
 
 # %% [markdown]
 # ## One unit along the text
@@ -96,16 +96,15 @@ ax.set_title("Cell state of one unit along the text", loc="left")
 # A linear probe reads the character k steps back from each state, on held-out text.
 
 # %%
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 pyplot.close("all")
 known = memory.horizon(recording, inputs, max_lag=8)
 ax = memory.plot.horizon(known)
 ax.set_title("Accuracy of a probe for the character k steps back", loc="left")
-print(
-    f"the character just read: {known.hidden[0][0]:.2f} from h_t, {known.cell[0][0]:.2f} from c_t"
-)
-assert known.hidden[0][0] > known.chance[0]
+h, c = known.hidden[0][0], known.cell[0][0]
+print(f"the character just read: {h:.2f} from h_t, {c:.2f} from c_t")
+assert h > known.chance[0]
 
 # %% [markdown]
 # ## Erase the memory

@@ -55,6 +55,11 @@ def test_the_number_of_planted_faults_is_committed():
     assert f"find all {planted}]" in SPACED
 
 
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {lstm_kernels.__version__}\n" in citation
+
+
 def test_it_is_short_and_names_what_ci_runs():
     assert len(README.splitlines()) <= 150
     assert "make test" in README
