@@ -23,13 +23,13 @@ def isa_option() -> argparse.ArgumentParser:
 def command_line(groups: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.cpu",
-        description="Measures lstm_kernels against its peers, in one process and by turns.",
+        description="Measures lstm_kernels against its peers, alternately, in one process.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         parents=[isa_option()],
     )
     add = parser.add_argument
     add("--group", nargs="+", choices=groups, default=list(groups), help="questions to answer")
-    add("--peer", nargs="+", help="whom to compare with; without it, all the group's peers")
+    add("--peer", nargs="+", help="peers to compare with; without it, all the group's peers")
     add("--threads", nargs="+", type=int, help="thread counts; without it, 1 and all cores")
     add("--seconds", type=float, default=0.3, help="measuring time for each row")
     add("--full", action="store_true", help="the whole grid of shapes: takes hours")

@@ -180,7 +180,9 @@ def print_table(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.isolated", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--starts", type=int, default=10, help="processes of each contender")
     parser.add_argument("--calls", type=int, default=15, help="calls of each shape in a process")
     parser.add_argument("--threads", type=int, nargs="+", help="default: 1 and all cores")
