@@ -452,7 +452,6 @@ struct BackwardPart : InArena {
   // The gradient of h_t before zoneout, from the sums of the recurrent product.
   void hidden_gradient(int64_t t, int64_t n, int64_t going_on) {
     if constexpr (kVariant) {
-      const VariantCell<T> cell(call.variant);
       each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
         const int64_t rank = share.rank(j), valid = size.P - column;
         vec<T> dh =
@@ -461,7 +460,7 @@ struct BackwardPart : InArena {
           dh += load_n((const S*)call.grad_output + at(t, rank) * size.P + column, valid);
         if (own.kept_dh) {
           const VariantRow<S> row(call.variant, size, direction, t, steps.sequence(rank));
-          const vec<T> keep = row.keeps_hidden(cell, column, valid);
+          const vec<T> keep = row.keeps_hidden(column, valid);
           store(own.kept_dh + rank * pass.h_stride + column, keep * dh);
           dh *= T(1) - keep;
         }
@@ -480,41 +479,55 @@ struct BackwardPart : InArena {
   }
 
   void variant_cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
-    const VariantCell<T> cell(call.variant);
-    const int64_t first_panel = first(panels), last_panel = last(panels), t = steps.time(s);
-    for (int64_t j = 0; j < n; ++j) {
-      const int64_t rank = share.rank(j);
-      const CellRow r = cell_row(s, rank, j < going_on);
-      const VariantRow<S> row(call.variant, size, direction, t, steps.sequence(rank));
-      S* const input_gate =
-          call.grad_input_gate ? (S*)call.grad_input_gate + at(t, rank) * size.H : nullptr;
-      for (int64_t p = first_panel; p < last_panel; ++p) {
-        const int nv = panels.width_of(p);
-        const T* sum = result(panels, p, n) + j * nv * L;
-        int64_t unit = p * panels.width * L;
-        for (int v = 0; v < nv; ++v, sum += L, unit += L)
-          variant_cell(cell, r, row, input_gate, unit, load(sum));
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      const int64_t first_panel = first(panels), last_panel = last(panels), t = steps.time(s);
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t rank = share.rank(j);
+        const CellRow r = cell_row(s, rank, j < going_on);
+        const VariantRow<S> row(call.variant, size, direction, t, steps.sequence(rank));
+        S* const input_gate =
+            call.grad_input_gate ? (S*)call.grad_input_gate + at(t, rank) * size.H : nullptr;
+        for (int64_t p = first_panel; p < last_panel; ++p) {
+          const int nv = panels.width_of(p);
+          const T* sum = result(panels, p, n) + j * nv * L;
+          int64_t unit = p * panels.width * L;
+          for (int v = 0; v < nv; ++v, sum += L, unit += L)
+            if (size.H - unit >= L)
+              variant_cell<true>(cell, r, row, input_gate, unit, load(sum));
+            else
+              variant_cell<false>(cell, r, row, input_gate, unit, load(sum));
+        }
       }
-    }
+    });
   }
-  LSTM_INLINE void variant_cell(const VariantCell<T>& cell, const CellRow& r,
-                                const VariantRow<S>& row, S* input_gate, int64_t unit,
-                                vec<T> dh) const {
-    const int64_t H = size.H, valid = H - unit;
+  template <bool kWhole, class VariantCell>
+  LSTM_INLINE void variant_cell(const VariantCell& cell, const CellRow& r, const VariantRow<S>& row,
+                                S* input_gate, int64_t unit, vec<T> dh) const {
+    const int64_t H = size.H;
+    auto read = [&](const S* p) {
+      if constexpr (kWhole) return load(p + unit);
+      return load_n(p + unit, H - unit);
+    };
+    auto write = [&](auto* p, vec<T> v) {
+      if constexpr (kWhole)
+        store(p + unit, v);
+      else
+        store_n(p + unit, v, H - unit);
+    };
     vec<T> gate[kGates], extra[kGates] = {};
-    for (int g = 0; g < kGates; ++g) {
-      gate[g] = load_n(r.gates + g * H + unit, valid);
-      if (r.grad_gates) extra[g] = load_n(r.grad_gates + g * H + unit, valid);
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      gate[g] = read(r.gates + g * H);
+      if (r.grad_gates) extra[g] = read(r.grad_gates + g * H);
     }
-    auto given = row.at(cell, unit, valid);
-    given.c_before = load_n(r.c_before + unit, valid);
-    const auto to = cell.retreat(dh, load(r.grad_c + unit) + load_n(r.grad_cell + unit, valid),
-                                 load_n(r.c + unit, valid), given, gate, extra);
+    auto given = row.template at<kWhole>(unit);
+    given.c_before = read(r.c_before);
+    const auto to =
+        cell.retreat(dh, load(r.grad_c + unit) + read(r.grad_cell), read(r.c), given, gate, extra);
     store(r.to_c + unit, to.c_before);
-    if (input_gate) store_n(input_gate + unit, to.input_gate, valid);
-    for (int g = 0; g < kGates; ++g) {
-      if constexpr (kKeepsG) store_n(r.kept + g * H + unit, to.preactivation[g], valid);
-      store_n(r.to_preactivations + g * H + unit, to.preactivation[g], valid);
+    if (input_gate) write(input_gate, to.input_gate);
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      if constexpr (kKeepsG) write(r.kept + g * H, to.preactivation[g]);
+      write(r.to_preactivations + g * H, to.preactivation[g]);
     }
   }
 };

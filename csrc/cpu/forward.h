@@ -372,7 +372,7 @@ struct ForwardPart : InArena {
         for (int v = 0; v < nv; ++v) {
           const int64_t column = first + v * L;
           vec<T> h = load(work.projected + (j * nv + v) * L);
-          if constexpr (kVariant) h = zoned_out(share.rank(j), column, h);
+          if constexpr (kVariant) h = after_zoneout(share.rank(j), column, h);
           keep_hidden(share.rank(j), column, h);
           store_n((S*)call.output + work.at[j] * size.P + column, h, size.P - column);
         }
@@ -416,37 +416,50 @@ struct ForwardPart : InArena {
   }
 
   // h of this step after zoneout.
-  LSTM_INLINE vec<T> zoned_out(int64_t rank, int64_t column, vec<T> h) const {
+  LSTM_INLINE vec<T> after_zoneout(int64_t rank, int64_t column, vec<T> h) const {
     if (!call.variant.zones_out_hidden()) return h;
-    const VariantCell<T> cell(call.variant);
     const S* before = steps.reset(steps.time(s), rank) ? nullptr : hidden_after(rank, s);
     const int64_t valid = size.P - column;
-    return cell.zoned_out(variant_row(rank).keeps_hidden(cell, column, valid),
-                          before ? load_n(before + column, valid) : vec<T>{}, h);
+    return zoned_out<T>(variant_row(rank).keeps_hidden(column, valid),
+                        before ? load_n(before + column, valid) : vec<T>{}, h);
   }
 
   void variant_cells(int64_t p, int64_t n, const T* pre) {
-    const VariantCell<T> cell(call.variant);
-    const int64_t unit = p * L, H = size.H, valid = H - unit;
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      if (size.H - p * L >= L)
+        cell_rows<true>(cell, p, n, pre);
+      else
+        cell_rows<false>(cell, p, n, pre);
+    });
+  }
+  template <bool kWhole, class VariantCell>
+  LSTM_INLINE void cell_rows(const VariantCell& cell, int64_t p, int64_t n, const T* pre) {
+    const int64_t unit = p * L, H = size.H;
+    auto write = [&](S* to, vec<T> v) {
+      if constexpr (kWhole)
+        store(to, v);
+      else
+        store_n(to, v, H - unit);
+    };
     for (int64_t j = 0; j < n; ++j, pre += kPanel) {
       const int64_t rank = share.rank(j), row = work.at[j];
       T* carried = own.c + rank * pass.c_stride + unit;
-      auto given = variant_row(rank).at(cell, unit, valid);
+      auto given = variant_row(rank).template at<kWhole>(unit);
       given.c_before = work.h[j] == pass.zeros ? vec<T>{} : load(carried);
       const Cell<T> to = cell.advance(pre, given);
       store(carried, to.c);
       if (pass.projects()) {
         store(own.unprojected + rank * pass.c_stride + unit, to.h);
       } else {
-        const vec<T> h = zoned_out(rank, unit, to.h);
+        const vec<T> h = after_zoneout(rank, unit, to.h);
         keep_hidden(rank, unit, h);
-        store_n((S*)call.output + row * H + unit, h, valid);
+        write((S*)call.output + row * H + unit, h);
       }
-      if (call.cell) store_n((S*)call.cell + row * H + unit, to.c, valid);
+      if (call.cell) write((S*)call.cell + row * H + unit, to.c);
       if (call.gates) {
         S* gates = (S*)call.gates + row * kGates * H + unit;
-        store_n(gates + kInputGate * H, to.i, valid), store_n(gates + kForgetGate * H, to.f, valid);
-        store_n(gates + kCandidate * H, to.g, valid), store_n(gates + kOutputGate * H, to.o, valid);
+        write(gates + kInputGate * H, to.i), write(gates + kForgetGate * H, to.f);
+        write(gates + kCandidate * H, to.g), write(gates + kOutputGate * H, to.o);
       }
     }
   }

@@ -108,29 +108,35 @@ LSTM_INLINE vec<T> slope(const cpu::Activation& a, vec<T> y) {
   return other_slope<T>(a, y);
 }
 
-// The equations of a variant, with all that is the same for the units of a layer.
+// What one vector of cells reads. What a variant lacks is not read.
 template <class T>
+struct VariantGiven {
+  vec<T> c_before;
+  vec<T> peephole[3];                 // of i, f, o
+  vec<T> input_gate, candidate_mask;  // of g
+  vec<T> keep_cell;                   // zoneout
+};
+
+template <class T>
+LSTM_INLINE vec<T> zoned_out(vec<T> keep, vec<T> before, vec<T> after) {
+  return keep * before + (T(1) - keep) * after;
+}
+
+// The equations of a variant, with all that is the same for the units of a layer. kCommon: the
+// activations are the plain LSTM's, and not clipped, which the compiler then knows.
+template <class T, bool kCommon>
 struct VariantCell {
+  using Given = VariantGiven<T>;
   const cpu::Variant& variant;
-  bool clips, clips_cell;
-  T clip, cell_clip, keep_cell, keep_hidden;
+  const bool clips_cell;
+  const T clip, cell_clip;
 
   explicit VariantCell(const cpu::Variant& variant)
       : variant(variant),
-        clips(variant.clip > 0),
         clips_cell(variant.cell_clip > 0),
         clip(T(variant.clip)),
-        cell_clip(T(variant.cell_clip)),
-        keep_cell(T(variant.keep_cell)),
-        keep_hidden(T(variant.keep_hidden)) {}
-
-  // What one vector of cells reads. What a variant lacks is not read.
-  struct Given {
-    vec<T> c_before;
-    vec<T> peephole[3];                 // of i, f, o
-    vec<T> input_gate, candidate_mask;  // the latter 1 where there is no mask
-    vec<T> keep_cell, keep_hidden;      // zoneout
-  };
+        cell_clip(T(variant.cell_clip)) {}
+  LSTM_INLINE bool clips() const { return !kCommon && variant.clip > 0; }
 
   // After a step: the gates, the cell state, and o * a_cell(c~).
   LSTM_INLINE Cell<T> advance(const T* pre, const Given& from) const {
@@ -155,13 +161,10 @@ struct VariantCell {
     const vec<T> updated = update(to.i, to.f, to.g, from);
     if (variant.peephole) z[kOutputGate] += from.peephole[2] * updated;
     to.o = activated(cpu::kOfGates, z[kOutputGate]);
-    to.h = to.o * activate<T>(variant.activations[cpu::kOfCell], updated);
-    to.c = variant.zones_out_cell() ? zoned_out(from.keep_cell, from.c_before, updated) : updated;
+    to.h = to.o * squashed(updated);
+    to.c = updated;
+    if (variant.zones_out_cell()) to.c = zoned_out<T>(from.keep_cell, from.c_before, updated);
     return to;
-  }
-
-  static LSTM_INLINE vec<T> zoned_out(vec<T> keep, vec<T> before, vec<T> after) {
-    return keep * before + (T(1) - keep) * after;
   }
 
   struct Gradient : CellGradient<T> {
@@ -173,12 +176,11 @@ struct VariantCell {
     const vec<T> i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate],
                  o = gate[kOutputGate], zero = {};
     const vec<T> updated = variant.zones_out_cell() ? update(i, f, g, from) : c;
-    const cpu::Activation& cell_activation = variant.activations[cpu::kOfCell];
-    const vec<T> seen = activate<T>(cell_activation, updated);
+    const vec<T> seen = squashed(updated);
     Gradient to;
     vec<T> direct = zero;  // of the cell state before, past the step
     if (variant.zones_out_cell()) direct = from.keep_cell * dc, dc *= T(1) - from.keep_cell;
-    dc += dh * o * slope<T>(cell_activation, seen);
+    dc += dh * o * slope_of(cpu::kOfCell, seen);
     const vec<T> do_ = (dh * seen + extra[kOutputGate]) * gate_slope(o);
     if (variant.peephole) dc += do_ * from.peephole[2];
     if (clips_cell) dc = chosen<T>(magnitude<T>(updated) >= zero + cell_clip, zero, dc);
@@ -201,16 +203,25 @@ struct VariantCell {
   }
 
  private:
-  LSTM_INLINE vec<T> activated(int which, vec<T> z) const {
-    if (clips) z = clamp<T>(z, -clip, clip);
-    return activate<T>(variant.activations[which], z);
+  LSTM_INLINE vec<T> activated(cpu::ActivationUse use, vec<T> z) const {
+    if constexpr (kCommon) return use == cpu::kOfGates ? sigmoid<T>(z) : tanh<T>(z);
+    if (clips()) z = clamp<T>(z, -clip, clip);
+    return activate<T>(variant.activations[use], z);
+  }
+  LSTM_INLINE vec<T> squashed(vec<T> c) const {
+    if constexpr (kCommon) return tanh<T>(c);
+    return activate<T>(variant.activations[cpu::kOfCell], c);
+  }
+  LSTM_INLINE vec<T> slope_of(cpu::ActivationUse use, vec<T> y) const {
+    if constexpr (kCommon) return use == cpu::kOfGates ? y * (T(1) - y) : T(1) - y * y;
+    return slope<T>(variant.activations[use], y);
   }
   LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(cpu::kOfGates, y); }
   // Zero where the bound was reached: where y is what the activation makes of the bound.
-  LSTM_INLINE vec<T> bounded_slope(int which, vec<T> y) const {
-    const cpu::Activation& a = variant.activations[which];
-    const vec<T> of = slope<T>(a, y);
-    if (!clips) return of;
+  LSTM_INLINE vec<T> bounded_slope(cpu::ActivationUse use, vec<T> y) const {
+    const vec<T> of = slope_of(use, y);
+    if (!clips()) return of;
+    const cpu::Activation& a = variant.activations[use];
     const vec<T> zero = {}, high = activate<T>(a, zero + clip), low = activate<T>(a, zero - clip);
     return chosen<T>((y == high) | (y == low), zero, of);
   }
@@ -222,11 +233,25 @@ struct VariantCell {
   }
 };
 
+// Calls f with the VariantCell that serves the variant.
+template <class T, class F>
+LSTM_INLINE void with_cell(const cpu::Variant& v, F f) {
+  const bool common = v.activations[cpu::kOfGates].kind == cpu::ActivationKind::kSigmoid &&
+                      v.activations[cpu::kOfCandidate].kind == cpu::ActivationKind::kTanh &&
+                      v.activations[cpu::kOfCell].kind == cpu::ActivationKind::kTanh &&
+                      !(v.clip > 0);
+  if (common)
+    f(VariantCell<T, true>(v));
+  else
+    f(VariantCell<T, false>(v));
+}
+
 // Where the numbers of one row of a step stand, of hidden unit 0; null where the variant has none.
 template <class S>
 struct VariantRow {
   using T = compute<S>;
   const S *peephole, *input_gate, *candidate_mask, *keep_cell, *keep_hidden;
+  T cell_probability, hidden_probability;  // of zoneout, where there is no mask
   int64_t H;
 
   // Of direction d, sequence n and time t. keep_hidden is of column 0.
@@ -236,6 +261,8 @@ struct VariantRow {
         candidate_mask(row(v.candidate_mask, t, n, s.D, d, s.H)),
         keep_cell(row(v.cell_zoneout, t, n, s.D, d, s.H)),
         keep_hidden(row(v.hidden_zoneout, t, n, s.D, d, s.P)),
+        cell_probability(T(v.keep_cell)),
+        hidden_probability(T(v.keep_hidden)),
         H(s.H) {}
 
   static LSTM_INLINE const S* row(const cpu::StepArray& a, int64_t t, int64_t n, int64_t D,
@@ -243,18 +270,23 @@ struct VariantRow {
     return a.data ? (const S*)a.data + t * a.step + (n * D + d) * F : nullptr;
   }
 
-  LSTM_INLINE typename VariantCell<T>::Given at(const VariantCell<T>& cell, int64_t unit,
-                                                int64_t valid) const {
-    typename VariantCell<T>::Given to = {};
+  // kWhole: the vector ends before the row does.
+  template <bool kWhole>
+  LSTM_INLINE VariantGiven<T> at(int64_t unit) const {
+    auto read = [&](const S* p) {
+      if constexpr (kWhole) return load(p + unit);
+      return load_n(p + unit, H - unit);
+    };
+    VariantGiven<T> to = {};
     if (peephole)
-      for (int k = 0; k < 3; ++k) to.peephole[k] = load_n(peephole + k * H + unit, valid);
-    if (input_gate) to.input_gate = load_n(input_gate + unit, valid);
-    if (candidate_mask) to.candidate_mask = load_n(candidate_mask + unit, valid);
-    to.keep_cell = keep_cell ? load_n(keep_cell + unit, valid) : vec<T>{} + cell.keep_cell;
+      for (int k = 0; k < 3; ++k) to.peephole[k] = read(peephole + k * H);
+    if (input_gate) to.input_gate = read(input_gate);
+    if (candidate_mask) to.candidate_mask = read(candidate_mask);
+    to.keep_cell = keep_cell ? read(keep_cell) : vec<T>{} + cell_probability;
     return to;
   }
-  LSTM_INLINE vec<T> keeps_hidden(const VariantCell<T>& cell, int64_t column, int64_t valid) const {
-    return keep_hidden ? load_n(keep_hidden + column, valid) : vec<T>{} + cell.keep_hidden;
+  LSTM_INLINE vec<T> keeps_hidden(int64_t column, int64_t valid) const {
+    return keep_hidden ? load_n(keep_hidden + column, valid) : vec<T>{} + hidden_probability;
   }
 };
 
