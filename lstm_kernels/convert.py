@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from ._variants import SIGMOID, TANH, Activation, Variant
 from .modules import LSTM
 
-__all__ = ["from_haste", "from_keras", "from_layer_norm_cell", "from_torchaudio"]
+__all__ = [
+    "TorchaudioLSTM",
+    "from_haste",
+    "from_keras",
+    "from_layer_norm_cell",
+    "from_torchaudio",
+    "replace_torchaudio",
+]
 
 # Keras' hard sigmoid, of version 2 and of version 3.
 _HARD_SIGMOID = {2: Activation("hardsigmoid", 0.2, 0.5), 3: Activation("hardsigmoid", 1 / 6, 0.5)}
@@ -45,6 +52,39 @@ def from_torchaudio(module: nn.Module) -> LSTM:
         return _loaded(input_size, hidden_size, state, variant)
     state |= {"bias_ih_l0": x2g.bias, "bias_hh_l0": zeros}
     return _loaded(input_size, hidden_size, state, None)
+
+
+class TorchaudioLSTM(nn.Module):
+    """An LSTM with the inputs and outputs of torchaudio's _CustomLSTM."""
+
+    def __init__(self, lstm: LSTM) -> None:
+        super().__init__()
+        self.lstm = lstm
+
+    def forward(self, input: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """Run over (T, N, I), from a state [h, c] of (N, H) each, or from zeros."""
+        hx = None if state is None else [value.unsqueeze(0) for value in state]
+        output, (h, c) = self.lstm(input, hx)
+        return output, [h.squeeze(0), c.squeeze(0)]
+
+
+def replace_torchaudio(model: nn.Module) -> nn.Module:
+    """Put a TorchaudioLSTM, a copy, in place of every _CustomLSTM inside a model, such as an RNNT.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: `model` is not a torch.nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ == "_CustomLSTM":
+                ours = TorchaudioLSTM(from_torchaudio(child)).train(child.training)
+                setattr(module, name, ours)
+    return model
 
 
 def from_layer_norm_cell(cell: nn.Module) -> LSTM:

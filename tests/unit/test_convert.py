@@ -62,6 +62,31 @@ def test_torchaudio(normalises):
     assert_converted(lstm, module.step)
 
 
+def test_torchaudio_inside_a_model():
+    class _CustomLSTM(Torchaudio):
+        def forward(self, x, state):
+            h, c = state
+            outputs = []
+            for x_t in x:
+                h, c = self.step(x_t, h, c)
+                outputs.append(h)
+            return torch.stack(outputs), [h, c]
+
+    lstm, other = _CustomLSTM(True), nn.Linear(2, 2)
+    model = nn.Sequential(nn.ModuleList([lstm]), other).eval()
+    assert convert.replace_torchaudio(model) is model
+    found, state = model[0][0], [random(N, H), random(N, H)]
+    assert isinstance(found, convert.TorchaudioLSTM)
+    assert not found.training
+    assert model[1] is other
+    x = random(T, N, I)
+    assert_close(found(x, state), lstm(x, state))
+    zeros = [torch.zeros(N, H, dtype=torch.float64)] * 2
+    assert_close(found(x, None), lstm(x, zeros))
+    with pytest.raises(TypeError, match="model must be"):
+        convert.replace_torchaudio([lstm])
+
+
 class LayerNormCell(nn.Module):
     def __init__(self):
         super().__init__()
