@@ -24,6 +24,7 @@ class Case:
     packed: bool = False
     cell: bool = False  # one call of LSTMCell
     analysis: str = ""  # of lstm_kernels.memory: which one follows the forward pass
+    variant: str = ""  # of the LSTM, by its name in benchmarks/variants.py
     sweep: str = ""  # in a scaling group: which of the sizes is varied
 
     @property
@@ -69,6 +70,7 @@ class Case:
         words += ["packed"] if self.packed else []
         words += ["training"] if self.training else []
         words += ["LSTMCell"] if self.cell else []
+        words += [self.variant] if self.variant else []
         words += [self.analysis] if self.analysis else []
         return " ".join(words)
 

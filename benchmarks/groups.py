@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from . import analysis, contenders, variable
+from . import analysis, contenders, variable, variants
 from .cases import Case
 from .workload import Call, Workload
 
@@ -115,6 +115,16 @@ def groups(full: bool) -> dict[str, Group]:
         *(Case(128, n, 256, sweep="N") for n in (1, 4, 16, 64, 256)),
         *(Case(128, 16, h, sweep="H") for h in (64, 128, 256, 512, 1024)),
     ]
+    sizes = (
+        list(product((1, 16, 64), (128, 256, 512))) if full else [(1, 256), (16, 256), (64, 128)]
+    )
+    of_variants = both(
+        [
+            Case(128, n, h, variant=name)
+            for name in variants.VARIANTS
+            for n, h in (sizes if name in variants.FUSED else sizes[1:2])
+        ]
+    )
     return {
         "inference": Group(
             "How fast is inference in float32?", list(grid(full)), NATIVE | LOOPS, some=some
@@ -201,6 +211,17 @@ def groups(full: bool) -> dict[str, Group]:
                 "nn.LSTMCell loop": analysis.cell_loop,
             },
             ours=analysis.ours,
+        ),
+        "variants": Group(
+            "What do variants of the LSTM cost?",
+            of_variants,
+            {
+                "ours, plain LSTM": variants.ours_plain,
+                "loop in torch": variants.eager_loop,
+                "ONNX Runtime": variants.onnx_runtime,
+            },
+            ours=variants.ours_variant,
+            some={"loop in torch": lambda case: case.N == 16 and case.H == 256},
         ),
         "busy": Group(
             "How fast is it while another process keeps one core busy?",

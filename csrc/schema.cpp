@@ -46,6 +46,16 @@
 // Absent gradients are zero. _weight_gradients and _input_gradient are these products, CPU only:
 // of one direction's weights, where grad_bias (4*H) is the gradient of b_ih and of b_hh; and of the
 // input, from the w_ih of every direction.
+//
+// variant_forward and _variant_backward are the same for a variant of the LSTM (docs/variants.md),
+// CPU only. What it takes besides is absent where the variant lacks it: peephole (D, 3, H), of i, f
+// and o; and arrays of all steps, or of one that stands for all, also where the input is packed:
+// input_gate, candidate_mask and zoneout_cell (1 or T, N, D*H), hidden_mask and zoneout_hidden
+// (1 or T, N, D*P). options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip, cell_clip (0:
+// none), what zoneout keeps of c and of h where there is no mask, then kind, alpha and beta of the
+// activation of the gates, the candidate and the cell state; kinds are ActivationKind of
+// cpu/kernels.h. grad_hidden is the gradient of h_t before zoneout. grad_input_gate, (T, N, D*H) or
+// (R, D*H), is empty without an input gate from outside.
 #include <torch/csrc/stable/library.h>
 
 #include <string>
@@ -76,6 +86,20 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
       "Tensor gates, bool allow_tf32=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
       "Tensor grad_c0, Tensor grad_hidden)");
+  define_both(
+      "variant_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
+      "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
+      "Tensor? input_gate, Tensor? hidden_mask, Tensor? candidate_mask, Tensor? zoneout_cell, "
+      "Tensor? zoneout_hidden, float[] options, bool save_cell, bool save_gates) -> (Tensor "
+      "output, Tensor h_n, Tensor c_n, Tensor cell, Tensor gates)");
+  m.def(
+      "_variant_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
+      "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
+      "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
+      "Tensor? input_gate, Tensor? hidden_mask, Tensor? candidate_mask, Tensor? zoneout_cell, "
+      "Tensor? zoneout_hidden, float[] options, Tensor cell, Tensor gates) -> "
+      "(Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, "
+      "Tensor grad_input_gate)");
   define_both(
       "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
       "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset) -> (Tensor grad_w_ih, "

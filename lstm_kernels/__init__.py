@@ -3,6 +3,7 @@
 from . import _graph_ops  # noqa: F401  (gives the ops of graphs their gradients)
 from ._config import show_config
 from ._states import LSTMStates
+from ._variants import Masks, Variant, VariantWeights
 from ._version import __version__
 from .functional import lstm, lstm_cell
 from .modules import LSTM, LSTMCell, replace_lstm
@@ -11,6 +12,9 @@ __all__ = [
     "LSTM",
     "LSTMCell",
     "LSTMStates",
+    "Masks",
+    "Variant",
+    "VariantWeights",
     "__version__",
     "lstm",
     "lstm_cell",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _autograd, _ops, _weight_gradients
+from . import _autograd, _ops, _variant_autograd, _variant_ops, _weight_gradients
 from ._layer import Layer, LayerBackward, gathering
 from ._torch_private import below_autograd
 
@@ -73,6 +73,15 @@ def _cell_forward(*arguments: Any) -> _ops.Stepped:
     return h, c, gates if save_gates else gates.new_empty(0)
 
 
+def _variant_forward(layer: Layer, *arguments: Any) -> _ops.Forwarded:
+    _, variant, tensors, save_cell, save_gates = _variant_ops.of_op(layer, *arguments)
+    output, h_n, c_n, cell, gates = _variant_autograd.differentiable(layer, variant, tensors)
+    nothing = layer.input.new_empty(0)
+    kept_gates = gates if save_gates else nothing.clone()
+    return output, h_n, c_n, cell if save_cell else nothing, kept_gates
+
+
+_with_gradients("variant_forward", gathering(Layer, _variant_forward))
 _with_gradients("sequence_forward", gathering(Layer, _sequence_forward))
 _with_gradients("sequence_backward", gathering(LayerBackward, _sequence_backward))
 _with_gradients("weight_gradients", _weight_gradients_of)

@@ -23,7 +23,7 @@ from torch import Tensor
 from ._layer import DirectionWeights, Layer, LayerBackward, by_direction, kind_of
 
 
-class _Rows:
+class Rows:
     """Which sequences take part in which step, and how to get padded steps from the op's rows."""
 
     def __init__(self, steps: int, batch_sizes: Tensor | None, lengths: Tensor | None) -> None:
@@ -38,7 +38,7 @@ class _Rows:
         elif lengths is not None:
             self.active = torch.arange(steps, device=lengths.device)[:, None] < lengths
 
-    def to(self, device: torch.device) -> _Rows:
+    def to(self, device: torch.device) -> Rows:
         if self.active is not None:
             self.active = self.active.to(device)
         if self.packed is not None:
@@ -126,7 +126,7 @@ def retreat(
 
 def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates."""
-    rows = _Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).to(layer.input.device)
+    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).to(layer.input.device)
     x = rows.within(rows.pad(layer.input))
     directions = []
     for d, w in enumerate(by_direction(layer.weights, layer.bidirectional)):
@@ -167,7 +167,7 @@ def _in_time(steps: Sequence[Sequence[Tensor]], direction: int) -> list[Tensor]:
 
 def sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer: gradients of the pre-activations, h0, c0 and (with projection) of every h_t."""
-    rows = _Rows(call.cell.shape[0], call.batch_sizes, call.lengths).to(call.cell.device)
+    rows = Rows(call.cell.shape[0], call.batch_sizes, call.lengths).to(call.cell.device)
     padded = call._replace(
         **{
             name: None if value is None else rows.within(rows.pad(value))
@@ -195,7 +195,7 @@ def sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tens
 
 
 def _direction_backward(
-    call: LayerBackward, rows: _Rows, d: int, w: DirectionWeights
+    call: LayerBackward, rows: Rows, d: int, w: DirectionWeights
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """sequence_backward of one direction: padded (T, N, ...) in and out."""
 

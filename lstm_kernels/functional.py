@@ -15,7 +15,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _ops
+from . import _autograd, _checks, _ops, _variant_autograd, _variants
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -26,6 +26,7 @@ from ._torch_private import (
     recording,
     transforms_active,
 )
+from ._variants import BoundVariant, Variant
 
 
 def lstm(
@@ -43,6 +44,7 @@ def lstm(
     return_states: bool = False,
     return_gates: bool = False,
     recompute: bool = False,
+    variant: Variant | BoundVariant | None = None,
     _prepacked: Prepacked | None = None,
 ) -> Any:
     """A stack of LSTM layers over a sequence (equations: see lstm_kernels.LSTM).
@@ -65,6 +67,7 @@ def lstm(
         recompute: keep nothing for the backward pass but the arguments of each layer, and run its
             forward pass again there. Same gradients, bit for bit. Without effect where the states
             are returned, which then are there anyway.
+        variant: other equations: a Variant, or Variant.bind's result where it needs tensors.
 
     Returns:
         `(output, (h_n, c_n))`, or `(output, (h_n, c_n), states)` with `states` an LSTMStates.
@@ -75,7 +78,9 @@ def lstm(
     """
     directions = 2 if bidirectional else 1
     # An op sees one layer, and no lengths or reset beyond what memory safety needs.
-    look = num_layers != 1 or lengths is not None or reset is not None or not _ops_look(input)
+    ragged = lengths is not None or reset is not None
+    look = num_layers != 1 or ragged or variant is not None or not _ops_look(input)
+    bound = None if variant is None else _variants.bound(variant)
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]
     if look and isinstance(input, PackedSequence):
@@ -94,9 +99,11 @@ def lstm(
             None if value is None else value.unsqueeze(axis)
             for value, axis in ((h0, 1), (c0, 1), (lengths, 0), (reset, -1))
         )
+        bound = None if bound is None else bound.unbatched()
     elif batch_first and packed is None:
         x = x.transpose(0, 1)
         reset = reset.mT if reset is not None and reset.dim() == 2 else reset
+        bound = None if bound is None else bound.batch_first()
 
     autocast = None
     if look:
@@ -106,6 +113,11 @@ def lstm(
     kind = kind_of(weights, num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
+    if bound is not None:
+        call = _variants.call_of(x, weights, num_layers, directions, batch_sizes)
+        bound.check(x, call, reset)
+        bound = bound if sorted_indices is None else bound.sorted(sorted_indices)
+        _prepacked = None
     if lengths is not None:
         lengths = lengths.to(torch.int64)
     if _prepacked is not None and not _prepacked.serve(weights, autocast):
@@ -127,6 +139,8 @@ def lstm(
             if h0 is not None and c0 is not None:
                 h = h0[layer * directions : (layer + 1) * directions]
                 c = c0[layer * directions : (layer + 1) * directions]
+        if bound is not None:
+            layer_weights = bound.drop_weights(layer, layer_weights, directions, training)
         arguments = (
             x,
             h,
@@ -141,10 +155,22 @@ def lstm(
             return_gates,
         )
         try:
-            if keep_graph or recorded:
+            if bound is not None and bound.changes_steps:
+                *of_variant, save_cell, save_gates = arguments
+                result: Any = _variant_autograd.layer(
+                    bound,
+                    layer,
+                    call,
+                    Layer(*of_variant),
+                    save_cell,
+                    save_gates,
+                    training=training,
+                    recompute=recompute,
+                )
+            elif keep_graph or recorded:
                 *given_layer, save_cell, save_gates = arguments
                 run = _ops.sequence_forward if recorded else _differentiable
-                result: Any = run(Layer(*given_layer), save_cell, save_gates, recompute)
+                result = run(Layer(*given_layer), save_cell, save_gates, recompute)
             elif _prepacked is None:
                 result = _ops.eager_sequence_forward(*arguments)
             else:
@@ -221,6 +247,8 @@ def lstm_cell(
     b_hh: Tensor | None = None,
     *,
     return_gates: bool = False,
+    variant: Variant | BoundVariant | None = None,
+    training: bool = False,
 ) -> Any:
     """One LSTM step (Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000).
 
@@ -231,6 +259,8 @@ def lstm_cell(
         w_hh: (4*H, H).
         b_ih, b_hh: (4*H,), both or neither.
         return_gates: also return the activated gates, (N, 4, H) or (4, H).
+        variant: other equations: a Variant, or Variant.bind's result where it needs tensors.
+        training: whether the variant draws its masks.
 
     Returns:
         `(h, c)`, or `(h, c, gates)`.
@@ -242,7 +272,7 @@ def lstm_cell(
     dims = input.dim()
     if dims != 2 and dims != 1:
         raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
-    look = not _ops_look(input)
+    look = variant is not None or not _ops_look(input)
     h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
     if dims == 1:
         _checks.cell_state_dims(h0, c0)
@@ -262,7 +292,11 @@ def lstm_cell(
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    if look and recording():
+    if variant is not None:
+        bound = _variants.bound(variant)
+        bound = bound.unbatched() if dims == 1 else bound
+        h, c, gates = _variant_autograd.cell(bound, training, *arguments)
+    elif look and recording():
         h, c, gates = _ops.cell_forward(*arguments, return_gates)
     elif look and _autograd.wanted(*arguments):
         h, c, gates = _autograd.cell(*arguments)

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ._layer import FORGET_GATE
 from ._prepacked import Prepacked
+from ._variants import BoundVariant, Masks, Variant, VariantWeights
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -45,6 +46,9 @@ class LSTM(nn.RNNBase):
         recompute: keep nothing for the backward pass but the inputs of each layer and compute each
             layer's steps again there, with the same gradients to the bit. Saves most of the memory
             of training for about a third more time. Without effect on a call that returns states.
+        variant: other equations, with their parameters as `peephole_l0`, `norm_gates_l0` and
+            `norm_cell_l0` (see VariantWeights); the names go on as those of the weights do.
+            Peepholes start as weights do, gains as 1, and where gates are normalised biases as 0.
 
     Raises:
         TypeError, ValueError: as torch.nn.LSTM; ValueError for a forget_bias without biases.
@@ -52,6 +56,7 @@ class LSTM(nn.RNNBase):
 
     forget_bias: float | None = None
     recompute: bool = False
+    variant: Variant | None = None
     _prepacked: Prepacked | None = None
 
     def __init__(
@@ -69,8 +74,10 @@ class LSTM(nn.RNNBase):
         *,
         forget_bias: float | None = None,
         recompute: bool = False,
+        variant: Variant | None = None,
     ) -> None:
         _check_forget_bias(forget_bias, bias)
+        _check_variant(variant)
         self.forget_bias = forget_bias  # reset_parameters reads it
         self.recompute = recompute
         super().__init__(
@@ -86,10 +93,24 @@ class LSTM(nn.RNNBase):
             device,
             dtype,
         )
+        if variant is not None:
+            self.variant = variant
+            _add_variant_weights(self, self._variant_suffixes(), device, dtype)
+            self.reset_parameters()
+
+    def _variant_suffixes(self) -> list[str]:
+        """What the names of a direction's parameters end in, in the order of the weights."""
+        return [
+            f"_l{layer}{direction}"
+            for layer in range(self.num_layers)
+            for direction in (("", "_reverse") if self.bidirectional else ("",))
+        ]
 
     def reset_parameters(self) -> None:
         """Draw initial values as torch.nn.LSTM does, then set the forget gate's bias if asked."""
         super().reset_parameters()
+        if self.variant is not None:
+            _reset_norms(self)
         if self.forget_bias is not None:
             for name in self._flat_weights_names:
                 if name.startswith("bias"):
@@ -101,7 +122,9 @@ class LSTM(nn.RNNBase):
 
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
-        return super().extra_repr() + forget_bias + (", recompute=True" if self.recompute else "")
+        recompute = ", recompute=True" if self.recompute else ""
+        variant = "" if self.variant is None else f", variant={self.variant}"
+        return super().extra_repr() + forget_bias + recompute + variant
 
     def forward(
         self,
@@ -112,6 +135,9 @@ class LSTM(nn.RNNBase):
         reset: Tensor | None = None,
         return_states: bool = False,
         return_gates: bool = False,
+        masks: Sequence[Masks] | None = None,
+        input_gate: Tensor | None = None,
+        reset_state: Sequence[Tensor] | None = None,
     ) -> Any:
         """Run over a sequence.
 
@@ -125,6 +151,7 @@ class LSTM(nn.RNNBase):
             reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
             return_states: also return the hidden and cell state of every step.
             return_gates: also return the gates of every step; implies return_states.
+            masks, input_gate, reset_state: see Variant.bind; (N, T, ...) with batch_first.
 
         Returns:
             `(output, (h_n, c_n))` as torch.nn.LSTM does, or `(output, (h_n, c_n), states)` where
@@ -134,6 +161,10 @@ class LSTM(nn.RNNBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
+        variant = None
+        if self.variant is not None or masks or input_gate is not None or reset_state is not None:
+            suffixes = self._variant_suffixes()
+            variant = _bind(self, self.variant, suffixes, masks, input_gate, reset_state)
         return lstm(
             input,
             hx,
@@ -148,6 +179,7 @@ class LSTM(nn.RNNBase):
             return_states=return_states,
             return_gates=return_gates,
             recompute=self.recompute,
+            variant=variant,
             _prepacked=self._prepacked,
         )
 
@@ -180,8 +212,10 @@ class LSTM(nn.RNNBase):
         Raises:
             ValueError: a weight_dtype that is neither of the two, or is not narrower than weights.
             TypeError: weight_dtype is not a dtype.
-            NotImplementedError: weights that are not plain tensors on the CPU.
+            NotImplementedError: weights that are not plain tensors on the CPU, or a variant.
         """
+        if self.variant is not None:
+            raise NotImplementedError("prepack() is for LSTMs without a variant")
         self._prepacked = Prepacked(
             _weights(self, self._flat_weights_names),
             self.num_layers,
@@ -211,9 +245,15 @@ class LSTM(nn.RNNBase):
         return _converted(module, nn.LSTM, cls)
 
     def to_native(self) -> nn.LSTM:
-        """A copy as torch.nn.LSTM that shares no memory with this one."""
+        """A copy as torch.nn.LSTM that shares no memory with this one.
+
+        Raises:
+            ValueError: the module computes a variant, which torch.nn.LSTM does not have.
+        """
+        if self.variant is not None:
+            raise ValueError(f"torch.nn.LSTM does not compute {self.variant}")
         native = _converted(self, LSTM, nn.LSTM)
-        for ours in ("forget_bias", "recompute", "_prepacked"):
+        for ours in ("forget_bias", "recompute", "variant", "_prepacked"):
             native.__dict__.pop(ours, None)
         native.flatten_parameters()
         return native
@@ -227,12 +267,14 @@ class LSTMCell(nn.RNNCellBase):
     Args:
         input_size, hidden_size, bias, device, dtype: as in torch.nn.LSTMCell.
         forget_bias: as in LSTM.
+        variant: as in LSTM; the parameters are `peephole`, `norm_gates` and `norm_cell`.
 
     Raises:
         ValueError: a forget_bias without biases.
     """
 
     forget_bias: float | None = None
+    variant: Variant | None = None
 
     def __init__(
         self,
@@ -243,24 +285,39 @@ class LSTMCell(nn.RNNCellBase):
         dtype: torch.dtype | None = None,
         *,
         forget_bias: float | None = None,
+        variant: Variant | None = None,
     ) -> None:
         _check_forget_bias(forget_bias, bias)
+        _check_variant(variant)
         self.forget_bias = forget_bias  # reset_parameters reads it
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
+        if variant is not None:
+            self.variant = variant
+            _add_variant_weights(self, [""], device, dtype)
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw initial values as torch.nn.LSTMCell does, then set the forget gate's bias."""
         super().reset_parameters()
+        if self.variant is not None:
+            _reset_norms(self)
         if self.forget_bias is not None:
             _fill_forget_gate(self.bias_ih, self.forget_bias)
             _fill_forget_gate(self.bias_hh, 0.0)
 
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
-        return super().extra_repr() + forget_bias
+        variant = "" if self.variant is None else f", variant={self.variant}"
+        return super().extra_repr() + forget_bias + variant
 
     def forward(
-        self, input: Tensor, hx: Sequence[Tensor] | None = None, *, return_gates: bool = False
+        self,
+        input: Tensor,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_gates: bool = False,
+        masks: Masks | None = None,
+        input_gate: Tensor | None = None,
     ) -> Any:
         """Take one step.
 
@@ -268,6 +325,9 @@ class LSTMCell(nn.RNNCellBase):
             input: (N, I), or unbatched (I,).
             hx: `(h, c)`, each (N, H) or (H,); zeros if None.
             return_gates: also return the activated gates i, f, g, o, (N, 4, H) or (4, H).
+            masks: the variant's masks, instead of drawn ones: a mask that is to be the same in all
+                steps must be given to each.
+            input_gate: (N, H) or (H,), where the variant takes it from outside.
 
         Returns:
             `(h, c)` as torch.nn.LSTMCell does, or `(h, c, gates)`.
@@ -276,7 +336,18 @@ class LSTMCell(nn.RNNCellBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
-        return lstm_cell(input, hx, *_weights(self, _CELL_WEIGHTS), return_gates=return_gates)
+        variant = None
+        if self.variant is not None or masks is not None or input_gate is not None:
+            of_layers = None if masks is None else [masks]
+            variant = _bind(self, self.variant, [""], of_layers, input_gate, None)
+        return lstm_cell(
+            input,
+            hx,
+            *_weights(self, _CELL_WEIGHTS),
+            return_gates=return_gates,
+            variant=variant,
+            training=self.training,
+        )
 
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
@@ -288,9 +359,16 @@ class LSTMCell(nn.RNNCellBase):
         return _converted(module, nn.LSTMCell, cls)
 
     def to_native(self) -> nn.LSTMCell:
-        """A copy as torch.nn.LSTMCell that shares no memory with this one."""
+        """A copy as torch.nn.LSTMCell that shares no memory with this one.
+
+        Raises:
+            ValueError: the module computes a variant, which torch.nn.LSTMCell does not have.
+        """
+        if self.variant is not None:
+            raise ValueError(f"torch.nn.LSTMCell does not compute {self.variant}")
         native = _converted(self, LSTMCell, nn.LSTMCell)
-        native.__dict__.pop("forget_bias", None)
+        for ours in ("forget_bias", "variant"):
+            native.__dict__.pop(ours, None)
         return native
 
 
@@ -359,6 +437,52 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _
 def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:
     if forget_bias is not None and not bias:
         raise ValueError("forget_bias needs bias=True")
+
+
+def _check_variant(variant: Any) -> None:
+    if variant is not None and not isinstance(variant, Variant):
+        raise TypeError(f"variant must be a Variant or None, got {type(variant).__name__}")
+
+
+def _add_variant_weights(
+    module: LSTM | LSTMCell, suffixes: Sequence[str], device: Any, dtype: torch.dtype | None
+) -> None:
+    """Give the module its variant's parameters, with no values yet."""
+    shapes = cast(Variant, module.variant).weight_shapes(module.hidden_size)
+    for suffix in suffixes:
+        for name, shape in shapes.items():
+            empty = torch.empty(shape, device=device, dtype=dtype)
+            module.register_parameter(name + suffix, nn.Parameter(empty))
+
+
+def _reset_norms(module: LSTM | LSTMCell) -> None:
+    """Initial values of the norms: gains 1, biases 0. Those of the gates are the layer's biases."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.startswith("norm_gates"):
+                parameter.fill_(1)
+            elif name.startswith("norm_cell"):
+                parameter[0], parameter[1] = 1, 0
+            elif name.startswith("bias") and cast(Variant, module.variant).layer_norm is not None:
+                parameter.zero_()
+
+
+def _bind(
+    module: nn.Module,
+    variant: Variant | None,
+    suffixes: Sequence[str],
+    masks: Sequence[Masks] | None,
+    input_gate: Tensor | None,
+    reset_state: Sequence[Tensor] | None,
+) -> BoundVariant:
+    """A module's variant with its parameters as they are now and the tensors of a call."""
+    variant = Variant() if variant is None else variant
+    names = variant.weight_shapes(1)
+    weights = [
+        VariantWeights(**{name: getattr(module, name + suffix) for name in names})
+        for suffix in (suffixes if names else ())
+    ]
+    return variant.bind(weights, masks=masks, input_gate=input_gate, reset_state=reset_state)
 
 
 def _fill_forget_gate(bias: Tensor, value: float) -> None:

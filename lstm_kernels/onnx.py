@@ -1,4 +1,4 @@
-"""ONNX: what torch.onnx.export needs to write our layers as ONNX's own LSTM nodes.
+"""ONNX: our layers as ONNX's own LSTM nodes, for torch.onnx.export, and such nodes as modules.
 
 Needs the packages onnx and onnxscript, as torch.onnx.export itself does.
 """
@@ -11,6 +11,28 @@ from typing import Any
 import torch
 
 from ._layer import kind_of
+from ._onnx_node import OnnxLSTM, from_node
+from ._variant_ops import variant_of
+from ._variants import ACTIVATIONS
+
+__all__ = ["OnnxLSTM", "from_node", "translation_table"]
+
+_ONNX_NAMES = {
+    name.lower(): name
+    for name in (
+        "Sigmoid",
+        "Tanh",
+        "Relu",
+        "Affine",
+        "LeakyRelu",
+        "ThresholdedRelu",
+        "ScaledTanh",
+        "HardSigmoid",
+        "Elu",
+        "Softsign",
+        "Softplus",
+    )
+}
 
 
 def translation_table() -> dict[Any, Callable[..., Any]]:
@@ -22,9 +44,9 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
                           custom_translation_table=lstm_kernels.onnx.translation_table())
 
     Each layer becomes one LSTM node, in both directions if it has two, with `lengths` as its
-    sequence_lens. The sizes T and N may be dynamic. What ONNX's LSTM does not have raises
-    NotImplementedError during the export: the states and gates of every step, projections, resets
-    and packed sequences.
+    sequence_lens. The sizes T and N may be dynamic. Of variants ONNX has peepholes, f = 1 - i, clip
+    and activations. What ONNX's LSTM does not have raises NotImplementedError during the export:
+    the states and gates of every step, projections, resets, packed sequences and other variants.
 
     Raises:
         ImportError: onnxscript is missing.
@@ -46,6 +68,8 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
         save_cell: bool = False,
         save_gates: bool = False,
         *_: bool,
+        peepholes: Any = None,
+        **attributes: Any,
     ) -> tuple[Any, Any, Any, Any, Any]:
         of_direction = kind_of(weights, 1 + bidirectional)
         for problem, present in (
@@ -76,12 +100,78 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
             None if lengths is None else op.Cast(lengths, to=6),  # 6: int32
             h0,
             c0,
+            peepholes,
             direction="bidirectional" if bidirectional else "forward",
             hidden_size=weights[1].shape[1],
+            **attributes,
         )
         # (T, D, N, H) to (T, N, D * H); 0 keeps a size.
         output = op.Reshape(op.Transpose(output, perm=[0, 2, 1, 3]), [0, 0, -1])
         nothing = op.Constant(value_floats=[])
         return output, h_n, c_n, nothing, nothing
 
-    return {torch.ops.lstm_kernels.sequence_forward.default: sequence_forward}
+    def variant_forward(
+        input: Any,
+        h0: Any,
+        c0: Any,
+        weights: Sequence[Any],
+        has_biases: bool,
+        bidirectional: bool,
+        batch_sizes: Any,
+        lengths: Any,
+        reset: Any,
+        peephole: Any,
+        input_gate: Any,
+        hidden_mask: Any,
+        candidate_mask: Any,
+        zoneout_cell: Any,
+        zoneout_hidden: Any,
+        options: Sequence[float],
+        save_cell: bool,
+        save_gates: bool,
+    ) -> tuple[Any, Any, Any, Any, Any]:
+        variant = variant_of(options, on_candidate=False)
+        masks = (hidden_mask, candidate_mask, zoneout_cell, zoneout_hidden)
+        for problem, present in (
+            ("i = 1 - f", variant.coupled == "input"),
+            ("bound on the cell state", variant.cell_clip is not None),
+            ("input gate from outside", input_gate is not None),
+            ("dropout and zoneout", any(mask is not None for mask in masks)),
+            ("zoneout", variant.zoneout_cell > 0 or variant.zoneout_hidden > 0),
+        ):
+            if present:
+                raise NotImplementedError(f"ONNX's LSTM has no {problem}")
+        attributes: dict[str, Any] = {"input_forget": int(variant.coupled == "forget")}
+        if variant.clip is not None:
+            attributes["clip"] = variant.clip
+        activations = variant.each_activation * (1 + bidirectional)
+        attributes["activations"] = [_ONNX_NAMES[one.name] for one in activations]
+        alphas, betas = (
+            [one[1 + k] for one in activations if len(ACTIVATIONS[one.name]) > k] for k in range(2)
+        )
+        attributes |= {"activation_alpha": alphas} if alphas else {}
+        attributes |= {"activation_beta": betas} if betas else {}
+        peepholes = None
+        if peephole is not None:  # (D, 3, H) of i, f, o; ONNX's are of i, o, f
+            order = op.Constant(value_ints=[0, 2, 1])
+            peepholes = op.Reshape(op.Gather(peephole, order, axis=1), [0, -1])
+        ragged = (batch_sizes, lengths, reset)
+        kind = (has_biases, bidirectional)
+        return sequence_forward(
+            input,
+            h0,
+            c0,
+            weights,
+            *kind,
+            *ragged,
+            save_cell,
+            save_gates,
+            peepholes=peepholes,
+            **attributes,
+        )
+
+    ops = torch.ops.lstm_kernels
+    return {
+        ops.sequence_forward.default: sequence_forward,
+        ops.variant_forward.default: variant_forward,
+    }

@@ -17,25 +17,29 @@
 #include "direct.h"
 #include "lay_out.h"
 #include "pass.h"
+#include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
-template <class S>
+template <class S, class Call>
 struct BackwardPart;
 
-template <class S>
+// Call: SequenceBackward, or VariantBackward.
+template <class S, class Call = cpu::SequenceBackward>
 struct Backward {
-  using Part = BackwardPart<S>;
+  using Part = BackwardPart<S, Call>;
   using T = compute<S>;
   using X = operand<S>;
   static constexpr int L = lanes<T>;
   static constexpr bool kKeepsG = is_same<X, T>;
+  static constexpr bool kVariant = is_same<Call, cpu::VariantBackward>;
 
   struct Direction {
     Panels<T> w_hh, w_hr;  // (4 * H) -> P, P -> H
     T* g[2];               // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
     T* dc;                 // [rank][c_stride]: f_{t+1} * dc_{t+1}
     T* dh;                 // [rank][h_stride], where there is a projection
+    T* kept_dh;            // [rank][h_stride]: what zoneout passes to the step before, if it does
   };
   struct Work {    // of one part
     const X** g;   // rows of G
@@ -43,7 +47,7 @@ struct Backward {
     T* sum;        // results of this part's panels: [panel][row][vector][lane]
   };
 
-  const cpu::SequenceBackward& call;
+  const Call& call;
   int parts;
   bool direct;  // w_hh is read as it is stored: few rows, and few steps
   int64_t g_stride, h_stride, c_stride;
@@ -58,7 +62,7 @@ struct Backward {
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return call.weights[0].w_hr; }
 
-  Backward(const cpu::SequenceBackward& call, int threads, Arena& arena)
+  Backward(const Call& call, int threads, Arena& arena)
       : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
     direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s);
@@ -78,6 +82,9 @@ struct Backward {
       for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
+      to.kept_dh = nullptr;
+      if constexpr (kVariant)
+        if (call.variant.zones_out_hidden()) to.kept_dh = arena.take<T>(s.N * h_stride);
     }
     zeros = arena.take<T>(max_of(g_stride, c_stride));
     memory.take(arena, parts, [&](Arena& own) { work(own); });
@@ -99,16 +106,16 @@ struct Backward {
 
 // One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
 // a projection, where parts go in step, and several where they do not; the initial states.
-template <class S>
+template <class S, class Call>
 struct BackwardPart : InArena {
-  using Pass = Backward<S>;
+  using Pass = Backward<S, Call>;
   using T = compute<S>;
   using X = operand<S>;
   static constexpr int L = lanes<T>;
-  static constexpr bool kKeepsG = Pass::kKeepsG;
+  static constexpr bool kKeepsG = Pass::kKeepsG, kVariant = Pass::kVariant;
 
   const Pass& pass;
-  const cpu::SequenceBackward& call;
+  const Call& call;
   const Sizes& size;
   const Split split;
   const int direction;
@@ -186,6 +193,8 @@ struct BackwardPart : InArena {
       const int64_t at = row * size.D + direction;
       zero_row((S*)call.grad_preactivations + at * kGates * size.H, kGates * size.H);
       if (call.grad_hidden) zero_row((S*)call.grad_hidden + at * size.P, size.P);
+      if constexpr (kVariant)
+        if (call.grad_input_gate) zero_row((S*)call.grad_input_gate + at * size.H, size.H);
     });
   }
 
@@ -213,8 +222,14 @@ struct BackwardPart : InArena {
       const int64_t rank = share.rank(j);
       work.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
     }
-    begin_sums(t, n, going_on);
-    add_recurrent(s & 1, n, going_on);
+    if (changes_hidden()) {
+      each_vector(own.w_hh, n, [](int64_t, int64_t, T* sum) { store(sum, vec<T>{}); });
+      add_recurrent(s & 1, n, going_on);
+      hidden_gradient(t, n, going_on);
+    } else {
+      begin_sums(t, n, going_on);
+      add_recurrent(s & 1, n, going_on);
+    }
     if (pass.projects()) keep_hidden(t, n);
   }
 
@@ -327,6 +342,7 @@ struct BackwardPart : InArena {
 
   // The cells of this part's hidden units, whose gradient of o * tanh(c) is in work.sum.
   LSTM_NOINLINE void cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
+    if constexpr (kVariant) return variant_cells(panels, s, n, going_on);
     if (call.grad_gates)
       cell_rows<true>(panels, s, n, going_on);
     else
@@ -398,6 +414,7 @@ struct BackwardPart : InArena {
       store(sum, steps.length(rank) == 0 ? last_hidden(rank, column) : vec<T>{});
     });
     add_recurrent(true, n, n);
+    if constexpr (kVariant) initial_hidden_gradient(n);
     each_vector(own.w_hh, n, [&](int64_t j, int64_t column, const T* sum) {
       const int64_t row = direction * size.N + steps.sequence(share.rank(j));
       store_n((S*)call.grad_h0 + row * size.P + column, load(sum), size.P - column);
@@ -410,6 +427,107 @@ struct BackwardPart : InArena {
         zero_row(to, size.H);
       else
         copy_out(to, own.dc + r * pass.c_stride, size.H);
+    }
+  }
+
+  // ---- variants -------------------------------------------------------------------------------
+
+  // Whether more than the recurrent product stands between h_t and step t + 1.
+  LSTM_INLINE bool changes_hidden() const {
+    if constexpr (kVariant) return call.variant.hidden_mask.data || own.kept_dh;
+    return false;
+  }
+  LSTM_INLINE const S* hidden_mask(int64_t rank, int64_t t) const {
+    return VariantRow<S>::row(call.variant.hidden_mask, t, steps.sequence(rank), size.D, direction,
+                              size.P);
+  }
+  // What reaches h from step s, whose product's part is `sum`.
+  LSTM_INLINE vec<T> through_step(int64_t s, int64_t rank, int64_t column, vec<T> sum) const {
+    const int64_t t = steps.time(s);
+    if (const S* mask = hidden_mask(rank, t)) sum *= load_n(mask + column, size.P - column);
+    if (own.kept_dh && !steps.reset(t, rank))
+      sum += load(own.kept_dh + rank * pass.h_stride + column);
+    return sum;
+  }
+  // The gradient of h_t before zoneout, from the sums of the recurrent product.
+  void hidden_gradient(int64_t t, int64_t n, int64_t going_on) {
+    if constexpr (kVariant) {
+      each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+        const int64_t rank = share.rank(j), valid = size.P - column;
+        vec<T> dh =
+            j < going_on ? through_step(s + 1, rank, column, load(sum)) : last_hidden(rank, column);
+        if (call.grad_output)
+          dh += load_n((const S*)call.grad_output + at(t, rank) * size.P + column, valid);
+        if (own.kept_dh) {
+          const VariantRow<S> row(call.variant, size, direction, t, steps.sequence(rank));
+          const vec<T> keep = row.keeps_hidden(column, valid);
+          store(own.kept_dh + rank * pass.h_stride + column, keep * dh);
+          dh *= T(1) - keep;
+        }
+        store(sum, dh);
+      });
+    }
+  }
+  void initial_hidden_gradient(int64_t n) {
+    if (!changes_hidden()) return;
+    each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
+      const int64_t rank = share.rank(j), length = steps.length(rank);
+      if (length == 0) return;
+      const int64_t s = direction == 1 ? size.T - length : 0;
+      store(sum, through_step(s, rank, column, load(sum)));
+    });
+  }
+
+  void variant_cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      const int64_t first_panel = first(panels), last_panel = last(panels), t = steps.time(s);
+      for (int64_t j = 0; j < n; ++j) {
+        const int64_t rank = share.rank(j);
+        const CellRow r = cell_row(s, rank, j < going_on);
+        const VariantRow<S> row(call.variant, size, direction, t, steps.sequence(rank));
+        S* const input_gate =
+            call.grad_input_gate ? (S*)call.grad_input_gate + at(t, rank) * size.H : nullptr;
+        for (int64_t p = first_panel; p < last_panel; ++p) {
+          const int nv = panels.width_of(p);
+          const T* sum = result(panels, p, n) + j * nv * L;
+          int64_t unit = p * panels.width * L;
+          for (int v = 0; v < nv; ++v, sum += L, unit += L)
+            if (size.H - unit >= L)
+              variant_cell<true>(cell, r, row, input_gate, unit, load(sum));
+            else
+              variant_cell<false>(cell, r, row, input_gate, unit, load(sum));
+        }
+      }
+    });
+  }
+  template <bool kWhole, class VariantCell>
+  LSTM_INLINE void variant_cell(const VariantCell& cell, const CellRow& r, const VariantRow<S>& row,
+                                S* input_gate, int64_t unit, vec<T> dh) const {
+    const int64_t H = size.H;
+    auto read = [&](const S* p) {
+      if constexpr (kWhole) return load(p + unit);
+      return load_n(p + unit, H - unit);
+    };
+    auto write = [&](auto* p, vec<T> v) {
+      if constexpr (kWhole)
+        store(p + unit, v);
+      else
+        store_n(p + unit, v, H - unit);
+    };
+    vec<T> gate[kGates], extra[kGates] = {};
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      gate[g] = read(r.gates + g * H);
+      if (r.grad_gates) extra[g] = read(r.grad_gates + g * H);
+    }
+    auto given = row.template at<kWhole>(unit);
+    given.c_before = read(r.c_before);
+    const auto to =
+        cell.retreat(dh, load(r.grad_c + unit) + read(r.grad_cell), read(r.c), given, gate, extra);
+    store(r.to_c + unit, to.c_before);
+    if (input_gate) write(input_gate, to.input_gate);
+    LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
+      if constexpr (kKeepsG) write(r.kept + g * H, to.preactivation[g]);
+      write(r.to_preactivations + g * H, to.preactivation[g]);
     }
   }
 };

@@ -17,6 +17,7 @@
 #include "direct_gates.h"
 #include "pass.h"
 #include "prepacked.h"
+#include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -24,14 +25,14 @@ inline bool reads_direct(const cpu::SequenceForward& call) {
   return !call.prepacked && cpu::direct(call.size);
 }
 
-template <class S, class X>
+template <class S, class X, class Call>
 struct ForwardPart;
 
 // S: what the caller's arrays are made of. X: what x and h are made of, the compute type where the
-// weights are read as they are stored.
-template <class S, class X>
+// weights are read as they are stored. Call: SequenceForward, or VariantForward.
+template <class S, class X, class Call = cpu::SequenceForward>
 struct Forward {
-  using Part = ForwardPart<S, X>;
+  using Part = ForwardPart<S, X, Call>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = WeightPanels<S>::kPanel;
@@ -52,7 +53,7 @@ struct Forward {
     T* projected;           // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
-  const cpu::SequenceForward& call;
+  const Call& call;
   int parts;
   bool direct;  // the weights are read as they are stored
   bool copies;  // the input's rows are not
@@ -72,7 +73,7 @@ struct Forward {
   }
   Group group(int part) const { return split(part).group(part); }
 
-  Forward(const cpu::SequenceForward& call, int threads, Arena& arena)
+  Forward(const Call& call, int threads, Arena& arena)
       : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
     direct = reads_direct(call);
@@ -125,15 +126,16 @@ struct Forward {
 
 // One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
 // a projection, where parts go in step, and by chunks where they do not; writing the final states.
-template <class S, class X>
+template <class S, class X, class Call>
 struct ForwardPart : InArena {
-  using Pass = Forward<S, X>;
+  using Pass = Forward<S, X, Call>;
   using T = compute<S>;
+  static constexpr bool kVariant = is_same<Call, cpu::VariantForward>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = Pass::kPanel;
 
   const Pass& pass;
-  const cpu::SequenceForward& call;
+  const Call& call;
   const Sizes& size;
   const Split split;
   const int direction;
@@ -209,6 +211,7 @@ struct ForwardPart : InArena {
       const S* h0 = call.h0 ? (const S*)call.h0 + row * size.P : nullptr;
       const S* c0 = call.c0 ? (const S*)call.c0 + row * size.H : nullptr;
       for (X* h : own.h) copy_row(h + r * pass.h_stride, h0, size.P);
+      if constexpr (kVariant) mask_first_hidden(r);
       copy_row(own.c + r * pass.c_stride, c0, size.H);
     }
   }
@@ -217,6 +220,13 @@ struct ForwardPart : InArena {
     const Share states = split.states(size.N, call.rows.counts);
     for (int64_t j = 0; j < states.size; ++j) {
       const int64_t r = states.rank(j), row = direction * size.N + steps.sequence(r);
+      if constexpr (kVariant) {  // own.h may be masked
+        const S* h = hidden_after(r, size.T);
+        if (call.h_n && h) __builtin_memcpy((S*)call.h_n + row * size.P, h, sizeof(S) * size.P);
+        if (call.h_n && !h) zero_row((S*)call.h_n + row * size.P, size.P);
+        if (call.c_n) copy_out((S*)call.c_n + row * size.H, own.c + r * pass.c_stride, size.H);
+        continue;
+      }
       // The reverse direction ends with step T - 1, the other one with the sequence's length.
       const int64_t last = direction == 1 ? size.T : steps.length(r);
       const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(own.h[last & 1] + r * pass.h_stride);
@@ -306,6 +316,7 @@ struct ForwardPart : InArena {
 
   // The LSTM cells of the units of panel p, from the gates' pre-activations.
   LSTM_NOINLINE void cell(int64_t p, int64_t n, const T* pre) {
+    if constexpr (kVariant) return variant_cells(p, n, pre);
     const int64_t unit = p * L, H = size.H, valid = H - unit;
     for (int64_t j = 0; j < n; ++j, pre += kPanel) {
       const int64_t rank = share.rank(j), row = work.at[j];
@@ -330,6 +341,9 @@ struct ForwardPart : InArena {
   // For the next step: h as the caller sees it.
   LSTM_INLINE void keep_hidden(int64_t rank, int64_t column, vec<T> h) const {
     X* row = own.h[~s & 1] + rank * pass.h_stride;
+    if constexpr (kVariant)
+      if (call.variant.hidden_mask.data && s + 1 < size.T)
+        h = rounded<S>(h) * load_n(hidden_mask(rank, s + 1) + column, size.P - column);
     if constexpr (is_same<X, T>)
       store(row + column, rounded<S>(h));
     else
@@ -357,10 +371,96 @@ struct ForwardPart : InArena {
       for (int64_t j = 0; j < n; ++j)
         for (int v = 0; v < nv; ++v) {
           const int64_t column = first + v * L;
-          const vec<T> h = load(work.projected + (j * nv + v) * L);
+          vec<T> h = load(work.projected + (j * nv + v) * L);
+          if constexpr (kVariant) h = after_zoneout(share.rank(j), column, h);
           keep_hidden(share.rank(j), column, h);
           store_n((S*)call.output + work.at[j] * size.P + column, h, size.P - column);
         }
+    }
+  }
+
+  // ---- variants -------------------------------------------------------------------------------
+
+  VariantRow<S> variant_row(int64_t rank) const {
+    return {call.variant, size, direction, steps.time(s), steps.sequence(rank)};
+  }
+  LSTM_INLINE const S* hidden_mask(int64_t rank, int64_t s) const {
+    return VariantRow<S>::row(call.variant.hidden_mask, steps.time(s), steps.sequence(rank), size.D,
+                              direction, size.P);
+  }
+
+  // h before the sequence's first step, as the operand of its product.
+  void mask_first_hidden(int64_t rank) const {
+    const int64_t length = steps.length(rank);
+    if (!call.variant.hidden_mask.data || !call.h0 || !length) return;
+    const S* mask = hidden_mask(rank, direction == 1 ? size.T - length : 0);
+    for (int64_t column = 0; column < size.P; column += L) {
+      const vec<T> factor = load_n(mask + column, size.P - column);
+      for (X* h : own.h) {
+        auto* row = (pick<numbers_in<X> == 2, S, X>*)(h + rank * pass.h_stride) + column;
+        store(row, rounded<S>(load(row) * factor));
+      }
+    }
+  }
+
+  // h after steps 0 .. s - 1, or 0 .. its last one before s, as the caller holds it; null: zeros.
+  const S* hidden_after(int64_t rank, int64_t s) const {
+    const int64_t length = steps.length(rank);
+    const int64_t last = direction == 1 ? s : min_of(s, length);
+    const bool stepped = direction == 1 ? s > size.T - length : last > 0;
+    if (stepped)
+      return (const S*)call.output +
+             (steps.row(steps.time(last - 1), rank) * size.D + direction) * size.P;
+    if (!call.h0) return nullptr;
+    return (const S*)call.h0 + (direction * size.N + steps.sequence(rank)) * size.P;
+  }
+
+  // h of this step after zoneout.
+  LSTM_INLINE vec<T> after_zoneout(int64_t rank, int64_t column, vec<T> h) const {
+    if (!call.variant.zones_out_hidden()) return h;
+    const S* before = steps.reset(steps.time(s), rank) ? nullptr : hidden_after(rank, s);
+    const int64_t valid = size.P - column;
+    return zoned_out<T>(variant_row(rank).keeps_hidden(column, valid),
+                        before ? load_n(before + column, valid) : vec<T>{}, h);
+  }
+
+  void variant_cells(int64_t p, int64_t n, const T* pre) {
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      if (size.H - p * L >= L)
+        cell_rows<true>(cell, p, n, pre);
+      else
+        cell_rows<false>(cell, p, n, pre);
+    });
+  }
+  template <bool kWhole, class VariantCell>
+  LSTM_INLINE void cell_rows(const VariantCell& cell, int64_t p, int64_t n, const T* pre) {
+    const int64_t unit = p * L, H = size.H;
+    auto write = [&](S* to, vec<T> v) {
+      if constexpr (kWhole)
+        store(to, v);
+      else
+        store_n(to, v, H - unit);
+    };
+    for (int64_t j = 0; j < n; ++j, pre += kPanel) {
+      const int64_t rank = share.rank(j), row = work.at[j];
+      T* carried = own.c + rank * pass.c_stride + unit;
+      auto given = variant_row(rank).template at<kWhole>(unit);
+      given.c_before = work.h[j] == pass.zeros ? vec<T>{} : load(carried);
+      const Cell<T> to = cell.advance(pre, given);
+      store(carried, to.c);
+      if (pass.projects()) {
+        store(own.unprojected + rank * pass.c_stride + unit, to.h);
+      } else {
+        const vec<T> h = after_zoneout(rank, unit, to.h);
+        keep_hidden(rank, unit, h);
+        write((S*)call.output + row * H + unit, h);
+      }
+      if (call.cell) write((S*)call.cell + row * H + unit, to.c);
+      if (call.gates) {
+        S* gates = (S*)call.gates + row * kGates * H + unit;
+        write(gates + kInputGate * H, to.i), write(gates + kForgetGate * H, to.f);
+        write(gates + kCandidate * H, to.g), write(gates + kOutputGate * H, to.o);
+      }
     }
   }
 };

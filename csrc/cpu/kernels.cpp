@@ -32,13 +32,13 @@ struct pointee<S*> {
 #define LSTM_POINTEE(pointer) typename pointee<decltype(pointer)>::type
 
 // Calls f with a null pointer to the forward pass that `a` takes.
-template <class F>
-LSTM_INLINE auto with_forward(const cpu::SequenceForward& a, F f) {
+template <class Call, class F>
+LSTM_INLINE auto with_forward(const Call& a, F f) {
   return with_dtype(a.dtype, [&](auto* s) {
     using S = LSTM_POINTEE(s);
     if constexpr (!is_same<operand<S>, compute<S>>)
-      if (reads_direct(a)) return f((Forward<S, compute<S>>*)nullptr);
-    return f((Forward<S, operand<S>>*)nullptr);
+      if (reads_direct(a)) return f((Forward<S, compute<S>, Call>*)nullptr);
+    return f((Forward<S, operand<S>, Call>*)nullptr);
   });
 }
 size_t forward_scratch(const cpu::SequenceForward& a) {
@@ -52,6 +52,22 @@ size_t backward_scratch(const cpu::SequenceBackward& a) {
 }
 void backward(const cpu::SequenceBackward& a, void* scratch) {
   with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_POINTEE(s)>>(a, scratch); });
+}
+size_t variant_forward_scratch(const cpu::VariantForward& a) {
+  return with_forward(a, [&](auto* pass) { return scratch_of<LSTM_POINTEE(pass)>(a); });
+}
+void variant_forward(const cpu::VariantForward& a, void* scratch) {
+  with_forward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
+}
+size_t variant_backward_scratch(const cpu::VariantBackward& a) {
+  return with_dtype(a.dtype, [&](auto* s) {
+    return scratch_of<Backward<LSTM_POINTEE(s), cpu::VariantBackward>>(a);
+  });
+}
+void variant_backward(const cpu::VariantBackward& a, void* scratch) {
+  with_dtype(a.dtype, [&](auto* s) {
+    run_pass<Backward<LSTM_POINTEE(s), cpu::VariantBackward>>(a, scratch);
+  });
 }
 size_t weight_gradients_scratch(const cpu::GradWeights& a) {
   return with_dtype(a.dtype,
@@ -105,6 +121,10 @@ const cpu::Kernels table = {LSTM_STRING(LSTM_ISA),
                             forward,
                             backward_scratch,
                             backward,
+                            variant_forward_scratch,
+                            variant_forward,
+                            variant_backward_scratch,
+                            variant_backward,
                             weight_gradients_scratch,
                             weight_gradients,
                             input_gradient_scratch,

@@ -60,6 +60,56 @@ struct LayerWeights {
   WeightDType weight_dtype;
 };
 
+// ---- variants: see docs/variants.md ------------------------------------------------------------
+
+enum class ActivationKind : int {
+  kSigmoid,
+  kTanh,
+  kRelu,
+  kAffine,
+  kLeakyRelu,
+  kThresholdedRelu,
+  kScaledTanh,
+  kHardSigmoid,
+  kElu,
+  kSoftsign,
+  kSoftplus,
+  kActivations
+};
+struct Activation {
+  ActivationKind kind;
+  double alpha, beta;
+};
+enum ActivationUse : int { kOfGates, kOfCandidate, kOfCell, kActivationUses };
+// Which gate follows from the other: i = 1 - f, or f = 1 - i.
+enum class Coupled : int { kNone, kInput, kForget };
+
+// (T, N, D * F), elements of the layer's dtype, also where the input is packed; `step` elements
+// from one step to the next, 0 where all steps share one. data null: there is none.
+struct StepArray {
+  const void* data;
+  int64_t step;
+};
+
+struct Variant {
+  Activation activations[kActivationUses];
+  Coupled coupled;
+  double clip, cell_clip;         // 0: none
+  double keep_cell, keep_hidden;  // zoneout without a mask: its expectation, 0 without zoneout
+  const void* peephole;           // (D, 3, H) of i, f and o, or null
+  StepArray input_gate;           // F = H; i from outside
+  StepArray hidden_mask;          // F = P; what h is multiplied with before the recurrent product
+  StepArray candidate_mask;       // F = H; what g is multiplied with
+  StepArray cell_zoneout, hidden_zoneout;  // F = H and P; 1 where the state stays
+
+  bool zones_out_cell() const { return cell_zoneout.data || keep_cell > 0; }
+  bool zones_out_hidden() const { return hidden_zoneout.data || keep_hidden > 0; }
+};
+
+struct VariantForward : SequenceForward {
+  Variant variant;
+};
+
 // Absent gradients (null) are zero.
 struct SequenceBackward {
   Sizes size;
@@ -79,6 +129,11 @@ struct SequenceBackward {
   void* grad_h0;                // (D, N, P)
   void* grad_c0;                // (D, N, H)
   void* grad_hidden;            // (T, N, D * P): the whole gradient of h_t; null without projection
+};
+
+struct VariantBackward : SequenceBackward {
+  Variant variant;
+  void* grad_input_gate;  // like cell: the gradient of i; null where it is not from outside
 };
 
 // The gradients of one direction's weights, from those of its gates' pre-activations.
@@ -130,6 +185,10 @@ struct Kernels {
   void (*sequence_forward)(const SequenceForward&, void* scratch);
   size_t (*sequence_backward_scratch)(const SequenceBackward&);
   void (*sequence_backward)(const SequenceBackward&, void* scratch);
+  size_t (*variant_forward_scratch)(const VariantForward&);
+  void (*variant_forward)(const VariantForward&, void* scratch);
+  size_t (*variant_backward_scratch)(const VariantBackward&);
+  void (*variant_backward)(const VariantBackward&, void* scratch);
   size_t (*weight_gradients_scratch)(const GradWeights&);
   void (*weight_gradients)(const GradWeights&, void* scratch);
   size_t (*input_gradient_scratch)(const GradInput&);

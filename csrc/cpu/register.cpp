@@ -6,6 +6,7 @@
 #include "../boxed.h"
 #include "kernels.h"
 #include "ops.h"
+#include "variant_ops.h"
 
 namespace {
 
@@ -21,6 +22,8 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_prepacked_forward", TORCH_BOX(&boxed::prepacked_forward<cpu::prepacked_forward>));
   boxed::implement_both(m, "sequence_backward",
                         TORCH_BOX(&boxed::sequence_backward<cpu::sequence_backward>));
+  boxed::implement_both(m, "variant_forward", TORCH_BOX(&cpu::variant_forward));
+  m.impl("_variant_backward", TORCH_BOX(&cpu::variant_backward));
   boxed::implement_both(m, "weight_gradients", TORCH_BOX(&cpu::weight_gradients));
   boxed::implement_both(m, "input_gradient", TORCH_BOX(&cpu::input_gradient));
   boxed::implement_both(m, "cell_forward", TORCH_BOX(&cpu::cell_forward));

@@ -89,6 +89,7 @@ def ablate(
     Raises:
         ValueError: a step, unit or layer out of range, an unknown `state` or `change`, `norm` not
             above 0, nothing to swap with, a bidirectional LSTM, or what `record` refuses.
+        NotImplementedError: the model calls its LSTM with masks or states to reset to.
     """
     module = find(model, lstm, (LSTM,))
     check_input(x)
@@ -226,6 +227,10 @@ def _in_pieces(
 ) -> tuple[Any, ...]:
     """Runs the steps from one edit to the next, each piece from the state the edit left."""
     input, lengths, reset = arguments["input"], arguments.get("lengths"), arguments.get("reset")
+    for name in ("masks", "reset_state"):
+        if arguments.get(name) is not None:
+            raise NotImplementedError(f"ablate does not cut {name} between steps")
+    gate = arguments.get("input_gate")
     time = 1 if layout.batched and layout.batch_first else 0
     total = input.shape[time]
     hx = arguments.get("hx") or _zeros(lstm, input, layout)
@@ -239,6 +244,8 @@ def _in_pieces(
             piece["lengths"] = (lengths - start).clamp(0, stop - start)
         if reset is not None:
             piece["reset"] = reset.narrow(time, start, stop - start)
+        if gate is not None and gate.dim() == input.dim():  # one for each step
+            piece["input_gate"] = gate.narrow(time, start, stop - start)
         output, hx, *states = forward(**arguments | piece)
         pieces.append((output, states))
     outputs, states = zip(*pieces, strict=True)

@@ -99,6 +99,7 @@ def gradient_flow(
     Raises:
         ValueError: `model` has no LSTM or RNN or calls it more than once, `loss` is no scalar or
             does not depend on the states, or `x` is empty or holds NaN.
+        NotImplementedError: the LSTM computes a variant.
     """
     module = find(model, lstm, (LSTM, nn.RNN))
     norms: dict[str, list[Tensor]] = {}
@@ -171,6 +172,8 @@ def _trace_lstm(
     model: nn.Module, lstm: LSTM, x: Any, loss: Callable[[Any], Tensor]
 ) -> tuple[float, Gradients]:
     """Autograd from the loss to what the LSTM returned, the adjoint equations from there."""
+    if lstm.variant is not None and lstm.variant.changes_steps:
+        raise NotImplementedError(f"gradient_flow has no adjoint equations of {lstm.variant}")
     calls: list[_Call] = []
 
     def replacement(forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -82,8 +82,11 @@ def lyapunov(
     Raises:
         ValueError: `model` has no LSTM or RNN or calls it more than once, it resets its states, a
             sequence has fewer than 3 steps, or `x` is empty or holds NaN.
+        NotImplementedError: the LSTM computes a variant.
     """
     module = find(model, lstm, (LSTM, nn.RNN))
+    if isinstance(module, LSTM) and module.variant is not None and module.variant.changes_steps:
+        raise NotImplementedError(f"lyapunov has no Jacobians of {module.variant}")
     found: list[list[Tensor]] = []
     steps = 0
     for batch, _ in batches(x, progress):

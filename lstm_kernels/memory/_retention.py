@@ -88,18 +88,23 @@ class Saturation:
         return tuple((shut[INPUT_GATE] >= fraction).nonzero()[:, 0] for shut in self.shut)
 
 
-def retention(states: States) -> Retention:
+def retention(states: States, *, zoneout: float = 0.0) -> Retention:
     """How long the cell keeps what it stores, from the forget gates.
 
     A value in the cell is multiplied by f_t at each step, so that after n steps prod(f) of it is
-    left; the half-life is the n at which that is one half.
+    left; the half-life is the n at which that is one half. With zoneout of the cell state, z, it is
+    multiplied by z + (1 - z) f_t, which then stands for f_t everywhere here. Where a variant
+    normalises the cell state that is carried, it is scaled besides.
 
     Args:
         states: with gates; an `LSTMStates`, a `Recording`, or an iterable of them such as `stream`.
+        zoneout: `zoneout_cell` of the LSTM's variant.
 
     Raises:
-        ValueError: there are no gates, no states, or NaN in them.
+        ValueError: there are no gates, no states, or NaN in them; zoneout is no probability.
     """
+    if not 0 <= zoneout <= 1:
+        raise ValueError(f"zoneout must be a probability, got {zoneout}")
     log_f: list[Tensor] = []
     writes: list[Tensor] = []
     shows: list[Tensor] = []
@@ -112,7 +117,7 @@ def retention(states: States) -> Retention:
             log_f, writes, shows = ([torch.zeros(width).double()] * depth for _ in range(3))
             samples = [Sample(_SAMPLED_STEPS) for _ in range(depth)]
         for layer, sample in enumerate(samples):
-            forget = recording.gate(layer, FORGET_GATE)
+            forget = zoneout + (1 - zoneout) * recording.gate(layer, FORGET_GATE)
             log_f[layer] = log_f[layer] + forget.log().sum(0, dtype=torch.float64).cpu()
             writes[layer] = writes[layer] + _count(recording.gate(layer, INPUT_GATE) > 0.5)
             shows[layer] = shows[layer] + _count(recording.gate(layer, OUTPUT_GATE) > 0.5)

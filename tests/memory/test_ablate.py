@@ -180,3 +180,26 @@ def test_impossible_interventions(lstm):
 def test_a_norm_that_no_change_can_have(lstm, norm):
     with pytest.raises(ValueError, match="norm must be above 0 and finite"):
         memory.ablate(lstm, X, 4, norm=norm)
+
+
+class Gated(nn.Module):
+    """A model whose LSTM takes its input gate from outside."""
+
+    def __init__(self, per_step):
+        super().__init__()
+        self.lstm = lstm_kernels.LSTM(3, 4, variant=lstm_kernels.Variant(input_gate=True)).double()
+        self.gate = torch.rand(6, 2, 4, dtype=torch.float64)
+        self.per_step = per_step
+
+    def forward(self, x):
+        return self.lstm(x, input_gate=self.gate if self.per_step else self.gate[0])[0]
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_an_input_gate_from_outside_is_cut_with_the_steps(per_step):
+    """Of the steps from the edit on, the model sees the same as from a state of zeros."""
+    model, x = Gated(per_step), torch.randn(6, 2, 3, dtype=torch.float64)
+    found = memory.ablate(model, x, 2, units=range(4)).output
+    gate = model.gate[2:] if per_step else model.gate[0]
+    torch.testing.assert_close(found[2:], model.lstm(x[2:], input_gate=gate)[0])
+    torch.testing.assert_close(found[:2], model(x)[:2])

@@ -302,3 +302,11 @@ def test_bad_input():
         memory.gradient_flow(model, [], lambda y: y.sum())
     with pytest.raises(ValueError, match=r"model has no lstm_kernels\.LSTM or torch\.RNN inside"):
         memory.gradient_flow(nn.Linear(2, 2), x, lambda y: y.sum())
+
+
+def test_a_variant_is_refused():
+    lstm = lstm_kernels.LSTM(3, 4, variant=lstm_kernels.Variant(coupled="input"))
+    with pytest.raises(NotImplementedError, match="no adjoint equations of Variant"):
+        memory.gradient_flow(Reader(lstm), torch.randn(5, 2, 3), lambda y: y.sum())
+    with pytest.raises(NotImplementedError, match="no Jacobians of Variant"):
+        memory.lyapunov(Reader(lstm), torch.randn(5, 2, 3))

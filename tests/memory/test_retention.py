@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
-from lstm_kernels import memory
+from lstm_kernels import Variant, memory
 
 
 def recorded(lstm, x=None, **options):
@@ -23,6 +23,27 @@ def test_half_life_of_a_fixed_forget_gate_is_ln_half_over_ln_f(f):
     expected = torch.full((1,), math.log(0.5) / math.log(f), dtype=torch.float64)
     assert_close(found.half_life[0], expected, rtol=1e-12, atol=0)
     assert_close(found.half_life_quantiles[0], expected.expand(5, 1), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"coupled": "input"}], ids=str)
+def test_half_life_with_zoneout_is_that_of_what_is_left(options):
+    """Of the gates alone it would be shorter. Coupled gates are recorded as they are."""
+    variant = Variant(zoneout_cell=0.4, **options)
+    lstm = fixed_gates(1e-300, 0.7, 0.5, 0.5, variant=variant).eval()
+    states = recorded(lstm)
+    found = memory.retention(states, zoneout=variant.zoneout_cell).half_life[0].item()
+    assert found == pytest.approx(math.log(0.5) / math.log(0.4 + 0.6 * 0.7))
+    if not options:
+        c0 = torch.ones(1, 1, 1, dtype=torch.float64)
+        x = torch.zeros(6, 1, 1, dtype=torch.float64)
+        cell = lstm(x, (torch.zeros_like(c0), c0), return_states=True)[2].cell[0].flatten()
+        assert_close(cell[-1].log2().item(), -6 / found)
+    assert_close(
+        states.gates[0][..., 0, :] + states.gates[0][..., 1, :],
+        torch.full_like(states.cell[0], 1.0 if options else 0.7)[:, :, None],
+    )
+    with pytest.raises(ValueError, match="zoneout must be a probability"):
+        memory.retention(states, zoneout=2.0)
 
 
 def test_half_life_says_when_half_of_a_stored_value_is_left():

@@ -22,6 +22,7 @@ from benchmarks import (
     rows,
     suite,
     variable,
+    variants,
 )
 from benchmarks.busy import spinning
 from benchmarks.cases import Case
@@ -103,6 +104,30 @@ def test_recomputing_computes_the_same():
     workload = Workload(Case(5, 3, 8, training=True), threads=1)
     recomputed, kept = variable.ours_recomputing(workload)(), contenders.ours(workload)()
     assert_close(recomputed, kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", variants.VARIANTS)
+def test_contenders_for_variants_compute_the_same(name, training):
+    """With the same seed, so that they draw the same masks."""
+    workload = Workload(Case(5, 3, 8, I=6, training=training, variant=name), threads=1)
+    found = []
+    for contender in (variants.ours_variant, variants.eager_loop):
+        call = contender(workload)
+        torch.manual_seed(1)
+        found.append(call())
+    assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.onnx's own
+@pytest.mark.parametrize("name", ["peephole", "coupled", "clip"])
+def test_onnx_runtime_computes_the_variants_that_it_has(name):
+    workload = Workload(Case(5, 3, 8, I=6, variant=name), threads=1)
+    output = torch.from_numpy(variants.onnx_runtime(workload)()[0])
+    assert_close(output, variants.ours_variant(workload)(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(Unavailable, match="for inference"):
+        variants.onnx_runtime(Workload(Case(5, 3, 8, variant=name, training=True), threads=1))
 
 
 @pytest.mark.parametrize("name", analysis.ANALYSES)

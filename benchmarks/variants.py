@@ -1,0 +1,99 @@
+"""Contenders for variants of the LSTM: ours, and the same equations in eager torch."""
+
+import torch
+from torch import Tensor, nn
+
+import lstm_kernels
+from lstm_kernels import Variant, _variants, _variants_reference
+from lstm_kernels._layer import Layer
+from lstm_kernels.onnx import translation_table
+
+from .contenders import ours, run, run_module
+from .workload import Call, Unavailable, Workload
+
+VARIANTS = {
+    "peephole": Variant(peephole=True),
+    "coupled": Variant(coupled="forget"),
+    "clip": Variant(clip=3.0),
+    "zoneout": Variant(zoneout_cell=0.1, zoneout_hidden=0.1),
+    "dropout": Variant(recurrent_dropout=0.2),
+    "dropout per gate": Variant(recurrent_dropout=0.2, dropout_on="gates"),
+    "layer norm": Variant(layer_norm="separate", cell_norm="carried"),
+    "joint layer norm": Variant(layer_norm="joint", cell_norm="carried"),
+}
+FUSED = ("peephole", "coupled", "clip", "zoneout", "dropout")  # those that have kernels
+
+
+def module_of(workload: Workload) -> lstm_kernels.LSTM:
+    """The case's variant with the workload's weights. It draws its masks where it trains."""
+    case = workload.case
+    torch.manual_seed(0)  # peepholes are drawn
+    module = lstm_kernels.LSTM(case.input_size, case.H, variant=VARIANTS[case.variant])
+    module.load_state_dict(workload.native.state_dict(), strict=False)
+    return module.train(case.training)
+
+
+def ours_variant(workload: Workload) -> Call:
+    return run_module(workload, module_of(workload))
+
+
+def ours_plain(workload: Workload) -> Call:
+    """The plain LSTM of these sizes: what the variant costs in addition."""
+    return ours(workload)
+
+
+def eager_loop(workload: Workload) -> Call:
+    """The variant's equations in torch, one step at a time."""
+    module = module_of(workload)
+    variant = VARIANTS[workload.case.variant]
+    parameters = dict(module.named_parameters())
+    weights = [parameters[name] for name in module._flat_weights_names]
+
+    def forward() -> Tensor:
+        x = workload.padded
+        bound = lstm_kernels.modules._bind(module, variant, ["_l0"], None, None, None)
+        call = _variants.call_of(x, weights, 1, 1, None)
+        tensors = bound.of_layer(0, x, call, module.training)
+        layer = Layer(x, None, None, weights, True, False)
+        return _variants_reference.sequence_forward(layer, variant, tensors)[0]
+
+    return run(workload, forward, list(module.parameters()))
+
+
+def onnx_runtime(workload: Workload) -> Call:
+    """ONNX Runtime's LSTM operator, which has peepholes, f = 1 - i and clip."""
+    case = workload.case
+    if case.training or case.variant not in ("peephole", "coupled", "clip"):
+        raise Unavailable("ONNX's LSTM has peepholes, f = 1 - i and clip, for inference")
+    try:
+        import onnx
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed") from None
+    module = module_of(workload).eval()
+    program = exported(module, workload.padded)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = workload.threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(
+        onnx.ModelProto.SerializeToString(program), options, providers=["CPUExecutionProvider"]
+    )
+    x = {session.get_inputs()[0].name: workload.padded.detach().numpy()}
+    with torch.no_grad():
+        expected = module(workload.padded)[0]
+    found = torch.from_numpy(session.run(None, x)[0])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    return lambda: session.run(None, x)
+
+
+def exported(module: nn.Module, x: Tensor) -> object:
+    """The module as an ONNX model."""
+    program = torch.onnx.export(
+        module,
+        (x,),
+        dynamo=True,
+        verbose=False,
+        custom_translation_table=translation_table(),
+    )
+    assert program is not None
+    return program.model_proto

@@ -1,0 +1,333 @@
+"""A layer of a variant, differentiable: which implementation computes it.
+
+The ops of the CPU compute what `has_kernel` says. The equations in plain torch compute the rest: on
+every device, under every transform, and derivatives of derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from . import _autograd, _batching, _torch_private, _variant_ops, _variants_reference
+from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
+from ._reference import Rows
+from ._variants import BoundVariant, Call, LayerTensors, Variant
+from ._weight_gradients import gradients, product
+
+Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+_LAYER_TENSORS = len(LayerTensors._fields)
+
+
+def layer(
+    bound: BoundVariant,
+    index: int,
+    call: Call,
+    given: Layer,
+    save_cell: bool,
+    save_gates: bool,
+    *,
+    training: bool,
+    recompute: bool,
+) -> Results:
+    """Layer `index` of a call: output, h_n, c_n, cell and gates, the last two if they are saved.
+
+    recompute: where they are not, keep nothing else for the backward pass either.
+    """
+    tensors = bound.of_layer(index, given.input, call, training)
+    arguments = (given, bound.variant, tensors, save_cell, save_gates)
+    keep_all = save_cell or not recompute or not _wanted(given, tensors)
+    if keep_all or _torch_private.transforms_active():
+        return sequence(*arguments)
+    # Masks are drawn already: the second run is the same without the generator's state.
+    results: Any = checkpoint(sequence, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return results  # type: ignore[no-any-return]
+
+
+def cell(
+    bound: BoundVariant,
+    training: bool,
+    input: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step: h, c and gates. It is a sequence of length one."""
+    h_size = w_hh.shape[1]
+    call = Call(1, input.shape[0], h_size, h_size, 1, 1)
+    bound.check(input, call, None)
+    weights = [weight for weight in (w_ih, w_hh, b_ih, b_hh) if weight is not None]
+    weights = bound.drop_weights(0, weights, 1, training)
+    x, h, c = (value.unsqueeze(0) for value in (input, h0, c0))
+    given = Layer(x, h, c, weights, b_ih is not None, False)
+    h_n, _, c_n, _, gates = layer(
+        bound, 0, call, given, False, True, training=training, recompute=False
+    )
+    return h_n.squeeze(0), c_n.squeeze(0), gates.squeeze(0).squeeze(1)
+
+
+def sequence(
+    given: Layer, variant: Variant, tensors: LayerTensors, save_cell: bool, save_gates: bool
+) -> Results:
+    """A layer of a variant: output, h_n, c_n, cell and gates; at least those that are saved."""
+    wanted = _wanted(given, tensors)
+    if not has_kernel(given, variant, tensors, wanted):
+        return _variants_reference.sequence_forward(given, variant, tensors)
+    if _torch_private.recording() or not wanted:
+        return _variant_ops.forward(given, variant, tensors, save_cell, save_gates)
+    return differentiable(given, variant, tensors)
+
+
+def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Results:
+    """A layer of a variant, differentiable where it is not recorded into a graph, too."""
+    if not has_kernel(given, variant, tensors, True):
+        return _variants_reference.sequence_forward(given, variant, tensors)
+    result: Results = _autograd._apply(_VariantSequence, variant, *tensors, *given.flat())
+    return result
+
+
+def has_kernel(given: Layer, variant: Variant, tensors: LayerTensors, wanted: bool) -> bool:
+    """Whether the ops compute this call, with its gradient where that is `wanted`."""
+    if (
+        not given.input.is_cpu
+        or _torch_private.transforms_active()
+        or _torch_private.forward_mode_active()
+        or variant.layer_norm is not None
+        or variant.cell_norm is not None
+        or tensors.reset_h is not None
+        or (tensors.recurrent is not None and variant.dropout_on == "gates")
+    ):
+        return False
+    if not wanted:
+        return True
+    masks = (tensors.recurrent, tensors.zoneout_cell, tensors.zoneout_hidden)
+    if any(mask is not None and mask.requires_grad for mask in masks):
+        return False
+    # The backward op takes slopes from values: from each value only one can follow.
+    names = [activation.name for activation in variant.each_activation]
+    if any(
+        alpha <= 0 and name in ("leakyrelu", "elu", "scaledtanh")
+        for name, alpha, _ in variant.each_activation
+    ):
+        return False
+    bounded = variant.clip is not None or variant.cell_clip is not None or "hardsigmoid" in names
+    return not (bounded and given.input.itemsize == 2)  # rounding moves values onto bounds
+
+
+def _wanted(given: Layer, tensors: LayerTensors) -> bool:
+    return _autograd.wanted(given.input, given.h0, given.c0, *given.weights, *tensors)
+
+
+class _VariantSequence(torch.autograd.Function):
+    """One layer of a variant. Its arguments are the variant, LayerTensors, and Layer.flat."""
+
+    @staticmethod
+    def forward(variant: Variant, *arguments: Any) -> Results:
+        tensors, layer = _split(arguments)
+        return _variant_ops.forward(layer, variant, tensors, True, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
+        ctx.variant, *arguments = inputs
+        tensors, layer = _split(arguments)
+        output, _, _, cell, gates = outputs
+        ctx.kind = layer.has_biases, layer.bidirectional
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output, cell, gates, *tensors, *layer.tensors())
+
+    @staticmethod
+    @_batching.of_batched_gradients
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        output, cell, gates, *saved = ctx.saved_tensors
+        tensors = LayerTensors(*saved[:_LAYER_TENSORS])
+        has_biases, bidirectional = ctx.kind
+        nothing = Layer(None, None, None, (), has_biases, bidirectional)
+        layer = nothing.with_tensors(saved[_LAYER_TENSORS:])
+        if _autograd._differentiated():
+            return None, *_pullback(ctx.variant, tensors, layer, grads)
+        need_tensors, needs = _split(ctx.needs_input_grad[1:])
+        with _autograd._full_precision(cell):
+            found = _gradients(ctx.variant, tensors, layer, grads, output, cell, gates, needs)
+        of_tensors, of_layer = found
+        of_tensors = LayerTensors(
+            *(value if need else None for value, need in zip(of_tensors, need_tensors, strict=True))
+        )
+        return None, *of_tensors, *of_layer.flat()
+
+
+def _split(arguments: Sequence[Any]) -> tuple[LayerTensors, Layer]:
+    """The variant's tensors and the layer of a Function's arguments."""
+    tensors = LayerTensors(*arguments[:_LAYER_TENSORS])
+    return tensors, Layer.of(arguments[_LAYER_TENSORS:])
+
+
+def _pullback(
+    variant: Variant, tensors: LayerTensors, layer: Layer, grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """All gradients, from the equations in plain torch, which can be differentiated again."""
+    floating = [*tensors, layer.input, layer.h0, layer.c0, *layer.weights]
+
+    def equations(*values: Any) -> Results:
+        own = LayerTensors(*values[:_LAYER_TENSORS])
+        input, h0, c0, *weights = values[_LAYER_TENSORS:]
+        given = layer._replace(input=input, h0=h0, c0=c0, weights=weights)
+        return _variants_reference.sequence_forward(given, variant, own)
+
+    found = _autograd._pullback(equations, floating, grads)
+    of_tensors, of_layer = found[:_LAYER_TENSORS], found[_LAYER_TENSORS:]
+    return [*of_tensors, *of_layer[:3], *[None] * (len(layer.ragged()) + 2), *of_layer[3:]]
+
+
+def _gradients(
+    variant: Variant,
+    tensors: LayerTensors,
+    layer: Layer,
+    grads: Sequence[Any],
+    output: Tensor,
+    cell: Tensor,
+    gates: Tensor,
+    needs: Layer,
+) -> tuple[LayerTensors, Layer]:
+    """Gradients of a layer's arguments from those of its results, None where none is needed."""
+    call = LayerBackward.of_layer(layer, grads, cell, gates)
+    grad_z, grad_h0, grad_c0, grad_hidden, grad_gate = _variant_ops.backward(call, variant, tensors)
+    directions = by_direction(layer.weights, layer.bidirectional)
+    needed = by_direction(needs.weights, layer.bidirectional)
+    h0, hidden = _operands(variant, tensors, layer, output)
+    products, grad_input = gradients(
+        grad_z,
+        layer._replace(h0=h0),
+        hidden,
+        [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
+        [w.w_ih for w in directions] if needs.input else None,
+        by_ops=True,
+    )
+    projects = any(need.w_hr for need in needed)
+    steps = None
+    if projects or tensors.peephole is not None:
+        steps = _CellSteps(variant, tensors, layer, grad_z, cell, gates)
+    of_weights: list[Tensor | None] = []
+    for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
+        of_w_hr = None
+        if need.w_hr and steps is not None:
+            of_h = grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d)
+            of_h = steps.rows.pad(of_h).flatten(0, 1)
+            of_w_hr = product(of_h.mT, steps.unprojected(d).flatten(0, 1).to(of_h.dtype))
+        of_weights += _autograd._needed(w, need, products[d] or (None, None, None), of_w_hr)
+    of_peephole = None
+    if tensors.peephole is not None and steps is not None:
+        of_peephole = torch.stack([steps.peephole(d) for d in range(len(directions))])
+        of_peephole = of_peephole.to(tensors.peephole.dtype)
+    of_gate = None
+    if tensors.input_gate is not None:
+        of_gate = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).pad(grad_gate)
+        if tensors.input_gate.shape[0] == 1:
+            of_gate = of_gate.sum(0, keepdim=True)
+    of_tensors = LayerTensors(of_peephole, None, None, of_gate, None, None, None, None, None)
+    return of_tensors, Layer(
+        input=grad_input,
+        h0=grad_h0 if needs.h0 else None,
+        c0=grad_c0 if needs.c0 else None,
+        weights=of_weights,
+        has_biases=None,
+        bidirectional=None,
+    )
+
+
+class _CellSteps:
+    """The cell states of all steps, padded, as the gradients of peepholes and w_hr need them."""
+
+    def __init__(
+        self,
+        variant: Variant,
+        tensors: LayerTensors,
+        layer: Layer,
+        grad_z: Tensor,
+        cell: Tensor,
+        gates: Tensor,
+    ) -> None:
+        self.variant, self.tensors, self.layer = variant, tensors, layer
+        self.rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+        # In float32 where they are narrower: these are long sums of rounded products.
+        wide = torch.promote_types(cell.dtype, torch.float32)
+        self.cell, self.gates, self.grad_z = (
+            self.rows.pad(value).to(wide) for value in (cell, gates, grad_z)
+        )
+        self.directions = 1 + layer.bidirectional
+
+    def of(self, value: Tensor, d: int) -> Tensor:
+        """The features of direction d."""
+        own: Tensor = value.unflatten(-1, (self.directions, -1)).select(-2, d)
+        return own
+
+    def before(self, d: int) -> Tensor:
+        """The cell state before each step, (T, N, H)."""
+        cell, layer = self.of(self.cell, d), self.layer
+        start = torch.zeros_like(cell[0]) if layer.c0 is None else layer.c0[d].to(cell.dtype)
+        if d == 0:
+            before = torch.cat([start[None], cell[:-1]])
+        else:
+            before = torch.cat([cell[1:], start[None]])
+            if self.rows.active is not None:  # the sequence's first step is its last one in time
+                active = self.rows.active
+                first = active & ~torch.cat([active[1:], torch.zeros_like(active[:1])])
+                before = torch.where(first.unsqueeze(-1), start, before)
+        if layer.reset is not None:
+            before = before.masked_fill(layer.reset.unsqueeze(-1), 0)
+        return before
+
+    def updated(self, d: int) -> Tensor:
+        """c~ of each step, before zoneout."""
+        variant = self.variant
+        if self.tensors.zoneout_cell is None and variant.zoneout_cell == 0:
+            return self.of(self.cell, d)
+        i, f, g, _ = self.gates.select(-3, d).unbind(-2)
+        if self.tensors.recurrent is not None and variant.dropout_on == "candidate":
+            g = g * self.of(self.tensors.recurrent, d)
+        updated = f * self.before(d) + i * g
+        bound = variant.cell_clip
+        return updated if bound is None else updated.clamp(-bound, bound)
+
+    def unprojected(self, d: int) -> Tensor:
+        """o * a_cell(c~)."""
+        squashed = _variants_reference.activated(self.variant.each_activation[2], self.updated(d))
+        return self.gates.select(-3, d).select(-2, OUTPUT_GATE) * squashed
+
+    def peephole(self, d: int) -> Tensor:
+        """The gradient of direction d's peepholes, (3, H)."""
+        before = self.before(d)
+        after = self.updated(d)
+        grad_z = self.grad_z.select(-3, d)
+        pairs = ((INPUT_GATE, before), (FORGET_GATE, before), (OUTPUT_GATE, after))
+        return torch.stack([(grad_z.select(-2, g) * c).sum((0, 1)) for g, c in pairs])
+
+
+def _operands(
+    variant: Variant, tensors: LayerTensors, layer: Layer, output: Tensor
+) -> tuple[Tensor | None, Tensor]:
+    """h0 and the hidden states as the recurrent product saw them: times the mask."""
+    mask = tensors.recurrent
+    if mask is None or variant.dropout_on != "hidden":
+        return layer.h0, output
+    directions = 1 + layer.bidirectional
+    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+    steps = mask.expand(rows.steps, *mask.shape[1:]).unflatten(-1, (directions, -1))
+    # The state after a step meets the mask of the step that follows it in its direction.
+    following = [steps[:, :, 0].roll(-1, 0), steps[:, :, -1].roll(1, 0)][:directions]
+    hidden = output * rows.unpad(torch.cat(following, -1))
+    if layer.h0 is None:
+        return None, hidden
+    first = [steps[0, :, 0]]
+    if directions == 2:
+        last = torch.full((mask.shape[1],), rows.steps - 1)
+        if rows.active is not None:
+            last = (rows.active.sum(0) - 1).clamp(min=0)
+        first.append(steps[last, torch.arange(mask.shape[1]), 1])
+    return layer.h0 * torch.stack(first), hidden

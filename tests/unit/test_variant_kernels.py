@@ -1,0 +1,276 @@
+"""The ops of variants on the CPU against the equations in plain torch, results and gradients."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from support import assert_same, rounding, weigh
+
+from lstm_kernels import LSTM, Variant, _ops, _variant_autograd, _variant_ops, _variants_reference
+from lstm_kernels._layer import Layer
+from lstm_kernels._variants import ACTIVATIONS, LayerTensors
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+@st.composite
+def variants(draw):
+    """Any variant that has kernels."""
+    names = list(ACTIVATIONS)
+    coupled = draw(st.sampled_from([None, None, "input", "forget"]))
+    return Variant(
+        peephole=draw(st.booleans()),
+        coupled=coupled,
+        clip=draw(st.sampled_from([None, 0.5])),
+        cell_clip=draw(st.sampled_from([None, 0.3])),
+        activations=(
+            draw(st.sampled_from(["sigmoid", "sigmoid", "hardsigmoid", "softsign"])),
+            draw(st.sampled_from(["tanh", "tanh", *names])),
+            draw(st.sampled_from(["tanh", "tanh", *names])),
+        ),
+        recurrent_dropout=draw(st.sampled_from([0.0, 0.3])),
+        dropout_on=draw(st.sampled_from(["hidden", "candidate"])),
+        dropout_per_step=draw(st.booleans()),
+        zoneout_cell=draw(st.sampled_from([0.0, 0.3])),
+        zoneout_hidden=draw(st.sampled_from([0.0, 0.3])),
+        input_gate=coupled != "input" and draw(st.booleans()),
+    )
+
+
+@st.composite
+def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
+    """A layer, the variant's tensors, and which of them have gradients."""
+    T = T or draw(st.integers(1, 6))
+    N = N or draw(st.integers(1, 5))
+    H = H or draw(st.integers(1, 20))
+    I = draw(st.integers(1, 9))
+    D = draw(st.sampled_from([1, 2]))
+    P = draw(st.sampled_from([H, max(1, H // 2)]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+
+    def random(*size):
+        return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
+
+    def bits(*size):
+        return (random(*size) > 0).to(dtype)
+
+    lengths = draw(st.lists(st.integers(1, T), min_size=N - 1, max_size=N - 1))
+    lengths = sorted([*lengths, T])
+    ragged = draw(st.sampled_from(["", "packed", "lengths", "reset" if D == 1 else ""]))
+    batch_sizes = reset = None
+    if ragged == "packed":
+        batch_sizes = torch.tensor([sum(length > t for length in lengths) for t in range(T)])
+    if ragged == "reset":
+        reset = torch.rand(T, N, generator=generator) < 0.3
+    if ragged == "lengths":
+        lengths[0] = draw(st.integers(0, T))
+        if N == 1:
+            lengths[0] = T
+    shapes = [(4 * H, I), (4 * H, P)]
+    biases, projects = draw(st.booleans()), P != H or draw(st.booleans())
+    shapes += [(4 * H,)] * 2 * biases + [(P, H)] * projects
+    rows = (sum(lengths),) if ragged == "packed" else (T, N)
+    states = draw(st.booleans())
+    layer = Layer(
+        random(*rows, I),
+        random(D, N, P) if states else None,
+        random(D, N, H) if states else None,
+        [random(*shape) * 0.3 for _ in range(D) for shape in shapes],
+        biases,
+        D == 2,
+        batch_sizes,
+        torch.tensor(lengths) if ragged == "lengths" else None,
+        reset,
+    )
+    of_recurrent = D * P if variant.dropout_on == "hidden" else D * H
+    steps = T if variant.dropout_per_step else 1
+    masked = draw(st.booleans())
+    tensors = LayerTensors(
+        random(D, 3, H) if variant.peephole else None,
+        None,
+        None,
+        random(draw(st.sampled_from([1, T])), N, D * H).sigmoid() if variant.input_gate else None,
+        bits(steps, N, of_recurrent) / 0.7 if variant.recurrent_dropout else None,
+        bits(T, N, D * H) if variant.zoneout_cell and masked else None,
+        bits(T, N, D * P) if variant.zoneout_hidden and masked else None,
+        None,
+        None,
+    )
+    return layer, tensors
+
+
+def floating(layer, tensors):
+    """The tensors that have a gradient."""
+    values = [layer.input, layer.h0, layer.c0, *layer.weights, tensors.peephole, tensors.input_gate]
+    return [value for value in values if value is not None]
+
+
+def both(layer, tensors, variant):
+    """Results and gradients from the ops, and from plain torch."""
+    for value in floating(layer, tensors):
+        value.requires_grad_()
+    assert _variant_autograd.has_kernel(layer, variant, tensors, True)
+    found = []
+    for computed in (
+        _variant_autograd.sequence(layer, variant, tensors, True, True),
+        _variants_reference.sequence_forward(layer, variant, tensors),
+    ):
+        leaves = floating(layer, tensors)
+        loss = weigh([value.double() for value in computed])
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        found.append(([value.detach() for value in computed], gradients))
+    return found
+
+
+@given(data=st.data(), variant=variants())
+@settings(max_examples=300, deadline=None)
+def test_results_and_gradients_are_those_of_plain_torch(data, variant):
+    layer, tensors = data.draw(calls(variant))
+    assert_same(*both(layer, tensors, variant), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@given(data=st.data(), variant=variants(), shape=st.sampled_from([(12, 40, 33), (3, 8, 96)]))
+@settings(max_examples=15, deadline=None)
+def test_large_layers_on_one_thread_and_on_two(data, variant, shape, threads):
+    """Weights in panels; the work split by sequences, and by hidden units."""
+    T, N, H = shape
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer, tensors = data.draw(calls(variant, torch.float64, T, N, H))
+        assert_same(*both(layer, tensors, variant), rtol=1e-8, atol=1e-8)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@given(data=st.data(), variant=variants())
+@settings(max_examples=40, deadline=None)
+def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
+    """Results alone: where a slope jumps, rounding may fall on the other side of it."""
+    layer, tensors = data.draw(calls(variant, dtype))
+    assert _variant_autograd.has_kernel(layer, variant, tensors, False)
+    with torch.no_grad():
+        found = _variant_autograd.sequence(layer, variant, tensors, True, True)
+    assert all(value.dtype is dtype for value in found)
+    wide = [None if v is None else v.double() for v in tensors]
+    exact = _variants_reference.sequence_forward(
+        layer._replace(
+            input=layer.input.double(),
+            h0=None if layer.h0 is None else layer.h0.double(),
+            c0=None if layer.c0 is None else layer.c0.double(),
+            weights=[w.double() for w in layer.weights],
+        ),
+        variant,
+        LayerTensors(*wide),
+    )
+    assert_same([value.double() for value in found], exact, **rounding(dtype, 40))
+
+
+SMOOTH = {
+    "peephole": Variant(peephole=True),
+    "coupled": Variant(coupled="input", zoneout_cell=0.2),
+    "zoneout": Variant(zoneout_cell=0.3, zoneout_hidden=0.3),
+    "dropout": Variant(recurrent_dropout=0.3),
+    "activations": Variant(activations=("sigmoid", "softsign", ("elu", 0.5))),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", SMOOTH.values(), ids=SMOOTH)
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_gradients_of_every_dtype(data, variant, dtype):
+    layer, tensors = data.draw(calls(variant, dtype))
+    (found, gradients), (expected, exact) = both(layer, tensors, variant)
+    tolerance = rounding(dtype, 40)
+    assert_same(found, expected, **tolerance)
+    for one, other in zip(gradients, exact, strict=True):
+        assert one.dtype is dtype
+        scale = other.abs().max().clamp(min=1).double()
+        assert_same(one.double() / scale, other.double() / scale, **tolerance)
+
+
+def test_a_variant_without_effect_is_the_plain_lstm():
+    """Their products have the same bits; the compiler may fuse other additions in the cells."""
+    torch.manual_seed(0)
+    for H, N in ((48, 5), (7, 3)):
+        layer = Layer(
+            torch.randn(9, N, 6),
+            None,
+            None,
+            [torch.randn(4 * H, 6), torch.randn(4 * H, H)],
+            False,
+            False,
+            None,
+            None,
+            None,
+        )
+        nothing = LayerTensors(*[None] * 9)
+        plain = _ops.sequence_forward(layer, True, True)
+        found = _variant_ops.forward(layer, Variant(), nothing, True, True)
+        assert_same(found, plain, **rounding(torch.float32, 9))
+
+
+def test_input_gate_of_ones_and_mask_of_ones():
+    variant = Variant(input_gate=True, recurrent_dropout=0.5)
+    torch.manual_seed(0)
+    module = LSTM(4, 6, variant=variant).eval()
+    plain = LSTM(4, 6)
+    plain.load_state_dict(module.state_dict())
+    x = torch.randn(5, 3, 4)
+    gates = plain(x, return_gates=True)[2].gates[0]
+    output = module(x, input_gate=gates[:, :, 0, 0])[0]
+    assert_same(output, plain(x)[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", SMOOTH.values(), ids=SMOOTH)
+@given(data=st.data())
+@settings(max_examples=3, deadline=None)
+def test_ops_are_what_their_schemas_say(data, variant):
+    layer, tensors = data.draw(calls(variant, torch.float32))
+    numbers = _variant_ops.options(variant)
+    of_variant = _variant_ops.given_tensors(variant, tensors)
+    arguments = (*layer, *of_variant, numbers, True, True)
+    torch.library.opcheck(
+        _variant_ops._forward, arguments, test_utils=("test_schema", "test_faketensor")
+    )
+    output, h_n, c_n, cell, gates = _variant_ops.forward(layer, variant, tensors, True, True)
+    ragged = (layer.batch_sizes, layer.lengths, layer.reset)
+    torch.library.opcheck(
+        _variant_ops._backward,
+        (
+            output,
+            h_n,
+            c_n,
+            cell,
+            gates,
+            layer.c0,
+            layer.weights,
+            layer.has_biases,
+            layer.bidirectional,
+            *ragged,
+            *of_variant,
+            numbers,
+            cell,
+            gates,
+        ),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.slow
+def test_torch_compile_keeps_the_op():
+    variant = Variant(peephole=True, clip=1.5, zoneout_hidden=0.1)
+    module = LSTM(4, 6, variant=variant).eval()
+    x = torch.randn(5, 3, 4)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    expected = module(x)
+    found = compiled(x)
+    assert_same(found, expected)
+    parameters = [*module.parameters()]
+    assert_same(
+        torch.autograd.grad(weigh(found), parameters),
+        torch.autograd.grad(weigh(expected), parameters),
+    )
