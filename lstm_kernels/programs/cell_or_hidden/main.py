@@ -15,19 +15,28 @@ def part(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    """A number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line, trains, measures and writes the report."""
     parser = argparse.ArgumentParser(
         prog="python -m lstm_kernels.memory",
         description="Trains LSTMs with forget bias 0, 1 and 3 and a plain RNN of as many "
-        "parameters on three tasks that need memory, and measures what the hidden and the cell "
-        "state carry, for how long, and how gradients travel. Writes memory.html and memory.json.",
+        "parameters on three tasks that need memory, from several seeds, and measures what the "
+        "hidden and the cell state carry, for how long, and how gradients travel. Writes "
+        "memory.html, memory.json and memory.md.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, default=Path("memory"), help="folder for the report")
     add("--part", type=part, default=1.0, help="part of the training steps, for a quicker look")
-    add("--seed", type=int, default=0, help="of the initial weights and the data")
+    add("--seeds", type=count, default=5, help="how many times everything is trained")
     options = parser.parse_args(arguments)
     try:
         options.output.mkdir(parents=True, exist_ok=True)
@@ -37,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from .answer import answer
     except ImportError as error:
         parser.error(f"{error}; pip install 'lstm_kernels[memory]'")
-    page, findings = answer(options.output, options.part, options.seed)
+    page, findings = answer(options.output, options.part, options.seeds)
     for task, sentences in findings.items():
         print(f"\n{task.capitalize()}")
         for sentence in sentences:
