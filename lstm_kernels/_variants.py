@@ -77,7 +77,7 @@ class Masks(NamedTuple):
             (N, D*H_out) or (T, N, D*H_out); with dropout_on="gates" one for each gate,
             (N, D, 4, H_out) or (T, N, D, 4, H_out); with "candidate" of g, (N, D*H) or (T, N, D*H).
         zoneout_cell: 1 where an element of the cell state stays, else 0; (N, D*H) or (T, N, D*H).
-        zoneout_hidden: the same of the hidden state, (N, D*H_out) or (T, N, D*H_out).
+        zoneout_hidden: the same for the hidden state, (N, D*H_out) or (T, N, D*H_out).
         weight: for each direction, factors of w_hh, (4*H, H_out).
     """
 

@@ -94,7 +94,7 @@ def retention(states: States, *, zoneout: float = 0.0) -> Retention:
     A value in the cell is multiplied by f_t at each step, so that after n steps prod(f) of it is
     left; the half-life is the n at which that is one half. With zoneout of the cell state, z, it is
     multiplied by z + (1 - z) f_t, which then stands for f_t everywhere here. Where a variant
-    normalises the cell state that is carried, it is scaled besides.
+    normalises the cell state that is carried, the norm also scales it.
 
     Args:
         states: with gates; an `LSTMStates`, a `Recording`, or an iterable of them such as `stream`.

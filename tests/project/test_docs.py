@@ -16,7 +16,7 @@ import torch
 
 import lstm_kernels
 from benchmarks.tables import README_RESULTS, RESULTS, load
-from lstm_kernels import memory
+from lstm_kernels import convert, memory, onnx
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -64,7 +64,8 @@ def test_every_public_name_is_in_the_reference():
     text = "".join(text for page, text in TEXTS.items() if page.parent.name == "reference")
     shown = set(re.findall(r"^::: lstm_kernels\.([\w.]+)$", text, re.MULTILINE))
     public = {name for name in lstm_kernels.__all__ if not name.startswith("__")}
-    public |= {f"memory.{name}" for name in memory.__all__} | {"onnx.translation_table"}
+    for module in (convert, memory, onnx):
+        public |= {f"{module.__name__.split('.')[1]}.{name}" for name in module.__all__}
     assert public == shown
 
 
