@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.readme_table import lines
+from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
 PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|sh|h|cuh?|cpp|def|cmake|toml|md))(?!\S)"
@@ -45,6 +46,37 @@ def test_the_table_of_isolated_calls_is_a_committed_result():
         ratios = found["ratios"].values()
         cells = " | ".join(f"{r['geomean']:.2f}x, {r['worst']:.2f}x" for r in ratios)
         assert f"| {condition} | {cells} |" in README
+
+
+def test_what_the_states_carry_is_a_committed_result():
+    results = ROOT / "benchmarks" / "results" / "memory"
+    numbers = json.loads((results / "memory.json").read_text())
+    written = (results / "memory.md").read_text()
+    assert tables(numbers) == written.splitlines()
+    states = written.split("\n\n")[1]
+    assert states in README, "copy the second table of memory.md into the README"
+    # The sentences under the table.
+    claims = {
+        name: {claim["text"]: (claim["holds"], claim["of"]) for claim in task["claims"]}
+        for name, task in numbers["tasks"].items()
+    }
+    for change in ("to zero c", "to hold c", "to swap c", "a change as large as h"):
+        for task, of, judged in (("adding", 4, 4), ("copying", 4, 4), ("text", 0, 5)):
+            (text,) = (text for text in claims[task] if text.startswith(change))
+            assert claims[task][text] == (of, judged)
+    assert claims["text"]["a linear probe finds more of the past in c than in h."] == (5, 5)
+    assert claims["text"]["the best LSTM ends with a better score than the RNN."] == (0, 5)
+    for bias, adding, copying in ((0, 4, 0), (3, 4, 4)):
+        text = f"the LSTM, forget bias {bias} learns the task."
+        assert (claims["adding"][text], claims["copying"][text]) == ((adding, 5), (copying, 5))
+    before = (
+        "before training, the gradient reaches farther back in c of the LSTM with forget bias 1"
+    )
+    signs = "after training, the signs agree in the same way."
+    for task, agree in (("adding", 0), ("copying", 2), ("text", 4)):
+        assert claims[task][signs] == (agree, 5)
+        (text,) = (text for text in claims[task] if text.startswith(before))
+        assert claims[task][text] == (5, 5)
 
 
 def test_every_link_leads_somewhere():
