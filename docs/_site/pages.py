@@ -22,6 +22,7 @@ def on_files(files, config):
     for name, text in (
         ("benchmarks.md", filled("benchmarks.md", "every committed result", all_results())),
         ("index.md", filled("index.md", "the table of the README", speed())),
+        ("cell-and-hidden.md", filled("cell-and-hidden.md", "what the states carry", states())),
         ("contributing.md", in_docs((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))),
         ("changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")),
     ):
@@ -69,6 +70,12 @@ def filled(name, marker, text):
 
 def speed():
     return "\n".join(readme_lines(README_RESULTS))
+
+
+def states():
+    """The second table of what `make memory` wrote: scores of the two states."""
+    written = (ROOT / "benchmarks/results/memory/memory.md").read_text(encoding="utf-8")
+    return written.split("\n\n")[1]
 
 
 def outside(source, link):

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ import torch
 import lstm_kernels
 from benchmarks.tables import README_RESULTS, RESULTS, load
 from lstm_kernels import convert, memory, onnx
+from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -131,19 +131,6 @@ def costs(*analyses):
     return f"{min(each):.1f} to {max(each):.1f}"
 
 
-def knowledge(task, contender):
-    """What a probe knows from (c, h), averaged over the places that it was asked for."""
-    results = json.loads((RESULTS / "memory/memory.json").read_text())[task]["contenders"]
-    (found,) = (c["knowledge"] for c in results if c["name"] == contender)
-    return mean(found["cell"]), mean(found["hidden"])
-
-
-def score(task, contender):
-    results = json.loads((RESULTS / "memory/memory.json").read_text())[task]["contenders"]
-    (found,) = (c["score"] for c in results if c["name"] == contender)
-    return found
-
-
 def measured():
     """(page, what it says with the numbers of the committed results)."""
     loop, packing = "nn.LSTMCell loop", "nn.LSTM, packing and padding"
@@ -162,14 +149,6 @@ def measured():
     yield "memory.md", f"`retention`, `gradient_flow` | {cheap} |"
     yield "memory.md", f"`label` | {costs('label')} |"
     yield "memory.md", f"`horizon` | {costs('horizon')} |"
-    cell, hidden = knowledge("adding", "LSTM, forget bias 3")
-    yield "cell-and-hidden.md", f"reaches R2 {cell:.2f} in `c` and {hidden:.2f} in `h`"
-    cell, hidden = knowledge("adding", "LSTM, forget bias 0")
-    yield "cell-and-hidden.md", f"as well as `c` (R2 {hidden:.2f} and {cell:.2f})"
-    open_, shut = score("copying", "LSTM, forget bias 3"), score("copying", "LSTM, forget bias 0")
-    assert shut == score("copying", "LSTM, forget bias 1")
-    yield "cell-and-hidden.md", f"(accuracy {shut:.3f}; guessing gives 0.125)"
-    yield "cell-and-hidden.md", f"With forget bias 3 it reached {open_:.3f}."
 
 
 @pytest.mark.parametrize(("page", "sentence"), [*measured()])
@@ -206,3 +185,32 @@ def test_a_tutorial_runs_and_what_it_asserts_holds(tutorial, tmp_path):
 
 def tutorial_page(tutorial):
     return TEXTS[DOCS / f"tutorials/{tutorial}.md"]
+
+
+def test_what_the_states_carry_is_a_committed_result():
+    results = RESULTS / "memory"
+    numbers = json.loads((results / "memory.json").read_text())
+    written = (results / "memory.md").read_text()
+    assert tables(numbers) == written.splitlines()
+    # The sentences of docs/cell-and-hidden.md.
+    claims = {
+        name: {claim["text"]: (claim["holds"], claim["of"]) for claim in task["claims"]}
+        for name, task in numbers["tasks"].items()
+    }
+    for change in ("to zero c", "to hold c", "to swap c", "a change as large as h"):
+        for task, of, judged in (("adding", 4, 4), ("copying", 4, 4), ("text", 0, 5)):
+            (text,) = (text for text in claims[task] if text.startswith(change))
+            assert claims[task][text] == (of, judged)
+    assert claims["text"]["a linear probe finds more of the past in c than in h."] == (5, 5)
+    assert claims["text"]["the best LSTM ends with a better score than the RNN."] == (0, 5)
+    for bias, adding, copying in ((0, 4, 0), (3, 4, 4)):
+        text = f"the LSTM, forget bias {bias} learns the task."
+        assert (claims["adding"][text], claims["copying"][text]) == ((adding, 5), (copying, 5))
+    before = (
+        "before training, the gradient reaches farther back in c of the LSTM with forget bias 1"
+    )
+    signs = "after training, the signs agree in the same way."
+    for task, agree in (("adding", 0), ("copying", 2), ("text", 4)):
+        assert claims[task][signs] == (agree, 5)
+        (text,) = (text for text in claims[task] if text.startswith(before))
+        assert claims[task][text] == (5, 5)

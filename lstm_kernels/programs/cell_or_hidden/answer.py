@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict
@@ -47,7 +48,7 @@ def answer(folder: Path, part: float, seeds: int) -> tuple[Path, dict[str, list[
         },
     }
     numbers = _short(numbers)
-    (folder / "memory.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (folder / "memory.json").write_text(_json(numbers) + "\n")
     (folder / "memory.md").write_text("\n".join(tables(numbers)) + "\n")
     page = make_page(tasks, of_task, found, seeds)
     sentences = {name: [claim.sentence for claim in of] for name, of in found.items()}
@@ -125,6 +126,12 @@ def _numbers(task: Task, runs: list[Run], found: list[Claim]) -> dict[str, Any]:
 
 def _intervals(task: Task, runs: list[Run]) -> dict[str, Any]:
     return {name: asdict(of) for name, of in summary(runs, measures(task)).items()}
+
+
+def _json(numbers: Any) -> str:
+    """Indented, but a list of numbers on one line."""
+    text = json.dumps(numbers, indent=1)
+    return re.sub(r"\[[^][{}\"]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def _short(value: Any) -> Any:

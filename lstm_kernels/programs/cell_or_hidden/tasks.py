@@ -205,7 +205,7 @@ class Text(Task):
     question = "Given Python's own documentation up to here, what is the next character?"
     inputs = 32
     lstm_units = 64
-    training_steps = 2400
+    training_steps = 1000
     batch_size = 16
     learning_rate = 1e-2
     decays = True
