@@ -1,14 +1,16 @@
 """Contenders for variants of the LSTM: ours, and the same equations in eager torch."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lstm_kernels
 from lstm_kernels import Variant, _variants, _variants_reference
 from lstm_kernels._layer import Layer
-from lstm_kernels.onnx import translation_table
 
 from .contenders import ours, run, run_module
+from .onnx_peer import IR_VERSION, OPSET, weights
 from .workload import Call, Unavailable, Workload
 
 VARIANTS = {
@@ -47,14 +49,14 @@ def eager_loop(workload: Workload) -> Call:
     module = module_of(workload)
     variant = VARIANTS[workload.case.variant]
     parameters = dict(module.named_parameters())
-    weights = [parameters[name] for name in module._flat_weights_names]
+    own = [parameters[name] for name in module._flat_weights_names]
 
     def forward() -> Tensor:
         x = workload.padded
         bound = lstm_kernels.modules._bind(module, variant, ["_l0"], None, None, None)
-        call = _variants.call_of(x, weights, 1, 1, None)
+        call = _variants.call_of(x, own, 1, 1, None)
         tensors = bound.of_layer(0, x, call, module.training)
-        layer = Layer(x, None, None, weights, True, False)
+        layer = Layer(x, None, None, own, True, False)
         return _variants_reference.sequence_forward(layer, variant, tensors)[0]
 
     return run(workload, forward, list(module.parameters()))
@@ -71,29 +73,38 @@ def onnx_runtime(workload: Workload) -> Call:
     except ImportError as error:
         raise Unavailable(f"{error.name} is not installed") from None
     module = module_of(workload).eval()
-    program = exported(module, workload.padded)
+    values = dict(zip("wrb", weights(workload.native), strict=True))
+    of_variant: dict[str, dict[str, Any]] = {
+        "peephole": {},
+        "coupled": {"input_forget": 1},
+        "clip": {"clip": VARIANTS["clip"].clip},
+    }
+    attributes = of_variant[case.variant]
+    names = ["x", "w", "r", "b"]
+    if case.variant == "peephole":  # ours of i, f and o; ONNX's of i, o and f
+        names += ["", "", "", "p"]
+        i, f, o = module.get_parameter("peephole_l0").detach()
+        values["p"] = torch.cat([i, o, f])[None].numpy()
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    shape = [case.T, case.N, case.input_size]
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", names, ["y"], hidden_size=case.H, **attributes)],
+        "lstm",
+        [helper.make_tensor_value_info("x", floats, shape)],
+        [helper.make_tensor_value_info("y", floats, None)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = workload.threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
-        onnx.ModelProto.SerializeToString(program), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    x = {session.get_inputs()[0].name: workload.padded.detach().numpy()}
+    x = {"x": workload.padded.detach().numpy()}
     with torch.no_grad():
         expected = module(workload.padded)[0]
-    found = torch.from_numpy(session.run(None, x)[0])
+    found = torch.from_numpy(session.run(None, x)[0])[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     return lambda: session.run(None, x)
-
-
-def exported(module: nn.Module, x: Tensor) -> object:
-    """The module as an ONNX model."""
-    program = torch.onnx.export(
-        module,
-        (x,),
-        dynamo=True,
-        verbose=False,
-        custom_translation_table=translation_table(),
-    )
-    assert program is not None
-    return program.model_proto

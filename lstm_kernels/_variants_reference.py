@@ -32,7 +32,7 @@ def sequence_forward(
         own = _of_direction(tensors, d, 1 + layer.bidirectional, variant)
         h = x.new_zeros(x.shape[1], w.w_hh.shape[1]) if layer.h0 is None else layer.h0[d]
         c = x.new_zeros(x.shape[1], w.w_hh.shape[0] // 4) if layer.c0 is None else layer.c0[d]
-        products = x @ w.w_ih.mT
+        from_input = input_part(x, w, variant, own)
         steps = []
         for t in range(rows.steps) if d == 0 else reversed(range(rows.steps)):
             at = _at_step(own, t)
@@ -41,7 +41,7 @@ def sequence_forward(
                 resets = layer.reset[t].unsqueeze(-1)
                 h_before = torch.where(resets, 0 if at.reset_h is None else at.reset_h, h_before)
                 c_before = torch.where(resets, 0 if at.reset_c is None else at.reset_c, c_before)
-            h_after, c_after, gates = step(products[t], h_before, c_before, w, variant, at)
+            h_after, c_after, gates = step(from_input[t], h_before, c_before, w, variant, at)
             h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
             seen = (h_after, c_after, gates.flatten(-2))
             steps.append([rows.only(t, value) for value in seen])
@@ -60,8 +60,18 @@ def sequence_forward(
     return tuple(value.to(dtype) for value in results)  # type: ignore[return-value]
 
 
+def input_part(x: Tensor, w: DirectionWeights, variant: Variant, own: LayerTensors) -> Tensor:
+    """What the input, (T, N, I), has part in z: biases too, unless a joint norm comes first."""
+    z = x @ w.w_ih.mT
+    if variant.layer_norm == "joint":
+        return z
+    if variant.layer_norm == "separate":
+        z = _normalised(z, own.norm_gates[0], variant)
+    return z if w.b_ih is None or w.b_hh is None else z + (w.b_ih + w.b_hh)
+
+
 def step(
-    product: Tensor,
+    from_input: Tensor,
     h: Tensor,
     c: Tensor,
     w: DirectionWeights,
@@ -71,10 +81,10 @@ def step(
     """One step of one direction: h, c and gates (N, 4, H).
 
     Args:
-        product: W_ih x, (N, 4*H).
+        from_input: `input_part` of the step, (N, 4*H).
         at: what the variant adds, without the axes of steps and directions.
     """
-    z = preactivations(product, h, w, variant, at)
+    z = preactivations(from_input, h, w, variant, at)
     of_gates, of_candidate, of_cell = variant.each_activation
     p_i, p_f, p_o = (0, 0, 0) if at.peephole is None else at.peephole
     i_mask = at.recurrent if variant.dropout_on == "candidate" else None
@@ -115,7 +125,7 @@ def step(
 
 
 def preactivations(
-    product: Tensor, h: Tensor, w: DirectionWeights, variant: Variant, at: LayerTensors
+    from_input: Tensor, h: Tensor, w: DirectionWeights, variant: Variant, at: LayerTensors
 ) -> Tensor:
     """z, (N, 4*H), before peepholes."""
     if at.recurrent is None or variant.dropout_on == "candidate":
@@ -127,15 +137,11 @@ def preactivations(
         recurrent = torch.einsum("ngp,ghp->ngh", h.unsqueeze(-2) * at.recurrent, of_gates)
         recurrent = recurrent.flatten(-2)
     if variant.layer_norm == "joint":
-        z = _normalised(product + recurrent, at.norm_gates[0], variant)
-    elif variant.layer_norm == "separate":
-        of_input, of_hidden = at.norm_gates
-        z = _normalised(product, of_input, variant) + _normalised(recurrent, of_hidden, variant)
-    else:
-        z = product + recurrent
-    if w.b_ih is not None and w.b_hh is not None:
-        z = z + w.b_ih + w.b_hh
-    return z
+        z = _normalised(from_input + recurrent, at.norm_gates[0], variant)
+        return z if w.b_ih is None or w.b_hh is None else z + (w.b_ih + w.b_hh)
+    if variant.layer_norm == "separate":
+        recurrent = _normalised(recurrent, at.norm_gates[1], variant)
+    return from_input + recurrent
 
 
 def _normalised(z: Tensor, gain: Tensor, variant: Variant) -> Tensor:
