@@ -169,9 +169,9 @@ def main() -> None:
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--sets", type=int, default=5, help="independent sets of recordings")
-    parser.add_argument("--recordings", type=int, default=10, help="of each set")
-    parser.add_argument("--seconds", type=int, default=30, help="of each recording")
+    parser.add_argument("--sets", type=int, default=3, help="independent sets of recordings")
+    parser.add_argument("--recordings", type=int, default=5, help="of each set")
+    parser.add_argument("--seconds", type=int, default=20, help="of each recording")
     options = parser.parse_args()
     model = SileroVAD().eval()
     sets = []
