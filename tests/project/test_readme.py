@@ -12,7 +12,7 @@ from benchmarks.tables import README_RESULTS, load, readme_lines
 
 ROOT = Path(__file__).parents[2]
 PATH = r"(?<![\w./<-])[\w.][\w./-]*(?:/|\.(?:py|sh|h|cuh?|cpp|def|cmake|toml|md))(?!\S)"
-FOLDERS = (".ci", "benchmarks", "csrc", "docs", "lstm_kernels", "tests")
+FOLDERS = (".ci", "benchmarks", "csrc", "docs", "examples", "lstm_kernels", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
