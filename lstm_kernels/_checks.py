@@ -266,7 +266,7 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
         raise RuntimeError(f"Expected lengths of size [{batch}], got {list(lengths.shape)}")
     same_device(x, lengths, "lengths")
     message = "lengths must lie between 0 and the number of steps"
-    if x.device.type == "cpu" and not _torch_private.recording():
+    if _can_read(lengths):
         values = _torch_private.unwrapped(lengths)  # vmap hides them from conditions
         if values.numel() and not (values.min() >= 0 and values.max() <= steps):
             raise ValueError(f"{message}, {steps}; got {values.min()} to {values.max()}")
@@ -277,14 +277,27 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
 
 
 def reset_fits(reset: Tensor, x: Tensor) -> None:
-    if reset.dtype is not torch.bool:
-        raise TypeError(f"reset must be a bool tensor, got {reset.dtype}")
     if reset.shape != x.shape[:2]:
         raise RuntimeError(
             f"Expected reset to have one element per step and sequence, {list(x.shape[:2])} in the "
             f"order (steps, sequences), got {list(reset.shape)}"
         )
     same_device(x, reset, "reset")
+    if reset.dtype is torch.bool:
+        return
+    message = "reset must be a bool tensor, or hold nothing but 0 and 1"
+    if _can_read(reset):
+        values = _torch_private.unwrapped(reset)
+        wrong = values[(values != 0) & (values != 1)]
+        if wrong.numel():
+            raise ValueError(f"{message}; got {wrong[0]}")
+    elif x.device.type != "meta":
+        _torch_private.assert_without_waiting(((reset == 0) | (reset == 1)).all(), message)
+
+
+def _can_read(values: Tensor) -> bool:
+    """Whether a check can look at values now: without waiting for a device, and outside a graph."""
+    return values.is_cpu and not _torch_private.recording()
 
 
 def cell_state_dims(h0: Tensor | None, c0: Tensor | None) -> None:

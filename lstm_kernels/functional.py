@@ -60,7 +60,8 @@ def lstm(
         dropout: probability with which elements are zeroed between layers when `training`.
         lengths: (N,) integers: sequence n of the padded input ends after lengths[n] steps. Outputs
             and states are zero past each end; h_n and c_n are those of each last step.
-        reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
+        reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are zeroed
+            before that step.
         return_states: also return the states of every step.
         return_gates: also return the gates of every step; implies return_states.
         recompute: keep nothing for the backward pass but the arguments of each layer, and run its
@@ -109,6 +110,8 @@ def lstm(
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
     if lengths is not None:
         lengths = lengths.to(torch.int64)
+    if reset is not None:
+        reset = reset.to(torch.bool)
     if _prepacked is not None and not _prepacked.serve(weights, autocast):
         _prepacked = None
     if autocast is not None:

@@ -122,7 +122,8 @@ class LSTM(nn.RNNBase):
             lengths: (N,) integers on the input's device: sequence n of the padded input ends after
                 lengths[n] steps. Outputs and states are zero past each end, h_n and c_n are
                 those of each last step, and the reverse direction starts there.
-            reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
+            reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are
+                zeroed before that step.
             return_states: also return the hidden and cell state of every step.
             return_gates: also return the gates of every step; implies return_states.
 

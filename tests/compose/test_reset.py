@@ -126,6 +126,28 @@ def test_resets_and_lengths_together():
         assert_same((h_n[:, alone], c_n[:, alone]), states)
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8],
+    ids=str,
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_flags_may_be_numbers(dtype, batch_first):
+    """Reinforcement learning keeps its dones in the dtype of its rewards."""
+    lstm, _, (x, h0, c0), reset = _case(batch_first=batch_first)
+    expected = lstm(x, (h0, c0), reset=reset)
+    assert_equal(lstm(x, (h0, c0), reset=reset.to(dtype)), expected)
+
+
+def test_a_graph_checks_flags_when_it_runs():
+    lstm, _, (x, _, _), reset = _case()
+    torch.compiler.reset()
+    compiled = torch.compile(lstm, backend="eager", fullgraph=True)
+    assert_equal(compiled(x, reset=reset.float()), lstm(x, reset=reset))
+    with pytest.raises(RuntimeError, match="reset must be a bool tensor, or hold nothing but 0"):
+        compiled(x, reset=torch.full((T, N), 0.5))
+
+
 def test_unbatched_takes_one_flag_per_step():
     lstm, _, (x, _, _), reset = _case()
     output, _ = lstm(x[:, 0], reset=reset[:, 0])
@@ -148,8 +170,8 @@ def test_second_derivatives():
 @pytest.mark.parametrize(
     ("reset", "error", "message"),
     [
-        (torch.zeros(T, N), TypeError, "reset must be a bool tensor, got torch.float32"),
-        (torch.zeros(T, N, dtype=torch.int64), TypeError, "reset must be a bool tensor"),
+        (torch.full((T, N), 2.0), ValueError, "hold nothing but 0 and 1; got 2.0"),
+        (torch.full((T, N), -1), ValueError, "hold nothing but 0 and 1; got -1"),
         (torch.zeros(N, T, dtype=torch.bool), RuntimeError, r"got \[4, 7\]"),
         (torch.zeros(T, dtype=torch.bool), RuntimeError, r"got \[7\]"),
         (

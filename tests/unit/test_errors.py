@@ -167,7 +167,9 @@ KEYWORDS = {
         "lengths tensors are not at the same device",
     ),
     "lengths: list": ({"lengths": [1, 2]}, TypeError, "lengths must be a Tensor, got list"),
-    "reset: integers": ({"reset": z(T, N).long()}, TypeError, "reset must be a bool tensor"),
+    "reset: numbers": ({"reset": z(T, N) + 0.5}, ValueError, "hold nothing but 0 and 1; got 0.5"),
+    "reset: integers": ({"reset": z(T, N).long() - 1}, ValueError, "but 0 and 1; got -1"),
+    "reset: NaN": ({"reset": z(T, N) + float("nan")}, ValueError, "but 0 and 1; got nan"),
     "reset: transposed": ({"reset": z(N, T).bool()}, RuntimeError, r"\[5, 2\] .* got \[2, 5\]"),
     "reset: 1-D": ({"reset": z(T).bool()}, RuntimeError, r"got \[5\]"),
     "reset: device": (
