@@ -6,6 +6,7 @@ bound here as they are, for a function around them would take longer than they d
 
 from __future__ import annotations
 
+import sys
 import types
 from typing import Any
 
@@ -96,3 +97,22 @@ def below_autograd(op: torch._ops.OpOverload, keyset: torch._C.DispatchKeySet, *
     """Call an op from its Autograd kernel, past it."""
     with torch._C._AutoDispatchBelowAutograd():
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+
+def is_expanded_weight(weight: Any) -> bool:
+    """Whether a weight is to keep the gradient of each sample of a batch."""
+    expanded = sys.modules.get("torch.nn.utils._expanded_weights.expanded_weights_impl")
+    return expanded is not None and isinstance(weight, expanded.ExpandedWeight)
+
+
+def unexpanded(weight: Any) -> Tensor:
+    """The parameter behind an expanded weight; any other tensor itself."""
+    parameter: Tensor = weight.orig_weight if is_expanded_weight(weight) else weight
+    return parameter
+
+
+def set_grad_sample(weight: Any, gradients: Tensor) -> None:
+    """Add the gradient of each sample to those that an expanded weight keeps."""
+    from torch.nn.utils._expanded_weights import expanded_weights_utils
+
+    expanded_weights_utils.set_grad_sample_if_exists(weight, lambda _: gradients)

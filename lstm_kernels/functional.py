@@ -16,7 +16,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _ops
+from . import _autograd, _checks, _ops, _overloads
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -78,6 +78,25 @@ def lstm(
     directions = 2 if bidirectional else 1
     # An op sees one layer, and no lengths or reset beyond what memory safety needs.
     look = num_layers != 1 or lengths is not None or reset is not None or not _ops_look(input)
+    if look and _overloads.possible(input, hx, weights):
+        result = _overloads.lstm(
+            lstm,
+            input,
+            hx,
+            weights,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            training=training,
+            lengths=lengths,
+            reset=reset,
+            return_states=return_states,
+            return_gates=return_gates,
+            recompute=recompute,
+        )
+        if result is not NotImplemented:
+            return result
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]
     if look and isinstance(input, PackedSequence):
@@ -243,10 +262,15 @@ def lstm_cell(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
+    look = not _ops_look(input)
+    weights = (w_ih, w_hh, b_ih, b_hh)
+    if look and _overloads.possible(input, hx, weights):
+        result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
+        if result is not NotImplemented:
+            return result
     dims = input.dim()
     if dims != 2 and dims != 1:
         raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
-    look = not _ops_look(input)
     h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
     if dims == 1:
         _checks.cell_state_dims(h0, c0)

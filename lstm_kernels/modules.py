@@ -8,8 +8,10 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
+from . import _overloads
 from ._layer import FORGET_GATE
 from ._prepacked import Prepacked
 from .functional import lstm, lstm_cell
@@ -135,6 +137,11 @@ class LSTM(nn.RNNBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            options = {"lengths": lengths, "reset": reset, "return_states": return_states}
+            recorded = _overloads.leaf(self, input, hx, {**options, "return_gates": return_gates})
+            if recorded is not NotImplemented:
+                return recorded
         return lstm(
             input,
             hx,
@@ -280,6 +287,10 @@ class LSTMCell(nn.RNNCellBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            recorded = _overloads.leaf(self, input, hx, {"return_gates": return_gates})
+            if recorded is not NotImplemented:
+                return recorded
         return lstm_cell(input, hx, *_weights(self, _CELL_WEIGHTS), return_gates=return_gates)
 
     @classmethod

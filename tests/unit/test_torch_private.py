@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils.flop_counter import FlopCounterMode
 
 from lstm_kernels import _torch_private as private
@@ -209,6 +210,18 @@ def test_below_autograd():
             with_keyset=True,
         )
         assert torch.equal(op(X, 1), X + 2)
+
+
+def test_expanded_weights():
+    weight = torch.nn.Parameter(X)
+    assert not private.is_expanded_weight(weight)
+    assert private.unexpanded(weight) is weight
+    expanded = ExpandedWeight(weight, 4, "mean")
+    assert private.is_expanded_weight(expanded)
+    assert private.unexpanded(expanded) is weight
+    for times in (4, 8):  # a mean's gradients are scaled up by the batch size, and added
+        private.set_grad_sample(expanded, torch.ones(4, 2, 3))
+        assert torch.equal(weight.grad_sample, torch.full((4, 2, 3), float(times)))
 
 
 class Pair(NamedTuple):
