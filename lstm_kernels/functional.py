@@ -138,7 +138,7 @@ def lstm(
 
     return_states = return_states or return_gates
     recorded = look and recording()
-    keep_graph = look and not recorded and _autograd.wanted(x, h0, c0, *weights)
+    keep_graph = look and _autograd.wanted(x, h0, c0, *weights)
     given, results = x, []
     for layer in range(num_layers):
         if layer > 0 and training and dropout > 0:
@@ -188,6 +188,8 @@ def lstm(
     if dims == 2:
         h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
     if not return_states:
+        if keep_graph and not recompute and _is_changeable(x, directions, packed, kind.projects):
+            x = x.clone()
         return _as_given(x, packed, dims, batch_first), (h_n, c_n)
     results[-1] = (x.clone(), *results[-1][1:])  # the output is the caller's to write to
     hidden, _, _, cells, gates = zip(*results, strict=True)
@@ -217,6 +219,17 @@ def _ops_look(input: object) -> bool:
         and not transforms_active()
         and not forward_mode_active()
     )
+
+
+def _is_changeable(
+    output: Tensor, directions: int, packed: PackedSequence | None, projects: bool
+) -> bool:
+    """Whether the caller may change the output in place before backward(), as after nn.LSTM.
+
+    Where nn.LSTM's fused kernels run it does not, since they need the output there, as ours do.
+    """
+    fused = output.dtype is torch.float32 and directions == 1 and packed is None and not projects
+    return output.is_cpu and not fused
 
 
 def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_first: bool) -> Any:
@@ -290,9 +303,10 @@ def lstm_cell(
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    keep_graph = look and _autograd.wanted(*arguments)
     if look and recording():
         h, c, gates = _ops.cell_forward(*arguments, return_gates)
-    elif look and _autograd.wanted(*arguments):
+    elif keep_graph:
         h, c, gates = _autograd.cell(*arguments)
     else:
         try:
@@ -302,6 +316,8 @@ def lstm_cell(
                 raise
             fits = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
             _checks.explain(refusal, _checks.cell_fits, *fits)
+    if keep_graph:
+        c = c.clone()  # the caller may change it before backward(), as with nn.LSTMCell
     if dims == 1:
         h, c = h.squeeze(0), c.squeeze(0)
         gates = gates.squeeze(0) if return_gates else gates
