@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -210,6 +210,15 @@ class LSTM(nn.RNNBase):
         self._prepacked = None
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: prepacked weights are good for this module alone."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state.pop("_prepacked", None)
+        return state
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_scripting(self)
+
     @classmethod
     def from_native(cls, module: nn.LSTM) -> LSTM:
         """A copy of a torch.nn.LSTM that computes with this library and shares no memory with it.
@@ -293,6 +302,9 @@ class LSTMCell(nn.RNNCellBase):
                 return recorded
         return lstm_cell(input, hx, *_weights(self, _CELL_WEIGHTS), return_gates=return_gates)
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_scripting(self)
+
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
         """A copy of a torch.nn.LSTMCell that computes with this library; shares no memory.
@@ -366,9 +378,25 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _
             f"expected a {old.__module__}.{old.__name__}, got "
             f"{type(module).__module__}.{type(module).__qualname__}"
         )
-    converted = copy.deepcopy(module)
+    # What a parametrization or a hook has computed is no leaf, which deepcopy would refuse.
+    kept = [*vars(module).values(), *getattr(module, "_flat_weights", ())]
+    computed = {
+        id(value): value.detach().clone()
+        for value in kept
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    converted = copy.deepcopy(module, computed)
     _change_class(converted, old, new)
     return cast(_Module, converted)
+
+
+def _refuse_scripting(module: nn.Module) -> NoReturn:
+    """What torch.jit.script gets to hear: it asks each module for what to compile in its place."""
+    raise NotImplementedError(
+        f"torch.jit.script, which torch has deprecated, cannot compile lstm_kernels."
+        f"{type(module).__name__}: use torch.compile, torch.export or torch.jit.trace, or script a "
+        "model whose LSTMs are converted by to_native()"
+    )
 
 
 def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:
