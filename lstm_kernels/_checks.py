@@ -59,13 +59,18 @@ def weights_count(weights: Sequence[Tensor], num_layers: int, directions: int) -
         )
 
 
+def dense(x: Tensor) -> None:
+    if x.is_nested or x.layout is not torch.strided:
+        layout = "nested tensor" if x.is_nested else f"layout {x.layout}"
+        raise RuntimeError(
+            f"input must be a dense tensor, got {layout}; for sequences of different lengths pass "
+            "a PackedSequence, or a padded tensor and lengths"
+        )
+
+
 def input_is_usable(x: Tensor, weight: Tensor, dims: int, autocast: torch.dtype | None) -> None:
     """Kind, dtype, device and last dimension of the input; `dims` is the number it should have."""
-    if x.layout is not torch.strided:
-        raise RuntimeError(
-            f"input must be a dense tensor, got layout {x.layout}; for sequences of different "
-            "lengths pass a PackedSequence, or a padded tensor and lengths"
-        )
+    dense(x)
     if x.dtype is not weight.dtype and (autocast is None or not x.is_floating_point()):
         raise ValueError(
             f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
@@ -322,7 +327,7 @@ def cell_fits(
     """Everything about the arguments of one step, batched after the caller gave so many `dims`."""
     if dims == 2:
         cell_state_dims(h0, c0)
-    if input.layout is not torch.strided:
+    if input.is_nested or input.layout is not torch.strided:
         raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
     gates, input_size = w_ih.shape
     hidden_size = w_hh.shape[1]

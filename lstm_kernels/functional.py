@@ -116,6 +116,8 @@ def lstm(
             for value, axis in ((h0, 1), (c0, 1), (lengths, 0), (reset, -1))
         )
     elif batch_first and packed is None:
+        if x.is_nested:  # which cannot be transposed
+            _checks.dense(x)
         x = x.transpose(0, 1)
         reset = reset.mT if reset is not None and reset.dim() == 2 else reset
 

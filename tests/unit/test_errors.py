@@ -79,7 +79,7 @@ SAME_TYPE = {
     "sparse input": ((X.to_sparse(),), "dense tensor"),
     "nested input": (
         (torch.nested.nested_tensor([z(5, I), z(4, I)], layout=torch.jagged),),
-        "dense tensor",
+        "dense tensor, got nested tensor",
     ),
     "packed input_size": (
         (pack_padded_sequence(z(T, N, I + 1), [5, 3]),),
@@ -381,3 +381,14 @@ def test_out_of_memory_is_torchs_error():
 def test_at_least_sixty_bad_inputs():
     tables = (SAME_WORDS, SAME_TYPE, OURS, KEYWORDS, WEIGHTS, CELL_SAME_WORDS, CELL_SAME_TYPE)
     assert sum(map(len, tables)) >= 60
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+def test_nested_tensors(batch_first, layout, grad):
+    x = torch.nested.nested_tensor([z(5, I), z(4, I)], layout=layout)
+    message = "dense tensor, got nested tensor; .* pass a PackedSequence, or a padded tensor and le"
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
+        LSTM(I, H, batch_first=batch_first)(x)
