@@ -7,6 +7,7 @@ the same checks look, to say what was wrong in torch.nn.LSTM's words.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,12 @@ from ._torch_private import (
     count_dispatch_modes,
     forward_mode_active,
     recording,
+    tracing_paused,
+    tracing_state,
     transforms_active,
 )
+
+_NOTHING_ELSE = contextlib.nullcontext()
 
 
 def lstm(
@@ -79,7 +84,7 @@ def lstm(
     # An op sees one layer, and no lengths or reset beyond what memory safety needs.
     look = num_layers != 1 or lengths is not None or reset is not None or not _ops_look(input)
     if look and _overloads.possible(input, hx, weights):
-        result = _overloads.lstm(
+        result: Any = _overloads.lstm(
             lstm,
             input,
             hx,
@@ -121,11 +126,12 @@ def lstm(
         x = x.transpose(0, 1)
         reset = reset.mT if reset is not None and reset.dim() == 2 else reset
 
-    autocast = None
+    autocast, traced = None, look and _traced()
     if look:
         autocast = _checks.autocast_dtype(x)
-        _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
-        _checks.ragged_fits(x, lengths, reset, directions)
+        with tracing_paused() if traced else _NOTHING_ELSE:
+            _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
+            _checks.ragged_fits(x, lengths, reset, directions)
     kind = kind_of(weights, num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
@@ -140,7 +146,7 @@ def lstm(
 
     return_states = return_states or return_gates
     recorded = look and recording()
-    keep_graph = look and _autograd.wanted(x, h0, c0, *weights)
+    keep_graph = look and (traced or _autograd.wanted(x, h0, c0, *weights))
     given, results = x, []
     for layer in range(num_layers):
         if layer > 0 and training and dropout > 0:
@@ -169,7 +175,7 @@ def lstm(
             if keep_graph or recorded:
                 *given_layer, save_cell, save_gates = arguments
                 run = _ops.sequence_forward if recorded else _differentiable
-                result: Any = run(Layer(*given_layer), save_cell, save_gates, recompute)
+                result = run(Layer(*given_layer), save_cell, save_gates, recompute)
             elif _prepacked is None:
                 result = _ops.eager_sequence_forward(*arguments)
             else:
@@ -220,6 +226,7 @@ def _ops_look(input: object) -> bool:
         and not count_dispatch_modes()
         and not transforms_active()
         and not forward_mode_active()
+        and tracing_state() is None
     )
 
 
@@ -241,6 +248,11 @@ def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_firs
     if dims == 2:
         return rows.squeeze(1)
     return rows.transpose(0, 1) if batch_first else rows
+
+
+def _traced() -> bool:
+    """Whether torch.jit.trace records the call, with or without gradients wanted when it does."""
+    return not is_dynamo_compiling() and tracing_state() is not None
 
 
 def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: bool) -> Any:
@@ -292,10 +304,11 @@ def lstm_cell(
         input = input.unsqueeze(0)
         if h0 is not None and c0 is not None:
             h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
-    autocast = None
+    autocast, traced = None, look and _traced()
     if look:
         autocast = _checks.autocast_dtype(input)
-        _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
+        with tracing_paused() if traced else _NOTHING_ELSE:
+            _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
     if autocast is not None:
         if input.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
             autocast = input.dtype if c0 is None else c0.dtype
@@ -305,7 +318,7 @@ def lstm_cell(
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    keep_graph = look and _autograd.wanted(*arguments)
+    keep_graph = look and (traced or _autograd.wanted(*arguments))
     if look and recording():
         h, c, gates = _ops.cell_forward(*arguments, return_gates)
     elif keep_graph:

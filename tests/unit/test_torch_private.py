@@ -87,6 +87,20 @@ def test_tracing():
     assert seen == [False, True]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")  # what is tested
+def test_tracing_paused():
+    seen = []
+
+    def function(x):
+        with private.tracing_paused():
+            seen.append(type(x.shape[0]))
+        seen.append(type(x.shape[0]))
+        return x + 1
+
+    torch.jit.trace(function, (X,), check_trace=False)
+    assert seen == [int, torch.Tensor]
+
+
 def gradient_of(rule, batched):
     """The gradients that autograd passes on for a Function with this rule."""
 
