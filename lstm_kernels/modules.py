@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -34,7 +35,7 @@ class LSTM(nn.RNNBase):
         h_t = o_t * tanh(c_t), with proj_size: W_hr (o_t * tanh(c_t))     hidden state
 
     Arguments, parameters, `state_dict`, initial values, results and errors are torch.nn.LSTM's.
-    Different: `isinstance(module, torch.nn.LSTM)` is False (`from_native` and `to_native` convert),
+    Different: `isinstance(module, torch.nn.LSTM)` is False (it is True of lstm_kernels.nn.LSTM),
     `flatten_parameters()` does nothing because nothing needs it, and torch.jit.script, which
     torch has deprecated, cannot compile it.
 
@@ -75,7 +76,8 @@ class LSTM(nn.RNNBase):
         _check_forget_bias(forget_bias, bias)
         self.forget_bias = forget_bias  # reset_parameters reads it
         self.recompute = recompute
-        super().__init__(
+        nn.RNNBase.__init__(  # not super(): torch.nn.LSTM, in a subclass of both, takes no name
+            self,
             "LSTM",
             input_size,
             hidden_size,
@@ -100,6 +102,11 @@ class LSTM(nn.RNNBase):
 
     def flatten_parameters(self) -> None:
         """Do nothing: the kernels read the weights where they are."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_flat_weights":
+            _refuse_other_weights(self, value)
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
@@ -232,7 +239,7 @@ class LSTM(nn.RNNBase):
 
     def to_native(self) -> nn.LSTM:
         """A copy as torch.nn.LSTM that shares no memory with this one."""
-        native = _converted(self, LSTM, nn.LSTM)
+        native = _converted(self, _own_class(self, LSTM), nn.LSTM)
         for ours in ("forget_bias", "recompute", "_prepacked"):
             native.__dict__.pop(ours, None)
         native.flatten_parameters()
@@ -266,7 +273,7 @@ class LSTMCell(nn.RNNCellBase):
     ) -> None:
         _check_forget_bias(forget_bias, bias)
         self.forget_bias = forget_bias  # reset_parameters reads it
-        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
+        nn.RNNCellBase.__init__(self, input_size, hidden_size, bias, 4, device, dtype)
 
     def reset_parameters(self) -> None:
         """Draw initial values as torch.nn.LSTMCell does, then set the forget gate's bias."""
@@ -316,7 +323,7 @@ class LSTMCell(nn.RNNCellBase):
 
     def to_native(self) -> nn.LSTMCell:
         """A copy as torch.nn.LSTMCell that shares no memory with this one."""
-        native = _converted(self, LSTMCell, nn.LSTMCell)
+        native = _converted(self, _own_class(self, LSTMCell), nn.LSTMCell)
         native.__dict__.pop("forget_bias", None)
         return native
 
@@ -329,12 +336,17 @@ def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
     return [getattr(module, name) for name in names]
 
 
-def replace_lstm(model: nn.Module) -> nn.Module:
+def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:
     """Make every torch.nn.LSTM and torch.nn.LSTMCell inside a model one of this library, in place.
 
     The modules stay the same objects with the same Parameters, hooks and parametrizations, so
     optimizers and references to them go on working. Instances of subclasses, which may
     compute something else, are left alone.
+
+    Args:
+        model: changed in place.
+        subclass: take lstm_kernels.nn.LSTM and LSTMCell, which are a torch.nn.LSTM and LSTMCell to
+            isinstance. torch.compile makes no graph of them unless torch._dynamo.config.allow_rnn.
 
     Returns:
         The model.
@@ -344,11 +356,22 @@ def replace_lstm(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    from . import nn as subclasses
+
+    kinds: Any = subclasses if subclass else sys.modules[__name__]
     for module in model.modules():
-        for native, ours in ((nn.LSTM, LSTM), (nn.LSTMCell, LSTMCell)):
+        for native, ours in ((nn.LSTM, kinds.LSTM), (nn.LSTMCell, kinds.LSTMCell)):
             if _is_plain(module, native):
                 _change_class(module, native, ours)
     return model
+
+
+def _own_class(module: nn.Module, cls: type[nn.Module]) -> type[nn.Module]:
+    """`cls`, or its namesake that is torch.nn's too where the module is one."""
+    from . import nn as subclasses
+
+    both: type[nn.Module] = getattr(subclasses, cls.__name__)
+    return both if _is_plain(module, both) else cls
 
 
 def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
@@ -388,6 +411,18 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _
     converted = copy.deepcopy(module, computed)
     _change_class(converted, old, new)
     return cast(_Module, converted)
+
+
+def _refuse_other_weights(module: LSTM, weights: Sequence[Any]) -> None:
+    """Where torch.nn.LSTM would compute with a list that it is given, this module would not."""
+    own = module._parameters
+    for name, weight in zip(module._flat_weights_names, weights, strict=False):
+        if name in own and weight is not None and weight is not own[name]:
+            raise ValueError(
+                f"_flat_weights: expected the module's own {name}, got another tensor. "
+                "lstm_kernels.LSTM computes with its parameters: set them, or call "
+                "lstm_kernels.lstm(input, hx, weights)"
+            )
 
 
 def _refuse_scripting(module: nn.Module) -> NoReturn:
