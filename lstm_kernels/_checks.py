@@ -39,6 +39,20 @@ def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor 
     return h0, c0
 
 
+def reset_pair(reset_state: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The two states that a reset leads to."""
+    if (
+        not isinstance(reset_state, (tuple, list))
+        or len(reset_state) != 2
+        or not all(isinstance(state, Tensor) for state in reset_state)
+    ):
+        raise TypeError(
+            f"reset_state must be a tuple (h, c) of two tensors, got {type(reset_state).__name__}"
+        )
+    h, c = reset_state
+    return h, c
+
+
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """What autocast, where it is on, makes of floating-point arguments; float64 it leaves alone."""
     if not _torch_private.any_autocast_enabled():

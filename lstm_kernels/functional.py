@@ -17,7 +17,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _ops, _overloads
+from . import _autograd, _checks, _episodes, _ops, _overloads
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -46,6 +46,7 @@ def lstm(
     training: bool = False,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    reset_state: Sequence[Tensor] | None = None,
     return_states: bool = False,
     return_gates: bool = False,
     recompute: bool = False,
@@ -67,6 +68,7 @@ def lstm(
             and states are zero past each end; h_n and c_n are those of each last step.
         reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are zeroed
             before that step.
+        reset_state: `(h, c)` like hx: what the states are set to there in place of zeros.
         return_states: also return the states of every step.
         return_gates: also return the gates of every step; implies return_states.
         recompute: keep nothing for the backward pass but the arguments of each layer, and run its
@@ -96,12 +98,32 @@ def lstm(
             training=training,
             lengths=lengths,
             reset=reset,
+            reset_state=reset_state,
             return_states=return_states,
             return_gates=return_gates,
             recompute=recompute,
         )
         if result is not NotImplemented:
             return result
+    if reset_state is not None:
+        return _episodes.run(
+            lstm,
+            input,
+            hx,
+            weights,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            training=training,
+            lengths=lengths,
+            reset=reset,
+            reset_state=reset_state,
+            return_states=return_states,
+            return_gates=return_gates,
+            recompute=recompute,
+            _prepacked=_prepacked,
+        )
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]
     if look and isinstance(input, PackedSequence):

@@ -119,6 +119,7 @@ class LSTM(nn.RNNBase):
         *,
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
+        reset_state: Sequence[Tensor] | None = None,
         return_states: bool = False,
         return_gates: bool = False,
     ) -> Any:
@@ -133,6 +134,8 @@ class LSTM(nn.RNNBase):
                 those of each last step, and the reverse direction starts there.
             reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are
                 zeroed before that step.
+            reset_state: `(h, c)` like hx, with gradients: what the states are set to there in place
+                of zeros. The host waits for `reset`, which no graph can; torch.compile breaks it.
             return_states: also return the hidden and cell state of every step.
             return_gates: also return the gates of every step; implies return_states.
 
@@ -145,8 +148,14 @@ class LSTM(nn.RNNBase):
             NotImplementedError: a dtype or device that has no kernel.
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
-            options = {"lengths": lengths, "reset": reset, "return_states": return_states}
-            recorded = _overloads.leaf(self, input, hx, {**options, "return_gates": return_gates})
+            options = {
+                "lengths": lengths,
+                "reset": reset,
+                "reset_state": reset_state,
+                "return_states": return_states,
+                "return_gates": return_gates,
+            }
+            recorded = _overloads.leaf(self, input, hx, options)
             if recorded is not NotImplemented:
                 return recorded
         return lstm(
@@ -160,6 +169,7 @@ class LSTM(nn.RNNBase):
             training=self.training,
             lengths=lengths,
             reset=reset,
+            reset_state=reset_state,
             return_states=return_states,
             return_gates=return_gates,
             recompute=self.recompute,
