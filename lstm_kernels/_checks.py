@@ -226,7 +226,13 @@ def state_fits(
     autocast: torch.dtype | None,
 ) -> None:
     if state.shape != expected:
-        raise RuntimeError(f"Expected hidden[{index}] size {expected}, got {list(state.shape)}")
+        rows, batch, size = expected
+        order = ""
+        if state.shape == (batch, rows, size):
+            order = "; states are (num_layers * num_directions, batch, size), batch_first or not"
+        raise RuntimeError(
+            f"Expected hidden[{index}] size {expected}, got {list(state.shape)}{order}"
+        )
     same_device(x, state, "hidden")
     same_dtype(x, state, "hidden", autocast)
 

@@ -128,7 +128,8 @@ class LSTM(nn.RNNBase):
         Args:
             input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence.
             hx: `(h_0, c_0)`, (D * L, N, H_out) and (D * L, N, H), without N for unbatched input;
-                zeros if None.
+                zeros if None. N comes second with batch_first too, as in torch.nn.LSTM: where
+                N = D * L, a mistake about that cannot be seen.
             lengths: (N,) integers on the input's device: sequence n of the padded input ends after
                 lengths[n] steps. Outputs and states are zero past each end, h_n and c_n are
                 those of each last step, and the reverse direction starts there.

@@ -392,3 +392,15 @@ def test_nested_tensors(batch_first, layout, grad):
     message = "dense tensor, got nested tensor; .* pass a PackedSequence, or a padded tensor and le"
     with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
         LSTM(I, H, batch_first=batch_first)(x)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_states_with_the_batch_first_are_told_the_order(batch_first, which):
+    """As a user of batch_first may expect; where N = D * L nobody can tell (see LSTM.forward)."""
+    x = torch.zeros(N, T, I) if batch_first else X
+    states = [z(4, N, H), z(4, N, H)]
+    states[which] = z(N, 4, H)
+    words = r"size \(4, 2, 4\), got \[2, 4, 4\]; states are \(num_layers \* num_directions, batch,"
+    with pytest.raises(RuntimeError, match=rf"Expected hidden\[{which}\] {words}"):
+        LSTM(I, H, 2, bidirectional=True, batch_first=batch_first)(x, tuple(states))
