@@ -10,11 +10,13 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from . import _overloads
-from ._layer import FORGET_GATE
+from ._layer import FORGET_GATE, DirectionWeights
+from ._preactivations import preactivations, products
 from ._prepacked import Prepacked
+from ._states import LSTMStates
 from .functional import lstm, lstm_cell
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -177,6 +179,67 @@ class LSTM(nn.RNNBase):
             _prepacked=self._prepacked,
         )
 
+    def preactivations(
+        self,
+        input: Tensor | PackedSequence,
+        states: LSTMStates,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: Sequence[Tensor] | None = None,
+    ) -> tuple[Any, ...]:
+        """The gates before their sigmoid or tanh, exact where these saturate, with gradients.
+
+        Args:
+            input, hx, lengths, reset, reset_state: those of the call.
+            states: what the call returned.
+
+        Returns:
+            For each layer i, f, g, o of every step, shaped and laid out like `states.gates`.
+
+        Raises:
+            ValueError: dropout between layers changed what they read, which nothing has kept.
+        """
+        if self.training and self.dropout > 0 and self.num_layers > 1:
+            raise ValueError("preactivations: dropout between layers must be off, as in eval()")
+        h0 = None if hx is None else hx[0]
+        h_reset = None if reset_state is None else reset_state[0]
+        packed = input if isinstance(input, PackedSequence) else None
+        if packed is not None:
+            x, lengths = pad_packed_sequence(packed)
+            lengths = lengths.to(x.device)
+            hidden = [pad_packed_sequence(cast(PackedSequence, h))[0] for h in states.hidden]
+        else:
+            x = cast(Tensor, input)
+            hidden = [cast(Tensor, h) for h in states.hidden]
+        batched = x.dim() == 3
+        swapped = self.batch_first and batched and packed is None
+        if not batched:
+            x, hidden = x.unsqueeze(1), [h.unsqueeze(1) for h in hidden]
+            h0, lengths, reset, h_reset = (
+                None if value is None else value.unsqueeze(axis)
+                for value, axis in ((h0, 1), (lengths, 0), (reset, -1), (h_reset, 1))
+            )
+        elif swapped:
+            x, hidden = x.transpose(0, 1), [h.transpose(0, 1) for h in hidden]
+            reset = None if reset is None else reset.mT
+        found = preactivations(
+            x,
+            hidden,
+            h0,
+            _weights(self, self._flat_weights_names),
+            self.bidirectional,
+            lengths,
+            None if reset is None else reset.to(torch.bool),
+            h_reset,
+        )
+        if packed is not None:
+            return tuple(_packed_like(packed, z) for z in found)
+        if not batched:
+            return tuple(z.squeeze(1) for z in found)
+        return tuple(z.transpose(0, 1) if swapped else z for z in found)
+
     def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
         """Keep the weights packed for inference on the CPU, beside the parameters.
 
@@ -320,6 +383,16 @@ class LSTMCell(nn.RNNCellBase):
                 return recorded
         return lstm_cell(input, hx, *_weights(self, _CELL_WEIGHTS), return_gates=return_gates)
 
+    def preactivations(self, input: Tensor, hx: Sequence[Tensor] | None = None) -> Tensor:
+        """The gates before their sigmoid or tanh, (N, 4, H) or (4, H), exact where these saturate.
+
+        Args:
+            input, hx: those of the call.
+        """
+        w_ih, w_hh, b_ih, b_hh = _weights(self, _CELL_WEIGHTS)
+        h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
+        return products(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
+
     def __prepare_scriptable__(self) -> NoReturn:
         _refuse_scripting(self)
 
@@ -422,6 +495,15 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _
     converted = copy.deepcopy(module, computed)
     _change_class(converted, old, new)
     return cast(_Module, converted)
+
+
+def _packed_like(packed: PackedSequence, padded: Tensor) -> PackedSequence:
+    """Values (T, N, ...) as the rows of a PackedSequence."""
+    sizes = packed.batch_sizes.to(padded.device)
+    active = torch.arange(padded.shape[1], device=padded.device) < sizes[:, None]
+    if packed.sorted_indices is not None:
+        padded = padded.index_select(1, packed.sorted_indices)
+    return packed._replace(data=padded[active])
 
 
 def _refuse_other_weights(module: LSTM, weights: Sequence[Any]) -> None:
