@@ -62,7 +62,8 @@ def _before(h: Tensor, first: Tensor, reverse: bool, past: Tensor | None) -> Ten
 
 def products(x: Tensor, before: Tensor, w: DirectionWeights) -> Tensor:
     """The arguments of the gates, (..., 4, H), of steps on x (..., I) from h (..., P)."""
-    z: Tensor = x @ w.w_ih.mT + before @ w.w_hh.mT
+    z = x @ w.w_ih.mT + before @ w.w_hh.mT
     if w.b_ih is not None and w.b_hh is not None:
         z = z + w.b_ih + w.b_hh
-    return z.unflatten(-1, (4, -1))
+    by_gate: Tensor = z.unflatten(-1, (4, -1))
+    return by_gate
