@@ -1,6 +1,7 @@
 """A faster torch.nn.LSTM that also returns the hidden state, cell state and gates of every step."""
 
-from . import _graph_ops  # noqa: F401  (gives the ops of graphs their gradients)
+# For what they register: FLOPs of the ops, and gradients of those that graphs hold.
+from . import _flops, _graph_ops, nn, onnx  # noqa: F401
 from ._config import show_config
 from ._states import LSTMStates
 from ._variants import Masks, Variant, VariantWeights

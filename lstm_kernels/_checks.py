@@ -39,6 +39,20 @@ def pair(hx: Sequence[Tensor] | None, name: str) -> tuple[Tensor | None, Tensor 
     return h0, c0
 
 
+def reset_pair(reset_state: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The two states that a reset leads to."""
+    if (
+        not isinstance(reset_state, (tuple, list))
+        or len(reset_state) != 2
+        or not all(isinstance(state, Tensor) for state in reset_state)
+    ):
+        raise TypeError(
+            f"reset_state must be a tuple (h, c) of two tensors, got {type(reset_state).__name__}"
+        )
+    h, c = reset_state
+    return h, c
+
+
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """What autocast, where it is on, makes of floating-point arguments; float64 it leaves alone."""
     if not _torch_private.any_autocast_enabled():
@@ -59,13 +73,18 @@ def weights_count(weights: Sequence[Tensor], num_layers: int, directions: int) -
         )
 
 
+def dense(x: Tensor) -> None:
+    if x.is_nested or x.layout is not torch.strided:
+        layout = "nested tensor" if x.is_nested else f"layout {x.layout}"
+        raise RuntimeError(
+            f"input must be a dense tensor, got {layout}; for sequences of different lengths pass "
+            "a PackedSequence, or a padded tensor and lengths"
+        )
+
+
 def input_is_usable(x: Tensor, weight: Tensor, dims: int, autocast: torch.dtype | None) -> None:
     """Kind, dtype, device and last dimension of the input; `dims` is the number it should have."""
-    if x.layout is not torch.strided:
-        raise RuntimeError(
-            f"input must be a dense tensor, got layout {x.layout}; for sequences of different "
-            "lengths pass a PackedSequence, or a padded tensor and lengths"
-        )
+    dense(x)
     if x.dtype is not weight.dtype and (autocast is None or not x.is_floating_point()):
         raise ValueError(
             f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
@@ -207,7 +226,13 @@ def state_fits(
     autocast: torch.dtype | None,
 ) -> None:
     if state.shape != expected:
-        raise RuntimeError(f"Expected hidden[{index}] size {expected}, got {list(state.shape)}")
+        rows, batch, size = expected
+        order = ""
+        if state.shape == (batch, rows, size):
+            order = "; states are (num_layers * num_directions, batch, size), batch_first or not"
+        raise RuntimeError(
+            f"Expected hidden[{index}] size {expected}, got {list(state.shape)}{order}"
+        )
     same_device(x, state, "hidden")
     same_dtype(x, state, "hidden", autocast)
 
@@ -266,7 +291,7 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
         raise RuntimeError(f"Expected lengths of size [{batch}], got {list(lengths.shape)}")
     same_device(x, lengths, "lengths")
     message = "lengths must lie between 0 and the number of steps"
-    if x.device.type == "cpu" and not _torch_private.recording():
+    if _can_read(lengths):
         values = _torch_private.unwrapped(lengths)  # vmap hides them from conditions
         if values.numel() and not (values.min() >= 0 and values.max() <= steps):
             raise ValueError(f"{message}, {steps}; got {values.min()} to {values.max()}")
@@ -277,14 +302,27 @@ def lengths_fit(lengths: Tensor, x: Tensor) -> None:
 
 
 def reset_fits(reset: Tensor, x: Tensor) -> None:
-    if reset.dtype is not torch.bool:
-        raise TypeError(f"reset must be a bool tensor, got {reset.dtype}")
     if reset.shape != x.shape[:2]:
         raise RuntimeError(
             f"Expected reset to have one element per step and sequence, {list(x.shape[:2])} in the "
             f"order (steps, sequences), got {list(reset.shape)}"
         )
     same_device(x, reset, "reset")
+    if reset.dtype is torch.bool:
+        return
+    message = "reset must be a bool tensor, or hold nothing but 0 and 1"
+    if _can_read(reset):
+        values = _torch_private.unwrapped(reset)
+        wrong = values[(values != 0) & (values != 1)]
+        if wrong.numel():
+            raise ValueError(f"{message}; got {wrong[0]}")
+    elif x.device.type != "meta":
+        _torch_private.assert_without_waiting(((reset == 0) | (reset == 1)).all(), message)
+
+
+def _can_read(values: Tensor) -> bool:
+    """Whether a check can look at values now: without waiting for a device, and outside a graph."""
+    return values.is_cpu and not _torch_private.recording()
 
 
 def cell_state_dims(h0: Tensor | None, c0: Tensor | None) -> None:
@@ -309,7 +347,7 @@ def cell_fits(
     """Everything about the arguments of one step, batched; the caller gave `dims` dimensions."""
     if dims == 2:
         cell_state_dims(h0, c0)
-    if input.layout is not torch.strided:
+    if input.is_nested or input.layout is not torch.strided:
         raise RuntimeError(f"input must be a dense tensor, got layout {input.layout}")
     gates, input_size = w_ih.shape
     hidden_size = w_hh.shape[1]

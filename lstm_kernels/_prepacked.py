@@ -22,8 +22,8 @@ _NARROW = (torch.bfloat16, torch.float16)
 class Prepacked:
     """The prepacked weights of every layer, and in which dtype they are held.
 
-    They are never written to, only replaced by newer ones: threads may share them. Pickled or
-    copied, this is None: they are good for one process, and for one module's weights.
+    They are never written to, only replaced by newer ones: threads may share them. They are good
+    for one process, and for one module's weights: copies and pickles of it leave them out.
     """
 
     def __init__(
@@ -64,6 +64,9 @@ class Prepacked:
                 for start in range(0, len(weights), of_layer)
             ]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """In a copy of a parametrized module, which torch copies attribute by attribute."""
+
     def serve(self, weights: Sequence[Tensor], autocast: torch.dtype | None) -> bool:
         """Whether a call without gradients on these weights can use them.
 
@@ -86,9 +89,6 @@ class Prepacked:
         if renewed.numel():
             self._layers[layer] = renewed
         return tuple(results)  # type: ignore[return-value]
-
-    def __reduce__(self) -> Any:
-        return type(None), ()
 
 
 def _is_plain(weight: Tensor) -> bool:

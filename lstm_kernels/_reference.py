@@ -32,7 +32,7 @@ class Rows:
         self.packed: Tensor | None = None  # (R) position of each packed row in (T * N)
         if batch_sizes is not None:
             self.steps = batch_sizes.shape[0]
-            batch = torch.arange(int(batch_sizes[0]))
+            batch = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)
             self.active = batch < batch_sizes[:, None]
             self.packed = self.active.flatten().nonzero().squeeze(1)
         elif lengths is not None:

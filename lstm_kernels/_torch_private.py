@@ -6,7 +6,10 @@ bound here as they are, for a function around them would take longer than they d
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,6 +27,9 @@ any_autocast_enabled = torch._C._is_any_autocast_enabled
 #: How many modes see every operation, such as FakeTensorMode or a FlopCounterMode.
 count_dispatch_modes = torch._C._len_torch_dispatch_stack
 
+#: What torch.jit.trace records into, or None.
+tracing_state = torch._C._get_tracing_state
+
 #: Whether a transform of torch.func hides the values of a tensor.
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
@@ -38,7 +44,19 @@ def forward_mode_active() -> bool:
 
 def tracing() -> bool:
     """Whether torch.jit.trace is recording."""
-    return torch._C._get_tracing_state() is not None
+    return tracing_state() is not None
+
+
+@contextlib.contextmanager
+def tracing_paused() -> Iterator[None]:
+    """Let nothing of what follows into the trace, so that sizes are numbers and not its values."""
+    state = tracing_state()
+    set_state = torch._C._set_tracing_state  # type: ignore[attr-defined]
+    set_state(None)
+    try:
+        yield
+    finally:
+        set_state(state)
 
 
 def recording() -> bool:
@@ -96,3 +114,22 @@ def below_autograd(op: torch._ops.OpOverload, keyset: torch._C.DispatchKeySet, *
     """Call an op from its Autograd kernel, past it."""
     with torch._C._AutoDispatchBelowAutograd():
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+
+def is_expanded_weight(weight: Any) -> bool:
+    """Whether a weight is to keep the gradient of each sample of a batch."""
+    expanded = sys.modules.get("torch.nn.utils._expanded_weights.expanded_weights_impl")
+    return expanded is not None and isinstance(weight, expanded.ExpandedWeight)
+
+
+def unexpanded(weight: Any) -> Tensor:
+    """The parameter behind an expanded weight; any other tensor itself."""
+    parameter: Tensor = weight.orig_weight if is_expanded_weight(weight) else weight
+    return parameter
+
+
+def set_grad_sample(weight: Any, gradients: Tensor) -> None:
+    """Add the gradient of each sample to those that an expanded weight keeps."""
+    from torch.nn.utils._expanded_weights import expanded_weights_utils
+
+    expanded_weights_utils.set_grad_sample_if_exists(weight, lambda _: gradients)

@@ -6,6 +6,7 @@ op validates them; if it fails, the same checks run to make the message, in torc
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _ops, _variant_autograd, _variants
+from . import _autograd, _checks, _episodes, _ops, _overloads, _variant_autograd, _variants
 from ._layer import Layer, kind_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -24,9 +25,13 @@ from ._torch_private import (
     count_dispatch_modes,
     forward_mode_active,
     recording,
+    tracing_paused,
+    tracing_state,
     transforms_active,
 )
 from ._variants import BoundVariant, Variant
+
+_NOTHING_ELSE = contextlib.nullcontext()
 
 
 def lstm(
@@ -41,6 +46,7 @@ def lstm(
     training: bool = False,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    reset_state: Sequence[Tensor] | None = None,
     return_states: bool = False,
     return_gates: bool = False,
     recompute: bool = False,
@@ -61,7 +67,9 @@ def lstm(
         dropout: probability with which elements are zeroed between layers when `training`.
         lengths: (N,) integers: sequence n of the padded input ends after lengths[n] steps. Outputs
             and states are zero past each end; h_n and c_n are those of each last step.
-        reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
+        reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are zeroed
+            before that step.
+        reset_state: `(h, c)` like hx: what the states are set to there in place of zeros.
         return_states: also return the states of every step.
         return_gates: also return the gates of every step; implies return_states.
         recompute: keep nothing for the backward pass but the arguments of each layer, and run its
@@ -80,6 +88,47 @@ def lstm(
     # An op sees one layer, and no lengths or reset beyond what memory safety needs.
     ragged = lengths is not None or reset is not None
     look = num_layers != 1 or ragged or variant is not None or not _ops_look(input)
+    if look and variant is None and _overloads.possible(input, hx, weights):
+        result: Any = _overloads.lstm(
+            lstm,
+            input,
+            hx,
+            weights,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            training=training,
+            lengths=lengths,
+            reset=reset,
+            reset_state=reset_state,
+            return_states=return_states,
+            return_gates=return_gates,
+            recompute=recompute,
+        )
+        if result is not NotImplemented:
+            return result
+    if reset_state is not None:
+        if variant is not None:
+            raise ValueError("the reset_state of a variant is an argument of Variant.bind")
+        return _episodes.run(
+            lstm,
+            input,
+            hx,
+            weights,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            batch_first=batch_first,
+            dropout=dropout,
+            training=training,
+            lengths=lengths,
+            reset=reset,
+            reset_state=reset_state,
+            return_states=return_states,
+            return_gates=return_gates,
+            recompute=recompute,
+            _prepacked=_prepacked,
+        )
     bound = None if variant is None else _variants.bound(variant)
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]
@@ -101,15 +150,18 @@ def lstm(
         )
         bound = None if bound is None else bound.unbatched()
     elif batch_first and packed is None:
+        if x.is_nested:  # which cannot be transposed
+            _checks.dense(x)
         x = x.transpose(0, 1)
         reset = reset.mT if reset is not None and reset.dim() == 2 else reset
         bound = None if bound is None else bound.batch_first()
 
-    autocast = None
+    autocast, traced = None, look and _traced()
     if look:
         autocast = _checks.autocast_dtype(x)
-        _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
-        _checks.ragged_fits(x, lengths, reset, directions)
+        with tracing_paused() if traced else _NOTHING_ELSE:
+            _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
+            _checks.ragged_fits(x, lengths, reset, directions)
     kind = kind_of(weights, num_layers * directions)
     if h0 is not None and c0 is not None and sorted_indices is not None:
         h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
@@ -120,6 +172,8 @@ def lstm(
         _prepacked = None
     if lengths is not None:
         lengths = lengths.to(torch.int64)
+    if reset is not None:
+        reset = reset.to(torch.bool)
     if _prepacked is not None and not _prepacked.serve(weights, autocast):
         _prepacked = None
     if autocast is not None:
@@ -127,7 +181,7 @@ def lstm(
 
     return_states = return_states or return_gates
     recorded = look and recording()
-    keep_graph = look and not recorded and _autograd.wanted(x, h0, c0, *weights)
+    keep_graph = look and (traced or _autograd.wanted(x, h0, c0, *weights))
     given, results = x, []
     for layer in range(num_layers):
         if layer > 0 and training and dropout > 0:
@@ -157,7 +211,7 @@ def lstm(
         try:
             if bound is not None and bound.changes_steps:
                 *of_variant, save_cell, save_gates = arguments
-                result: Any = _variant_autograd.layer(
+                result = _variant_autograd.layer(
                     bound,
                     layer,
                     call,
@@ -191,6 +245,8 @@ def lstm(
     if dims == 2:
         h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
     if not return_states:
+        if keep_graph and not recompute and _is_changeable(x, directions, packed, kind.projects):
+            x = x.clone()
         return _as_given(x, packed, dims, batch_first), (h_n, c_n)
     results[-1] = (x.clone(), *results[-1][1:])  # the output is the caller's to write to
     hidden, _, _, cells, gates = zip(*results, strict=True)
@@ -219,7 +275,19 @@ def _ops_look(input: object) -> bool:
         and not count_dispatch_modes()
         and not transforms_active()
         and not forward_mode_active()
+        and tracing_state() is None
     )
+
+
+def _is_changeable(
+    output: Tensor, directions: int, packed: PackedSequence | None, projects: bool
+) -> bool:
+    """Whether the caller may change the output in place before backward(), as after nn.LSTM.
+
+    Where nn.LSTM's fused kernels run it does not, since they need the output there, as ours do.
+    """
+    fused = output.dtype is torch.float32 and directions == 1 and packed is None and not projects
+    return output.is_cpu and not fused
 
 
 def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_first: bool) -> Any:
@@ -229,6 +297,11 @@ def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_firs
     if dims == 2:
         return rows.squeeze(1)
     return rows.transpose(0, 1) if batch_first else rows
+
+
+def _traced() -> bool:
+    """Whether torch.jit.trace records the call, with or without gradients wanted when it does."""
+    return not is_dynamo_compiling() and tracing_state() is not None
 
 
 def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: bool) -> Any:
@@ -269,20 +342,26 @@ def lstm_cell(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
+    look = variant is not None or not _ops_look(input)
+    weights = (w_ih, w_hh, b_ih, b_hh)
+    if look and variant is None and _overloads.possible(input, hx, weights):
+        result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
+        if result is not NotImplemented:
+            return result
     dims = input.dim()
     if dims != 2 and dims != 1:
         raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
-    look = variant is not None or not _ops_look(input)
     h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
     if dims == 1:
         _checks.cell_state_dims(h0, c0)
         input = input.unsqueeze(0)
         if h0 is not None and c0 is not None:
             h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
-    autocast = None
+    autocast, traced = None, look and _traced()
     if look:
         autocast = _checks.autocast_dtype(input)
-        _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
+        with tracing_paused() if traced else _NOTHING_ELSE:
+            _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
     if autocast is not None:
         if input.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
             autocast = input.dtype if c0 is None else c0.dtype
@@ -292,13 +371,14 @@ def lstm_cell(
     if h0 is None or c0 is None:
         h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
     arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    keep_graph = look and variant is None and (traced or _autograd.wanted(*arguments))
     if variant is not None:
         bound = _variants.bound(variant)
         bound = bound.unbatched() if dims == 1 else bound
         h, c, gates = _variant_autograd.cell(bound, training, *arguments)
     elif look and recording():
         h, c, gates = _ops.cell_forward(*arguments, return_gates)
-    elif look and _autograd.wanted(*arguments):
+    elif keep_graph:
         h, c, gates = _autograd.cell(*arguments)
     else:
         try:
@@ -308,6 +388,8 @@ def lstm_cell(
                 raise
             fits = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
             _checks.explain(refusal, _checks.cell_fits, *fits)
+    if keep_graph:
+        c = c.clone()  # the caller may change it before backward(), as with nn.LSTMCell
     if dims == 1:
         h, c = h.squeeze(0), c.squeeze(0)
         gates = gates.squeeze(0) if return_gates else gates

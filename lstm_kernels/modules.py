@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.fx import Proxy
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from ._layer import FORGET_GATE
+from . import _overloads
+from ._layer import FORGET_GATE, DirectionWeights
+from ._preactivations import preactivations, products
 from ._prepacked import Prepacked
+from ._states import LSTMStates
 from ._variants import BoundVariant, Masks, Variant, VariantWeights
 from .functional import lstm, lstm_cell
 
@@ -33,7 +38,7 @@ class LSTM(nn.RNNBase):
         h_t = o_t * tanh(c_t), with proj_size: W_hr (o_t * tanh(c_t))     hidden state
 
     Arguments, parameters, `state_dict`, initial values, results and errors are torch.nn.LSTM's.
-    Different: `isinstance(module, torch.nn.LSTM)` is False (`from_native` and `to_native` convert),
+    Different: `isinstance(module, torch.nn.LSTM)` is False (it is True of lstm_kernels.nn.LSTM),
     `flatten_parameters()` does nothing because nothing needs it, and torch.jit.script, which
     torch has deprecated, cannot compile it.
 
@@ -80,7 +85,8 @@ class LSTM(nn.RNNBase):
         _check_variant(variant)
         self.forget_bias = forget_bias  # reset_parameters reads it
         self.recompute = recompute
-        super().__init__(
+        nn.RNNBase.__init__(  # not super(): torch.nn.LSTM, in a subclass of both, takes no name
+            self,
             "LSTM",
             input_size,
             hidden_size,
@@ -120,6 +126,11 @@ class LSTM(nn.RNNBase):
     def flatten_parameters(self) -> None:
         """Do nothing: the kernels read the weights where they are."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_flat_weights":
+            _refuse_other_weights(self, value)
+        super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
         recompute = ", recompute=True" if self.recompute else ""
@@ -133,25 +144,29 @@ class LSTM(nn.RNNBase):
         *,
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
+        reset_state: Sequence[Tensor] | None = None,
         return_states: bool = False,
         return_gates: bool = False,
         masks: Sequence[Masks] | None = None,
         input_gate: Tensor | None = None,
-        reset_state: Sequence[Tensor] | None = None,
     ) -> Any:
         """Run over a sequence.
 
         Args:
             input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence.
             hx: `(h_0, c_0)`, (D * L, N, H_out) and (D * L, N, H), without N for unbatched input;
-                zeros if None.
+                zeros if None. N comes second with batch_first too, as in torch.nn.LSTM: where
+                N = D * L, a mistake about that cannot be seen.
             lengths: (N,) integers on the input's device: sequence n of the padded input ends after
                 lengths[n] steps. Outputs and states are zero past each end, h_n and c_n are
                 those of each last step, and the reverse direction starts there.
-            reset: (T, N) bool, (N, T) with batch_first: both states are zeroed before that step.
+            reset: (T, N) bool, or 0 and 1 in any dtype, (N, T) with batch_first: both states are
+                zeroed before that step.
+            reset_state: `(h, c)` like hx, with gradients: what the states are set to there in place
+                of zeros. The host waits for `reset`, which no graph can; torch.compile breaks it.
             return_states: also return the hidden and cell state of every step.
             return_gates: also return the gates of every step; implies return_states.
-            masks, input_gate, reset_state: see Variant.bind; (N, T, ...) with batch_first.
+            masks, input_gate: see Variant.bind; (N, T, ...) with batch_first.
 
         Returns:
             `(output, (h_n, c_n))` as torch.nn.LSTM does, or `(output, (h_n, c_n), states)` where
@@ -161,10 +176,22 @@ class LSTM(nn.RNNBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            options = {
+                "lengths": lengths,
+                "reset": reset,
+                "reset_state": reset_state,
+                "return_states": return_states,
+                "return_gates": return_gates,
+            }
+            recorded = _overloads.leaf(self, input, hx, options)
+            if recorded is not NotImplemented:
+                return recorded
         variant = None
-        if self.variant is not None or masks or input_gate is not None or reset_state is not None:
+        if self.variant is not None or masks or input_gate is not None:
             suffixes = self._variant_suffixes()
             variant = _bind(self, self.variant, suffixes, masks, input_gate, reset_state)
+            reset_state = None
         return lstm(
             input,
             hx,
@@ -176,12 +203,74 @@ class LSTM(nn.RNNBase):
             training=self.training,
             lengths=lengths,
             reset=reset,
+            reset_state=reset_state,
             return_states=return_states,
             return_gates=return_gates,
             recompute=self.recompute,
             variant=variant,
             _prepacked=self._prepacked,
         )
+
+    def preactivations(
+        self,
+        input: Tensor | PackedSequence,
+        states: LSTMStates,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+        reset_state: Sequence[Tensor] | None = None,
+    ) -> tuple[Any, ...]:
+        """The gates before their sigmoid or tanh, exact where these saturate, with gradients.
+
+        Args:
+            input, hx, lengths, reset, reset_state: those of the call.
+            states: what the call returned.
+
+        Returns:
+            For each layer i, f, g, o of every step, shaped and laid out like `states.gates`.
+
+        Raises:
+            ValueError: dropout between layers changed what they read, which nothing has kept.
+        """
+        if self.training and self.dropout > 0 and self.num_layers > 1:
+            raise ValueError("preactivations: dropout between layers must be off, as in eval()")
+        h0 = None if hx is None else hx[0]
+        h_reset = None if reset_state is None else reset_state[0]
+        packed = input if isinstance(input, PackedSequence) else None
+        if packed is not None:
+            x, lengths = pad_packed_sequence(packed)
+            lengths = lengths.to(x.device)
+            hidden = [pad_packed_sequence(cast(PackedSequence, h))[0] for h in states.hidden]
+        else:
+            x = cast(Tensor, input)
+            hidden = [cast(Tensor, h) for h in states.hidden]
+        batched = x.dim() == 3
+        swapped = self.batch_first and batched and packed is None
+        if not batched:
+            x, hidden = x.unsqueeze(1), [h.unsqueeze(1) for h in hidden]
+            h0, lengths, reset, h_reset = (
+                None if value is None else value.unsqueeze(axis)
+                for value, axis in ((h0, 1), (lengths, 0), (reset, -1), (h_reset, 1))
+            )
+        elif swapped:
+            x, hidden = x.transpose(0, 1), [h.transpose(0, 1) for h in hidden]
+            reset = None if reset is None else reset.mT
+        found = preactivations(
+            x,
+            hidden,
+            h0,
+            _weights(self, self._flat_weights_names),
+            self.bidirectional,
+            lengths,
+            None if reset is None else reset.to(torch.bool),
+            h_reset,
+        )
+        if packed is not None:
+            return tuple(_packed_like(packed, z) for z in found)
+        if not batched:
+            return tuple(z.squeeze(1) for z in found)
+        return tuple(z.transpose(0, 1) if swapped else z for z in found)
 
     def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
         """Pack the weights once, for inference on the CPU.
@@ -233,6 +322,15 @@ class LSTM(nn.RNNBase):
         self._prepacked = None
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: prepacked weights are good for this module alone."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state.pop("_prepacked", None)
+        return state
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_scripting(self)
+
     @classmethod
     def from_native(cls, module: nn.LSTM) -> LSTM:
         """A copy of a torch.nn.LSTM that computes with this library and shares no memory with it.
@@ -252,7 +350,7 @@ class LSTM(nn.RNNBase):
         """
         if self.variant is not None:
             raise ValueError(f"torch.nn.LSTM does not compute {self.variant}")
-        native = _converted(self, LSTM, nn.LSTM)
+        native = _converted(self, _own_class(self, LSTM), nn.LSTM)
         for ours in ("forget_bias", "recompute", "variant", "_prepacked"):
             native.__dict__.pop(ours, None)
         native.flatten_parameters()
@@ -290,7 +388,7 @@ class LSTMCell(nn.RNNCellBase):
         _check_forget_bias(forget_bias, bias)
         _check_variant(variant)
         self.forget_bias = forget_bias  # reset_parameters reads it
-        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
+        nn.RNNCellBase.__init__(self, input_size, hidden_size, bias, 4, device, dtype)
         if variant is not None:
             self.variant = variant
             _add_variant_weights(self, [""], device, dtype)
@@ -336,6 +434,10 @@ class LSTMCell(nn.RNNCellBase):
             ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            recorded = _overloads.leaf(self, input, hx, {"return_gates": return_gates})
+            if recorded is not NotImplemented:
+                return recorded
         variant = None
         if self.variant is not None or masks is not None or input_gate is not None:
             of_layers = None if masks is None else [masks]
@@ -348,6 +450,19 @@ class LSTMCell(nn.RNNCellBase):
             variant=variant,
             training=self.training,
         )
+
+    def preactivations(self, input: Tensor, hx: Sequence[Tensor] | None = None) -> Tensor:
+        """The gates before their sigmoid or tanh, (N, 4, H) or (4, H), exact where these saturate.
+
+        Args:
+            input, hx: those of the call.
+        """
+        w_ih, w_hh, b_ih, b_hh = _weights(self, _CELL_WEIGHTS)
+        h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
+        return products(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_scripting(self)
 
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
@@ -366,7 +481,7 @@ class LSTMCell(nn.RNNCellBase):
         """
         if self.variant is not None:
             raise ValueError(f"torch.nn.LSTMCell does not compute {self.variant}")
-        native = _converted(self, LSTMCell, nn.LSTMCell)
+        native = _converted(self, _own_class(self, LSTMCell), nn.LSTMCell)
         for ours in ("forget_bias", "variant"):
             native.__dict__.pop(ours, None)
         return native
@@ -380,12 +495,17 @@ def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
     return [getattr(module, name) for name in names]
 
 
-def replace_lstm(model: nn.Module) -> nn.Module:
+def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:
     """Make every torch.nn.LSTM and torch.nn.LSTMCell inside a model one of this library, in place.
 
     The modules stay the same objects with the same Parameters, hooks and parametrizations, so
     optimizers and references to them go on working. Instances of subclasses, which may
     compute something else, are left alone.
+
+    Args:
+        model: changed in place.
+        subclass: take lstm_kernels.nn.LSTM and LSTMCell, which are a torch.nn.LSTM and LSTMCell to
+            isinstance. torch.compile makes no graph of them unless torch._dynamo.config.allow_rnn.
 
     Returns:
         The model.
@@ -395,11 +515,22 @@ def replace_lstm(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    from . import nn as subclasses
+
+    kinds: Any = subclasses if subclass else sys.modules[__name__]
     for module in model.modules():
-        for native, ours in ((nn.LSTM, LSTM), (nn.LSTMCell, LSTMCell)):
+        for native, ours in ((nn.LSTM, kinds.LSTM), (nn.LSTMCell, kinds.LSTMCell)):
             if _is_plain(module, native):
                 _change_class(module, native, ours)
     return model
+
+
+def _own_class(module: nn.Module, cls: type[nn.Module]) -> type[nn.Module]:
+    """`cls`, or its namesake that is torch.nn's too where the module is one."""
+    from . import nn as subclasses
+
+    both: type[nn.Module] = getattr(subclasses, cls.__name__)
+    return both if _is_plain(module, both) else cls
 
 
 def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
@@ -429,9 +560,46 @@ def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _
             f"expected a {old.__module__}.{old.__name__}, got "
             f"{type(module).__module__}.{type(module).__qualname__}"
         )
-    converted = copy.deepcopy(module)
+    # What a parametrization or a hook has computed is no leaf, which deepcopy would refuse.
+    kept = [*vars(module).values(), *getattr(module, "_flat_weights", ())]
+    computed = {
+        id(value): value.detach().clone()
+        for value in kept
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    converted = copy.deepcopy(module, computed)
     _change_class(converted, old, new)
     return cast(_Module, converted)
+
+
+def _packed_like(packed: PackedSequence, padded: Tensor) -> PackedSequence:
+    """Values (T, N, ...) as the rows of a PackedSequence."""
+    sizes = packed.batch_sizes.to(padded.device)
+    active = torch.arange(padded.shape[1], device=padded.device) < sizes[:, None]
+    if packed.sorted_indices is not None:
+        padded = padded.index_select(1, packed.sorted_indices)
+    return packed._replace(data=padded[active])
+
+
+def _refuse_other_weights(module: LSTM, weights: Sequence[Any]) -> None:
+    """Where torch.nn.LSTM would compute with a list that it is given, this module would not."""
+    own = module._parameters
+    for name, weight in zip(module._flat_weights_names, weights, strict=False):
+        if name in own and weight is not None and weight is not own[name]:
+            raise ValueError(
+                f"_flat_weights: expected the module's own {name}, got another tensor. "
+                "lstm_kernels.LSTM computes with its parameters: set them, or call "
+                "lstm_kernels.lstm(input, hx, weights)"
+            )
+
+
+def _refuse_scripting(module: nn.Module) -> NoReturn:
+    """What torch.jit.script gets to hear: it asks each module for what to compile in its place."""
+    raise NotImplementedError(
+        f"torch.jit.script, which torch has deprecated, cannot compile lstm_kernels."
+        f"{type(module).__name__}: use torch.compile, torch.export or torch.jit.trace, or script a "
+        "model whose LSTMs are converted by to_native()"
+    )
 
 
 def _check_forget_bias(forget_bias: float | None, bias: bool) -> None:

@@ -87,6 +87,7 @@ def ablate(
         lstm: the name of the LSTM in `model.named_modules()`, where there are several.
 
     Raises:
+        TypeError: `steps` is no integers, say the loss.
         ValueError: a step, unit or layer out of range, an unknown `state` or `change`, `norm` not
             above 0, nothing to swap with, a bidirectional LSTM, or what `record` refuses.
         NotImplementedError: the model calls its LSTM with masks or states to reset to.
@@ -296,6 +297,8 @@ def _first(result: Any) -> Tensor:
 
 
 def _integers(value: int | Iterable[int], name: str) -> list[int]:
+    if callable(value):
+        raise TypeError(f"{name} must be an int or several, got a function; is it loss=?")
     values = [value] if isinstance(value, int) else list(value)
     if not values:
         raise ValueError(f"{name} is empty")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
 _KINDS = ("hidden", "cell", "gates")
+_OF_TORCH = ("", ".pt", ".pth", ".bin")
 _GATES = {  # columns of a table
     "input": INPUT_GATE,
     "forget": FORGET_GATE,
@@ -28,13 +29,24 @@ _GATES = {  # columns of a table
 
 
 def save(states: LSTMStates | Recording, path: str | Path) -> None:
-    """Writes states to a file: as safetensors if the name ends so, otherwise with `torch.save`.
+    """Writes states to a file: safetensors, or what `torch.save` writes, as its name says.
 
     Plain states are written as (T, N, ...), packed ones padded with their lengths.
 
+    Args:
+        states: of one batch.
+        path: a name that ends in .safetensors, or in .pt, .pth, .bin or nothing.
+
     Raises:
         ImportError: safetensors is asked for and not installed.
+        ValueError: the name ends as those of another format do.
     """
+    suffix = Path(path).suffix
+    if suffix not in (".safetensors", *_OF_TORCH):
+        raise ValueError(
+            f"save() writes .safetensors, or torch's format as {', '.join(_OF_TORCH[1:])} or "
+            f"without an extension; got {suffix}"
+        )
     recording = states if isinstance(states, Recording) else Recording.of(states)
     tensors = {
         f"{kind}.{layer}": value.detach().contiguous()
@@ -44,7 +56,7 @@ def save(states: LSTMStates | Recording, path: str | Path) -> None:
     if recording.lengths is not None:
         tensors["lengths"] = recording.lengths
     layout = json.dumps(vars(recording.layout))
-    if Path(path).suffix == ".safetensors":
+    if suffix == ".safetensors":
         _safetensors("torch").save_file(tensors, str(path), {"layout": layout})
     else:
         torch.save({**tensors, "layout": layout}, path)

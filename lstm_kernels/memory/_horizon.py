@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -15,6 +16,8 @@ from ._record import batches, record
 from ._recording import Recording, States
 from ._repr import one_line
 from ._steps import Steps, StepSample, paired, per_step
+
+_NOTHING = 0.1  # an R2 below it says that a state does not know
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def horizon(
     Args:
         model, x: a model with one `lstm_kernels.LSTM` inside, and its input or a data loader; or
             states (an `LSTMStates`, a `Recording`, or an iterable of them) and the targets.
-        target_fn: maps the input to the targets; default, the input itself.
+        target_fn: maps the input to the targets; default, the input itself. A model seldom keeps
+            raw numbers that it was given: say what it should know of them.
         targets: (T, N) or (T, N, F) in the layout of the input (one for each of several states):
             floating, scored by R2, or integer or bool classes, scored by accuracy.
         max_lag: the largest k, at least 0.
@@ -135,7 +139,21 @@ def horizon(
     sample = StepSample(max_steps, max_lag)
     for recording, targets in pairs:
         sample.offer(recording, _goal(recording, targets))
-    return _probe(sample.steps(), probe)
+    found = _probe(sample.steps(), probe)
+    if isinstance(model, nn.Module) and target_fn is None:
+        _warn_of_raw_input(found)
+    return found
+
+
+def _warn_of_raw_input(found: Horizon) -> None:
+    """Numbers that a model was given are seldom what it keeps; symbols often are."""
+    best = max(float(score.max()) for score in (*found.hidden, *found.cell))
+    if found.metric == "R2" and best < _NOTHING:
+        warnings.warn(
+            f"no state tells the input itself (the best R2 is {best:.2f}, and 0 is a guess): give "
+            "target_fn, which maps the input to what the model should know of each step",
+            stacklevel=3,
+        )
 
 
 def _recorded(

@@ -68,7 +68,7 @@ def report(
         first,
         retention(stream(model, data, lstm=lstm, progress=progress)),
         saturation(stream(model, data, lstm=lstm, progress=progress)),
-        horizon(model, data, target_fn, max_lag=lags, lstm=lstm, progress=progress),
+        horizon(model, data, target_fn or _itself, max_lag=lags, lstm=lstm, progress=progress),
         gradient_flow(model, data, loss or _last_step(module), lstm=lstm, progress=progress),
     )
     return _page(found, tokens).write(path)
@@ -198,6 +198,10 @@ def _draw_states(page: Page, first: Recording, tokens: Sequence[str] | None) -> 
             ax,
             f"The {name} of the first sequence, last layer: the units whose cell varies most.",
         )
+
+
+def _itself(x: Any) -> Any:
+    return x
 
 
 def _last_step(module: LSTM) -> Callable[..., Tensor]:

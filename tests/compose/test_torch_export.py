@@ -10,7 +10,6 @@ from torch import nn
 from torch.export import Dim
 
 import lstm_kernels
-import lstm_kernels.onnx
 
 DYNAMIC = {0: Dim("T", max=10_000), 1: Dim("N", max=10_000)}
 SHAPES = [(5, 3), (11, 2), (2, 7)]
@@ -184,3 +183,96 @@ def test_onnx_export_of_the_native_module():
     program = _to_onnx(native.eval(), x, dynamic_shapes=None)
     assert len(_lstm_nodes(program)) == 1
     assert_same(_run_onnx(program, x), lstm(x))
+
+
+class Steps(nn.Module):
+    """A loop over a cell, with the gates of the last step."""
+
+    def __init__(self, bias, gates):
+        super().__init__()
+        self.cell, self.gates = lstm_kernels.LSTMCell(I, H, bias), gates
+
+    def forward(self, x, h, c):
+        for x_t in x.unbind(0):
+            h, c, *gates = self.cell(x_t, (h, c), return_gates=self.gates)
+        return h, c, *gates
+
+
+@pytest.mark.filterwarnings("ignore:# The axis name. N will not be used:UserWarning")
+@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_onnx_of_a_cell(bias, gates):
+    model = Steps(bias, gates).eval()
+    arguments = torch.randn(3, N, I), torch.randn(N, H), torch.randn(N, H)
+    program = _to_onnx(
+        model,
+        *arguments,
+        dynamic_shapes=({1: DYNAMIC[1]}, {0: DYNAMIC[1]}, {0: DYNAMIC[1]}),
+        custom_translation_table=lstm_kernels.onnx.translation_table(),
+    )
+    assert len(_lstm_nodes(program)) == (0 if gates else 3)
+    for batch in (N, 1, 7):
+        given = torch.randn(3, batch, I), torch.randn(batch, H), torch.randn(batch, H)
+        assert_same(_run_onnx(program, *given), model(*given))
+
+
+def _by_older_exporter(model, arguments, axes, grad=True):
+    file = io.BytesIO()
+    names = [f"argument_{k}" for k in range(len(arguments))]
+    with torch.set_grad_enabled(grad):
+        torch.onnx.export(
+            model,
+            arguments,
+            file,
+            dynamo=False,
+            input_names=names,
+            dynamic_axes=dict(zip(names, axes, strict=True)),
+        )
+    return file.getvalue()
+
+
+def _run_older(model, *arguments):
+    session = onnxruntime.InferenceSession(model)
+    named = zip(session.get_inputs(), arguments, strict=True)
+    results = session.run(None, {known.name: value.numpy() for known, value in named})
+    return [torch.from_numpy(result) for result in results]
+
+
+older_exporter = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning"
+)
+
+
+@older_exporter
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_layers": 2, "bidirectional": True, "bias": False}, {"batch_first": True}],
+    ids=str,
+)
+def test_the_older_exporter_of_onnx(options, grad):
+    lstm, _ = twins(**options)
+    model = _by_older_exporter(
+        nn.Sequential(lstm.eval()), (torch.randn(T, N, I),), [{0: "a", 1: "b"}], grad
+    )
+    for shape in SHAPES:
+        x = torch.randn(*shape, I)
+        assert_same(_run_older(model, x), lstm(x))
+
+
+@older_exporter
+@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_older_exporter_of_onnx_of_a_cell(bias, gates):
+    model = Steps(bias, gates).eval()
+    arguments = torch.randn(3, N, I), torch.randn(N, H), torch.randn(N, H)
+    written = _by_older_exporter(model, arguments, [{1: "n"}, {0: "n"}, {0: "n"}])
+    given = torch.randn(3, 7, I), torch.randn(7, H), torch.randn(7, H)
+    assert_same(_run_older(written, *given), model(*given))
+
+
+@older_exporter
+def test_the_older_exporter_of_onnx_refuses_what_its_lstm_does_not_have():
+    lstm, _ = twins(proj_size=2)
+    with pytest.raises(Exception, match="ONNX's LSTM has no projections"):
+        _by_older_exporter(nn.Sequential(lstm.eval()), (torch.randn(T, N, I),), [{}])

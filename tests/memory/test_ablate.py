@@ -172,6 +172,8 @@ def test_impossible_interventions(lstm):
     both_ways = lstm_kernels.LSTM(3, 4, bidirectional=True, dtype=torch.float64)
     with pytest.raises(ValueError, match="bidirectional LSTM"):
         memory.ablate(both_ways, X, 3)
+    with pytest.raises(TypeError, match=r"steps must be .* got a function; is it loss=\?"):
+        memory.ablate(lstm, X, lambda result: result[0].sum())
     with pytest.raises(TypeError, match="steps must be an int or several"):
         memory.ablate(lstm, X, ["a"])
 

@@ -36,6 +36,16 @@ def test_what_is_saved_is_loaded(tmp_path, name):
         assert found.layout == recording.layout
 
 
+def test_a_name_of_another_format_is_refused(tmp_path):
+    recording = next(recordings())
+    with pytest.raises(ValueError, match=r"writes \.safetensors, or .* \.pt, .* got \.h5"):
+        memory.save(recording, tmp_path / "states.h5")
+    assert not [*tmp_path.iterdir()]
+    for name in ("states", "states.pth", "states.bin"):
+        memory.save(recording, tmp_path / name)
+        assert_close(held(memory.load(tmp_path / name)), held(recording), rtol=0, atol=0)
+
+
 def test_plain_states_are_saved(tmp_path):
     states = lstm_kernels.LSTM(2, 4)(X, return_gates=True)[2]
     memory.save(states, tmp_path / "states.pt")

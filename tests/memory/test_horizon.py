@@ -58,6 +58,19 @@ def test_a_leaky_integrator_knows_with_the_square_of_its_decay():
     assert_close(found.cell[0], expected, rtol=0, atol=0.03)
 
 
+def test_raw_numbers_that_no_state_keeps_are_said_to_be_the_wrong_question():
+    torch.manual_seed(3)
+    x = torch.randn(300, 8, 1, dtype=torch.float64)
+    forgetful = fixed_gates(0.5, 1e-9, 0.5, 0.5)  # reads nothing of x
+    with torch.no_grad():
+        forgetful.weight_ih_l0[1] = 1e-9
+    with pytest.warns(UserWarning, match=r"no state tells .* best R2 is .* give target_fn"):
+        found = memory.horizon(forgetful, x, max_lag=2)
+    assert found.cell[0].max() < 0.1
+    memory.horizon(forgetful, x, lambda x: x, max_lag=2)  # who asks for it gets no warning
+    memory.horizon(delay_line(2), signs(300, 8, 1), max_lag=2)
+
+
 def test_states_and_targets_give_what_the_model_gives():
     torch.manual_seed(3)
     lstm = lstm_kernels.LSTM(1, 6, 2, dtype=torch.float64, batch_first=True)

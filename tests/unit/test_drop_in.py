@@ -21,7 +21,8 @@ from support import (
     tensors,
 )
 from torch import nn
-from torch.nn.utils import parametrize, prune
+from torch.nn import utils
+from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 
 import lstm_kernels
@@ -423,6 +424,40 @@ def test_from_native_and_to_native_share_no_memory_and_keep_everything():
     for wrong in (nn.GRU(3, 4), nn.LSTMCell(3, 4), LSTM(3, 4)):
         with pytest.raises(TypeError, match=r"expected a torch\.nn\.modules\.rnn\.LSTM, got"):
             LSTM.from_native(wrong)
+
+
+@pytest.mark.parametrize("weight_norm", [parametrizations.weight_norm, utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_from_native_after_a_training_step_with_computed_weights(weight_norm):
+    """What a parametrization or a hook has computed cannot be copied, and is in the module."""
+    x = torch.randn(5, 2, 3)
+    for theirs, cls, name, given in (
+        (nn.LSTM(3, 4, 2), LSTM, "weight_hh_l1", x),
+        (nn.LSTMCell(3, 4), LSTMCell, "weight_hh", x[0]),
+    ):
+        weight_norm(theirs, name)
+        theirs(given)[0].sum().backward()
+        mine = cls.from_native(theirs)
+        back = mine.to_native()
+        for module in (mine, back):
+            assert_same(module(given), theirs(given))
+            loss, expected = (m(given)[0].square().sum() for m in (module, theirs))
+            assert_same(
+                torch.autograd.grad(loss, list(module.parameters())),
+                torch.autograd.grad(expected, list(theirs.parameters())),
+            )
+        mine(given)[0].sum().backward()
+        assert_same(mine.to_native()(given), theirs(given))
+        with torch.no_grad():  # the copies have weights apart from the original's
+            next(mine.parameters()).add_(1)
+        assert not torch.equal(mine(given)[0], theirs(given)[0])
+
+
+@pytest.mark.parametrize("module", [LSTM(3, 4), LSTMCell(3, 4)], ids=str)
+def test_torch_jit_script_names_what_to_do(module):
+    for model in (module, nn.Sequential(module)):
+        with pytest.raises(NotImplementedError, match=r"cannot compile .* script .* to_native\(\)"):
+            torch.jit.script(model)
 
 
 class _Model(nn.Module):

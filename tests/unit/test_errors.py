@@ -79,7 +79,7 @@ SAME_TYPE = {
     "sparse input": ((X.to_sparse(),), "dense tensor"),
     "nested input": (
         (torch.nested.nested_tensor([z(5, I), z(4, I)], layout=torch.jagged),),
-        "dense tensor",
+        "dense tensor, got nested tensor",
     ),
     "packed input_size": (
         (pack_padded_sequence(z(T, N, I + 1), [5, 3]),),
@@ -167,7 +167,9 @@ KEYWORDS = {
         "lengths tensors are not at the same device",
     ),
     "lengths: list": ({"lengths": [1, 2]}, TypeError, "lengths must be a Tensor, got list"),
-    "reset: integers": ({"reset": z(T, N).long()}, TypeError, "reset must be a bool tensor"),
+    "reset: numbers": ({"reset": z(T, N) + 0.5}, ValueError, "hold nothing but 0 and 1; got 0.5"),
+    "reset: integers": ({"reset": z(T, N).long() - 1}, ValueError, "but 0 and 1; got -1"),
+    "reset: NaN": ({"reset": z(T, N) + float("nan")}, ValueError, "but 0 and 1; got nan"),
     "reset: transposed": ({"reset": z(N, T).bool()}, RuntimeError, r"\[5, 2\] .* got \[2, 5\]"),
     "reset: 1-D": ({"reset": z(T).bool()}, RuntimeError, r"got \[5\]"),
     "reset: device": (
@@ -379,3 +381,26 @@ def test_out_of_memory_is_torchs_error():
 def test_at_least_sixty_bad_inputs():
     tables = (SAME_WORDS, SAME_TYPE, OURS, KEYWORDS, WEIGHTS, CELL_SAME_WORDS, CELL_SAME_TYPE)
     assert sum(map(len, tables)) >= 60
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+def test_nested_tensors(batch_first, layout, grad):
+    x = torch.nested.nested_tensor([z(5, I), z(4, I)], layout=layout)
+    message = "dense tensor, got nested tensor; .* pass a PackedSequence, or a padded tensor and le"
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=message):
+        LSTM(I, H, batch_first=batch_first)(x)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_states_with_the_batch_first_are_told_the_order(batch_first, which):
+    """As a user of batch_first may expect; where N = D * L nobody can tell (see LSTM.forward)."""
+    x = torch.zeros(N, T, I) if batch_first else X
+    states = [z(4, N, H), z(4, N, H)]
+    states[which] = z(N, 4, H)
+    words = r"size \(4, 2, 4\), got \[2, 4, 4\]; states are \(num_layers \* num_directions, batch,"
+    with pytest.raises(RuntimeError, match=rf"Expected hidden\[{which}\] {words}"):
+        LSTM(I, H, 2, bidirectional=True, batch_first=batch_first)(x, tuple(states))

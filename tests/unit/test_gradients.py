@@ -7,8 +7,8 @@ import pytest
 import torch
 from support import assert_equal, assert_same, tensors
 from torch import nn
-from torch.autograd import gradcheck, gradgradcheck
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import lstm_kernels
@@ -279,3 +279,16 @@ def test_gradient_accumulation_and_scaling():
         assert one.grad.is_contiguous()
     biases = (module.bias_ih_l0.grad, module.bias_hh_l0.grad)
     assert biases[0].data_ptr() != biases[1].data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own
+def test_forward_mode_of_packed_rows_whatever_the_default_device():
+    lstm = lstm_kernels.LSTM(3, 4, dtype=torch.float64)
+    packed = pack_sequence([torch.randn(k, 3, dtype=torch.float64) for k in (3, 2)])
+    found = []
+    for device in ("cpu", "meta"):
+        with forward_ad.dual_level(), torch.device(device):
+            dual = forward_ad.make_dual(packed.data, packed.data.cos())
+            output, _ = lstm(packed._replace(data=dual))
+            found.append(forward_ad.unpack_dual(output.data).tangent)
+    assert_equal(*found)

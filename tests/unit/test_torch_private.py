@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils.flop_counter import FlopCounterMode
 
 from lstm_kernels import _torch_private as private
@@ -84,6 +85,20 @@ def test_tracing():
     function(X)
     torch.jit.trace(function, (X,), check_trace=False)
     assert seen == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")  # what is tested
+def test_tracing_paused():
+    seen = []
+
+    def function(x):
+        with private.tracing_paused():
+            seen.append(type(x.shape[0]))
+        seen.append(type(x.shape[0]))
+        return x + 1
+
+    torch.jit.trace(function, (X,), check_trace=False)
+    assert seen == [int, torch.Tensor]
 
 
 def gradient_of(rule, batched):
@@ -209,6 +224,18 @@ def test_below_autograd():
             with_keyset=True,
         )
         assert torch.equal(op(X, 1), X + 2)
+
+
+def test_expanded_weights():
+    weight = torch.nn.Parameter(X)
+    assert not private.is_expanded_weight(weight)
+    assert private.unexpanded(weight) is weight
+    expanded = ExpandedWeight(weight, 4, "mean")
+    assert private.is_expanded_weight(expanded)
+    assert private.unexpanded(expanded) is weight
+    for times in (4, 8):  # a mean's gradients are scaled up by the batch size, and added
+        private.set_grad_sample(expanded, torch.ones(4, 2, 3))
+        assert torch.equal(weight.grad_sample, torch.full((4, 2, 3), float(times)))
 
 
 class Pair(NamedTuple):

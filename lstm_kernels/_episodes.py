@@ -1,0 +1,156 @@
+"""Resets to given states: each episode becomes a sequence of a packed batch.
+
+Zeroing a state is in the kernels; another state is where an episode starts. So the steps between
+two resets are taken out as sequences, run together as packed rows, which cost no more than the
+steps there are, and put back. Where the episodes are is data: the host waits for it, and no graph
+can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from . import _checks, _torch_private
+from ._states import LSTMStates
+
+State = tuple[Tensor, Tensor]
+
+
+class _Episodes(NamedTuple):
+    """The episodes of a batch, S of them, the longest first.
+
+    sequence: (S,), whose each is. From `reset`: (S,) bool, whether it starts from the given state.
+    last: the episode that ends each sequence that has a step; sequences_with_steps: these.
+    rows: (R,), t * N + n of each packed row; batch_sizes: (T') on the CPU.
+    """
+
+    sequence: Tensor
+    from_reset: Tensor
+    last: Tensor
+    rows: Tensor
+    batch_sizes: Tensor
+
+
+def run(*arguments: Any, **options: Any) -> Any:
+    """functional.lstm, which comes before its own arguments, with a reset_state."""
+    reason = "reset_state: where the episodes are is data, which no graph can depend on"
+    if torch.compiler.is_dynamo_compiling():
+        _torch_private.refuse_to_compile(reason)
+    elif torch.compiler.is_exporting() or _torch_private.tracing():
+        raise NotImplementedError(reason)
+    return _run(*arguments, **options)
+
+
+def _run(
+    function: Callable[..., Any],
+    x: Tensor,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    reset_state: Sequence[Tensor],
+    batch_first: bool,
+    num_layers: int,
+    bidirectional: bool,
+    **options: Any,
+) -> Any:
+    h_reset, c_reset = _checks.reset_pair(reset_state)
+    if reset is None or not isinstance(x, Tensor):
+        raise ValueError("reset_state says where reset leads to: give reset, and padded input")
+    _checks.ragged_kinds(None, lengths, reset)
+    h0, c0 = _checks.pair(hx, "lstm")
+    batched = x.dim() == 3
+    if not batched:
+        _checks.state_dims(h0, c0, 2)
+        x, reset = x.unsqueeze(1), reset.unsqueeze(-1)
+        lengths = None if lengths is None else lengths.unsqueeze(0)
+        h_reset, c_reset = h_reset.unsqueeze(1), c_reset.unsqueeze(1)
+        if h0 is not None and c0 is not None:
+            h0, c0 = h0.unsqueeze(1), c0.unsqueeze(1)
+    elif batch_first:
+        x, reset = x.transpose(0, 1), reset.mT if reset.dim() == 2 else reset
+    autocast = _checks.autocast_dtype(x)
+    directions = 1 + bidirectional
+    for h, c in ((h0, c0), (h_reset, c_reset)):
+        _checks.sequence_fits(x, h, c, weights, num_layers, directions, None, autocast)
+    _checks.ragged_fits(x, lengths, reset, directions)
+    if h0 is None or c0 is None:
+        h0, c0 = torch.zeros_like(h_reset), torch.zeros_like(c_reset)
+
+    options |= {"num_layers": num_layers, "bidirectional": bidirectional}
+    found = _episodes(reset.to(torch.bool), lengths)
+    if found is None:  # no sequence has a step
+        result = function(x, (h0, c0), weights, lengths=lengths, **options)
+        output, (h_n, c_n), *states = result
+    else:
+        starts = tuple(
+            torch.where(
+                found.from_reset[:, None],
+                given.index_select(1, found.sequence),
+                first.index_select(1, found.sequence),
+            )
+            for given, first in ((h_reset, h0), (c_reset, c0))
+        )
+        data = x.flatten(0, 1).index_select(0, found.rows)
+        packed = PackedSequence(data, found.batch_sizes)
+        output, ends, *states = function(packed, starts, weights, **options)
+        ended = found.sequence.index_select(0, found.last)
+        h_n, c_n = (
+            first.to(end.dtype).index_copy(1, ended, end.index_select(1, found.last))
+            for first, end in zip((h0, c0), ends, strict=True)
+        )
+        steps, batch = x.shape[:2]
+
+        def back(packed: PackedSequence) -> Any:
+            values = packed.data
+            every = values.new_zeros(steps * batch, *values.shape[1:])
+            return every.index_copy(0, found.rows, values).unflatten(0, (steps, batch))
+
+        output, states = back(output), [_of_states(back, each) for each in states]
+
+    def as_given(rows: Tensor) -> Any:
+        if not batched:
+            return rows.squeeze(1)
+        return rows.transpose(0, 1) if batch_first else rows
+
+    last = (h_n, c_n) if batched else (h_n.squeeze(1), c_n.squeeze(1))
+    return as_given(output), last, *(_of_states(as_given, each) for each in states)
+
+
+_torch_private.never_compile(_run)  # type: ignore[arg-type]
+
+
+def _of_states(function: Callable[[Any], Any], states: LSTMStates) -> LSTMStates:
+    kinds: Any = (None if kind is None else tuple(map(function, kind)) for kind in states)
+    return LSTMStates(*kinds)
+
+
+def _episodes(reset: Tensor, lengths: Tensor | None) -> _Episodes | None:
+    """The episodes of `reset` (T, N) within the lengths; None where there is no step at all."""
+    steps, batch = reset.shape
+    time = torch.arange(steps, device=reset.device)
+    begins = (reset | (time == 0)[:, None]) & (True if lengths is None else time[:, None] < lengths)
+    sequence, start = begins.mT.nonzero().unbind(1)
+    if len(sequence) == 0:
+        return None
+    ends = torch.full((batch,), steps, device=reset.device) if lengths is None else lengths
+    is_last = torch.cat([sequence[1:] != sequence[:-1], sequence.new_ones(1, dtype=torch.bool)])
+    size = torch.where(is_last, ends[sequence], start.roll(-1)) - start
+    size, order = size.sort(descending=True, stable=True)
+    sequence, start, is_last = sequence[order], start[order], is_last[order]
+    step = torch.arange(int(size[0]), device=reset.device)[:, None]
+    active = step < size
+    rows = ((start + step) * batch + sequence)[active]
+    return _Episodes(
+        sequence,
+        reset[start, sequence],
+        is_last.nonzero().squeeze(1),
+        rows,
+        active.sum(1).cpu(),
+    )
