@@ -15,6 +15,8 @@ import torch.nn
 
 from . import modules
 
+__all__ = ["LSTM", "LSTMCell"]
+
 
 class LSTM(modules.LSTM, torch.nn.LSTM):
     __doc__ = modules.LSTM.__doc__

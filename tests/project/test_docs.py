@@ -15,7 +15,7 @@ import torch
 
 import lstm_kernels
 from benchmarks.tables import README_RESULTS, RESULTS, load
-from lstm_kernels import convert, memory, onnx
+from lstm_kernels import convert, memory, nn, onnx
 from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_every_public_name_is_in_the_reference():
     text = "".join(text for page, text in TEXTS.items() if page.parent.name == "reference")
     shown = set(re.findall(r"^::: lstm_kernels\.([\w.]+)$", text, re.MULTILINE))
     public = {name for name in lstm_kernels.__all__ if not name.startswith("__")}
-    for module in (convert, memory, onnx):
+    for module in (convert, memory, nn, onnx):
         public |= {f"{module.__name__.split('.')[1]}.{name}" for name in module.__all__}
     assert public == shown
 
