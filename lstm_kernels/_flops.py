@@ -27,7 +27,7 @@ def _ops(*names: str) -> list[Any]:
     return [getattr(library, name) for name in both if hasattr(library, name)]
 
 
-@register_flop_formula(_ops("sequence_forward", "prepacked_forward"))
+@register_flop_formula(_ops("sequence_forward", "prepacked_forward", "variant_forward"))
 def _sequence_forward(
     input: Shape, h0: Any, c0: Any, weights: Sequence[Shape], *_: Any, **__: Any
 ) -> int:
@@ -35,10 +35,10 @@ def _sequence_forward(
     return 2 * math.prod(input[:-1]) * matrices
 
 
-@register_flop_formula(_ops("sequence_backward"))
-def _sequence_backward(*arguments: Any, out_shape: Any = None, **_: Any) -> int:
+@register_flop_formula(_ops("sequence_backward", "variant_backward"))
+def _sequence_backward(*arguments: Any, out_shape: Sequence[Shape], **_: Any) -> int:
     """The gradient of each h_t, and with projection, of what was projected."""
-    weights, bidirectional, gates = arguments[6], arguments[8], arguments[13]
+    weights, bidirectional, gates = arguments[6], arguments[8], out_shape[0]
     directions = by_direction(weights, bidirectional)
     matrices = [w.w_hh for w in directions] + [w.w_hr for w in directions if w.w_hr is not None]
     rows = math.prod(gates[:-3])

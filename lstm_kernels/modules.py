@@ -183,10 +183,14 @@ class LSTM(nn.RNNBase):
                 "reset_state": reset_state,
                 "return_states": return_states,
                 "return_gates": return_gates,
+                "masks": masks,
+                "input_gate": input_gate,
             }
             recorded = _overloads.leaf(self, input, hx, options)
             if recorded is not NotImplemented:
                 return recorded
+            if self.variant is None:  # torch.fx makes a proxy of every argument of what it traces
+                masks = input_gate = None
         variant = None
         if self.variant is not None or masks or input_gate is not None:
             suffixes = self._variant_suffixes()
@@ -232,7 +236,9 @@ class LSTM(nn.RNNBase):
 
         Raises:
             ValueError: dropout between layers changed what they read, which nothing has kept.
+            NotImplementedError: a variant, whose gates are made of more than one product.
         """
+        _refuse_variant(self, "preactivations")
         if self.training and self.dropout > 0 and self.num_layers > 1:
             raise ValueError("preactivations: dropout between layers must be off, as in eval()")
         h0 = None if hx is None else hx[0]
@@ -303,8 +309,7 @@ class LSTM(nn.RNNBase):
             TypeError: weight_dtype is not a dtype.
             NotImplementedError: weights that are not plain tensors on the CPU, or a variant.
         """
-        if self.variant is not None:
-            raise NotImplementedError("prepack() is for LSTMs without a variant")
+        _refuse_variant(self, "prepack")
         self._prepacked = Prepacked(
             _weights(self, self._flat_weights_names),
             self.num_layers,
@@ -435,9 +440,12 @@ class LSTMCell(nn.RNNCellBase):
             NotImplementedError: a dtype or device that has no kernel.
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
-            recorded = _overloads.leaf(self, input, hx, {"return_gates": return_gates})
+            options = {"return_gates": return_gates, "masks": masks, "input_gate": input_gate}
+            recorded = _overloads.leaf(self, input, hx, options)
             if recorded is not NotImplemented:
                 return recorded
+            if self.variant is None:  # torch.fx makes a proxy of every argument of what it traces
+                masks = input_gate = None
         variant = None
         if self.variant is not None or masks is not None or input_gate is not None:
             of_layers = None if masks is None else [masks]
@@ -456,7 +464,11 @@ class LSTMCell(nn.RNNCellBase):
 
         Args:
             input, hx: those of the call.
+
+        Raises:
+            NotImplementedError: a variant, whose gates are made of more than one product.
         """
+        _refuse_variant(self, "preactivations")
         w_ih, w_hh, b_ih, b_hh = _weights(self, _CELL_WEIGHTS)
         h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
         return products(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
@@ -493,6 +505,11 @@ def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
     if [*plain] == names:
         return [*plain.values()]
     return [getattr(module, name) for name in names]
+
+
+def _refuse_variant(module: LSTM | LSTMCell, method: str) -> None:
+    if module.variant is not None:
+        raise NotImplementedError(f"{method}() is for modules without a variant")
 
 
 def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:

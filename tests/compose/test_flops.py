@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from lstm_kernels import LSTM, LSTMCell
+from lstm_kernels import LSTM, LSTMCell, Variant
 from lstm_kernels._weight_gradients import _MULTIPLIED
 
 
@@ -97,3 +97,15 @@ def test_under_a_compiler():
     assert count(lambda: compiled(x)) == forward
     # The state before the step is zero, and nothing wants its gradient.
     assert count(loss.backward) == 2 * forward - 2 * N * 4 * H * H
+
+
+def test_a_variant():
+    """Its products are those of the plain layer, and no more are counted."""
+    module = LSTM(I, H, bidirectional=True, variant=Variant(peephole=True, zoneout_cell=0.1))
+    x = torch.randn(T, N, I, requires_grad=True)
+    expected = of_layers(T * N, bidirectional=True)
+    with torch.no_grad():
+        assert count(lambda: module(x)) == expected
+    assert count(lambda: module(x)) == expected
+    output = module(x)[0].sum()
+    assert count(output.backward) == 2 * expected

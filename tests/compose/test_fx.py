@@ -11,7 +11,7 @@ from torch.ao.quantization import get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import lstm_kernels
-from lstm_kernels import LSTM, LSTMCell
+from lstm_kernels import LSTM, LSTMCell, Masks, Variant
 
 X = torch.randn(T, N, I)
 
@@ -131,3 +131,22 @@ def test_quantization_leaves_them_float():
     assert type(quantized.head) is not nn.Linear
     scale = model(X).abs().max()  # 8 bits of inputs, weights and results: each off by under 1%
     torch.testing.assert_close(quantized(X), model(X), rtol=0, atol=0.03 * scale.item())
+
+
+class Gated(nn.Module):
+    """What only variants take, recorded with the call."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = LSTM(I, H, variant=Variant(input_gate=True, zoneout_cell=0.5))
+        self.cell = LSTMCell(H, H, variant=Variant(input_gate=True, zoneout_cell=0.5))
+
+    def forward(self, x, gate, zones):
+        output, _ = self.lstm(x, masks=[Masks(zoneout_cell=zones)], input_gate=gate)
+        return self.cell(output[0], masks=Masks(zoneout_cell=zones), input_gate=gate)
+
+
+def test_a_variants_masks_and_input_gate_are_recorded():
+    model = Gated()
+    given = (X, torch.rand(N, H), (torch.rand(N, H) < 0.5).float())
+    assert_equal(torch.fx.symbolic_trace(model)(*given), model(*given))

@@ -7,7 +7,7 @@ import torch
 from support import H, I, N, T, assert_same, gradients, rounding
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from lstm_kernels import LSTM, LSTMCell
+from lstm_kernels import LSTM, LSTMCell, Variant
 
 OPTIONS = [
     {},
@@ -104,3 +104,12 @@ def test_a_step(bias):
     for given, hx in ((x, (h, c)), (x, None), (x[0], (h[0], c[0])), (x[0], None)):
         _, _, gates = cell(given, hx, return_gates=True)
         assert_same(activated(cell.preactivations(given, hx)), gates)
+
+
+@pytest.mark.parametrize("module", [LSTM, LSTMCell])
+def test_variants_are_refused(module):
+    variant = module(I, H, variant=Variant(peephole=True))
+    states = variant(torch.randn(T, N, I), return_states=True)[2] if module is LSTM else None
+    given = (torch.randn(T, N, I), states) if module is LSTM else (torch.randn(N, I),)
+    with pytest.raises(NotImplementedError, match="for modules without a variant"):
+        variant.preactivations(*given)
