@@ -85,12 +85,35 @@ def _zero_rows(state: Tensor, rows: Tensor | None) -> Tensor:
     return state if rows is None else state.masked_fill(rows.unsqueeze(-1), 0)
 
 
-def _gates(x: Tensor, h: Tensor, w: DirectionWeights) -> Tensor:
-    """Activated i, f, g, o of one step, (N, 4, H)."""
+def preactivations(x: Tensor, h: Tensor, w: DirectionWeights) -> Tensor:
+    """The arguments of the gates, (..., 4, H), of steps on x (..., I) from h (..., P)."""
     z = x @ w.w_ih.mT + h @ w.w_hh.mT
     if w.b_ih is not None and w.b_hh is not None:
         z = z + w.b_ih + w.b_hh
-    i, f, g, o = z.unflatten(-1, (4, -1)).unbind(-2)
+    by_gate: Tensor = z.unflatten(-1, (4, -1))
+    return by_gate
+
+
+def states_before(states: Tensor, first: Tensor, reverse: bool, active: Tensor | None) -> Tensor:
+    """The state before each step of a direction, (T, N, ...), from that after each.
+
+    Args:
+        first: the state before a sequence's first step, (N, ...).
+        active: (T, N) bool, which rows take part in which step; None: all.
+    """
+    if not reverse:
+        return torch.cat([first.unsqueeze(0), states[:-1]])
+    before = torch.cat([states[1:], first.unsqueeze(0)])
+    if active is None:
+        return before
+    # A sequence's first step is its last one in time.
+    starts = active & ~torch.cat([active[1:], torch.zeros_like(active[:1])])
+    return torch.where(starts.unsqueeze(-1), first, before)
+
+
+def _gates(x: Tensor, h: Tensor, w: DirectionWeights) -> Tensor:
+    """Activated i, f, g, o of one step, (N, 4, H)."""
+    i, f, g, o = preactivations(x, h, w).unbind(-2)
     return torch.stack([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], -2)
 
 
@@ -134,7 +157,7 @@ def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
         h = x.new_zeros(x.shape[1], h_size) if layer.h0 is None else layer.h0[d]
         c = x.new_zeros(x.shape[1], hidden_size) if layer.c0 is None else layer.c0[d]
         steps = []
-        for t in _order(rows.steps, d):
+        for t in times(rows.steps, d):
             resets = None if layer.reset is None else layer.reset[t]
             h_before = _zero_rows(rows.only(t, h), resets)
             c_before = _zero_rows(rows.only(t, c), resets)
@@ -142,24 +165,30 @@ def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tens
             h_after, c_after = advance(gates, c_before, w.w_hr)
             h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
             steps.append([rows.only(t, seen) for seen in (h_after, c_after, gates.flatten(-2))])
-        output, cell, all_gates = _in_time(steps, d)
-        directions.append((output, h, c, cell, all_gates.unflatten(-1, (4, -1)).unsqueeze(-3)))
-    outputs, h_n, c_n, cells, gates_of = zip(*directions, strict=True)
+        directions.append((h, c, *in_time(steps, d)))
+    return joined(rows, directions)
+
+
+def joined(
+    rows: Rows, directions: Sequence[tuple[Tensor, ...]]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """A layer's output, h_n, c_n, cell and gates, from h_n, c_n and every h, c and gates (4*H)."""
+    h_n, c_n, outputs, cells, gates = zip(*directions, strict=True)
     return (
         rows.unpad(torch.cat(outputs, -1)),
         torch.stack(h_n),
         torch.stack(c_n),
         rows.unpad(torch.cat(cells, -1)),
-        rows.unpad(torch.cat(gates_of, -3)),
+        rows.unpad(torch.stack([of.unflatten(-1, (4, -1)) for of in gates], -3)),
     )
 
 
-def _order(steps: int, direction: int) -> list[int]:
+def times(steps: int, direction: int) -> list[int]:
     """The times of a direction, in the order in which it meets them."""
     return list(range(steps)) if direction == 0 else list(reversed(range(steps)))
 
 
-def _in_time(steps: Sequence[Sequence[Tensor]], direction: int) -> list[Tensor]:
+def in_time(steps: Sequence[Sequence[Tensor]], direction: int) -> list[Tensor]:
     """Each result of the steps of a direction, stacked by time."""
     ordered = steps if direction == 0 else steps[::-1]
     return [torch.stack(values) for values in zip(*ordered, strict=True)]
@@ -212,7 +241,7 @@ def _direction_backward(
     grad_h = cell.new_zeros(batch, w.w_hh.shape[1]) if call.grad_h_n is None else call.grad_h_n[d]
     grad_c = cell.new_zeros(batch, hidden_size) if call.grad_c_n is None else call.grad_c_n[d]
     start = cell.new_zeros(batch, hidden_size) if call.c0 is None else call.c0[d]
-    order = _order(rows.steps, d)
+    order = times(rows.steps, d)
     steps: list[tuple[Tensor, Tensor]] = []
     for before, t in reversed(list(zip([None, *order], order, strict=False))):
         resets = None if call.reset is None else call.reset[t]
@@ -232,7 +261,7 @@ def _direction_backward(
         grad_h = rows.keep(t, _zero_rows(grad_h_before, resets), grad_h)
         grad_c = rows.keep(t, _zero_rows(grad_c_before, resets), grad_c)
         steps.append((rows.only(t, gate_grads.flatten(-2)), grad_h_t))
-    grad_z, grad_hidden = _in_time(steps, 1 - d)
+    grad_z, grad_hidden = in_time(steps, 1 - d)
     return grad_z.unflatten(-1, (4, -1)), grad_h, grad_c, grad_hidden
 
 

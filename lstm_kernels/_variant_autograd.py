@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import _autograd, _batching, _torch_private, _variant_ops, _variants_reference
 from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
-from ._reference import Rows
+from ._reference import Rows, states_before
 from ._variants import BoundVariant, Call, LayerTensors, Variant
 from ._weight_gradients import gradients, product
 
@@ -271,14 +271,7 @@ class _CellSteps:
         """The cell state before each step, (T, N, H)."""
         cell, layer = self.of(self.cell, d), self.layer
         start = torch.zeros_like(cell[0]) if layer.c0 is None else layer.c0[d].to(cell.dtype)
-        if d == 0:
-            before = torch.cat([start[None], cell[:-1]])
-        else:
-            before = torch.cat([cell[1:], start[None]])
-            if self.rows.active is not None:  # the sequence's first step is its last one in time
-                active = self.rows.active
-                first = active & ~torch.cat([active[1:], torch.zeros_like(active[:1])])
-                before = torch.where(first.unsqueeze(-1), start, before)
+        before = states_before(cell, start, d == 1, self.rows.active)
         if layer.reset is not None:
             before = before.masked_fill(layer.reset.unsqueeze(-1), 0)
         return before

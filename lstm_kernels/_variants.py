@@ -7,8 +7,8 @@ stand in _variants_reference.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -292,63 +292,46 @@ class BoundVariant:
     def unbatched(self) -> BoundVariant:
         """The same with a batch of one."""
 
-        def at(value: Any, feature_dims: int) -> Any:
-            return None if value is None else value.unsqueeze(value.dim() - feature_dims)
+        def of_one(value: Tensor, feature_dims: int) -> Tensor:
+            return value.unsqueeze(value.dim() - feature_dims)
 
-        gates = self.variant.dropout_on == "gates"
-        masks = self.masks and [
-            Masks(
-                at(of.recurrent, 3 if gates else 1),
-                at(of.zoneout_cell, 1),
-                at(of.zoneout_hidden, 1),
-                of.weight,
-            )
-            for of in self.masks
-        ]
-        resets = self.reset_state and [at(state, 1) for state in self.reset_state]
-        return BoundVariant(self.variant, self.weights, masks, at(self.input_gate, 1), resets)
+        resets = self.reset_state and [of_one(state, 1) for state in self.reset_state]
+        return replace(self._each(of_one), reset_state=resets)
 
     def batch_first(self) -> BoundVariant:
         """The same for batch_first, where what has both T and N has N first."""
 
-        def swapped(value: Tensor | None, dims: int) -> Tensor | None:
-            return value.transpose(0, 1) if value is not None and value.dim() == dims else value
+        def swapped(value: Tensor, feature_dims: int) -> Tensor:
+            return value.transpose(0, 1) if value.dim() == feature_dims + 2 else value
 
-        gates = self.variant.dropout_on == "gates"
-        masks = self.masks and [
-            Masks(
-                swapped(of.recurrent, 5 if gates else 3),
-                swapped(of.zoneout_cell, 3),
-                swapped(of.zoneout_hidden, 3),
-                of.weight,
-            )
-            for of in self.masks
-        ]
-        return BoundVariant(
-            self.variant, self.weights, masks, swapped(self.input_gate, 3), self.reset_state
-        )
+        return self._each(swapped)
 
     def sorted(self, order: Tensor) -> BoundVariant:
         """The same for sequences in another order."""
 
-        def at(value: Tensor | None, feature_dims: int) -> Tensor | None:
-            if value is None:
-                return None
+        def in_order(value: Tensor, feature_dims: int) -> Tensor:
             return value.index_select(value.dim() - 1 - feature_dims, order)
 
-        gates = self.variant.dropout_on == "gates"
+        return self._each(in_order)
+
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> BoundVariant:
+        """The same with changed masks and input gate.
+
+        change: takes what has a batch, and how many dimensions come after that.
+        """
+
+        def changed(value: Tensor | None, feature_dims: int) -> Tensor | None:
+            return None if value is None else change(value, feature_dims)
+
         masks = self.masks and [
-            Masks(
-                at(of.recurrent, 3 if gates else 1),
-                at(of.zoneout_cell, 1),
-                at(of.zoneout_hidden, 1),
-                of.weight,
+            of._replace(
+                recurrent=changed(of.recurrent, 3 if self.variant.dropout_on == "gates" else 1),
+                zoneout_cell=changed(of.zoneout_cell, 1),
+                zoneout_hidden=changed(of.zoneout_hidden, 1),
             )
             for of in self.masks
         ]
-        return BoundVariant(
-            self.variant, self.weights, masks, at(self.input_gate, 1), self.reset_state
-        )
+        return replace(self, masks=masks, input_gate=changed(self.input_gate, 1))
 
     def check(self, x: Tensor, call: Call, reset: Tensor | None) -> None:
         """Everything about the tensors."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._layer import DirectionWeights, Layer, by_direction
-from ._reference import Rows
+from ._reference import Rows, in_time, joined, times
 from ._variants import Activation, LayerTensors, Variant
 
 
@@ -34,7 +34,7 @@ def sequence_forward(
         c = x.new_zeros(x.shape[1], w.w_hh.shape[0] // 4) if layer.c0 is None else layer.c0[d]
         from_input = input_part(x, w, variant, own)
         steps = []
-        for t in range(rows.steps) if d == 0 else reversed(range(rows.steps)):
+        for t in times(rows.steps, d):
             at = _at_step(own, t)
             h_before, c_before = rows.only(t, h), rows.only(t, c)
             if layer.reset is not None:
@@ -43,20 +43,9 @@ def sequence_forward(
                 c_before = torch.where(resets, 0 if at.reset_c is None else at.reset_c, c_before)
             h_after, c_after, gates = step(from_input[t], h_before, c_before, w, variant, at)
             h, c = rows.keep(t, h_after, h), rows.keep(t, c_after, c)
-            seen = (h_after, c_after, gates.flatten(-2))
-            steps.append([rows.only(t, value) for value in seen])
-        if d == 1:
-            steps.reverse()
-        output, cell, all_gates = (torch.stack(values) for values in zip(*steps, strict=True))
-        directions.append((output, h, c, cell, all_gates.unflatten(-1, (4, -1)).unsqueeze(-3)))
-    outputs, h_n, c_n, cells, gates_of = zip(*directions, strict=True)
-    results = (
-        rows.unpad(torch.cat(outputs, -1)),
-        torch.stack(h_n),
-        torch.stack(c_n),
-        rows.unpad(torch.cat(cells, -1)),
-        rows.unpad(torch.cat(gates_of, -3)),
-    )
+            steps.append([rows.only(t, seen) for seen in (h_after, c_after, gates.flatten(-2))])
+        directions.append((h, c, *in_time(steps, d)))
+    results = joined(rows, directions)
     return tuple(value.to(dtype) for value in results)  # type: ignore[return-value]
 
 

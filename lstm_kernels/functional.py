@@ -89,47 +89,30 @@ def lstm(
     # An op sees one layer, and no lengths or reset beyond what memory safety needs.
     ragged = lengths is not None or reset is not None
     look = num_layers != 1 or ragged or variant is not None or not _ops_look(input)
-    if look and variant is None and _overloads.possible(input, hx, weights):
-        result: Any = _overloads.lstm(
-            lstm,
-            input,
-            hx,
-            weights,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            batch_first=batch_first,
-            dropout=dropout,
-            training=training,
-            lengths=lengths,
-            reset=reset,
-            reset_state=reset_state,
-            return_states=return_states,
-            return_gates=return_gates,
-            recompute=recompute,
-        )
+    overloaded = look and variant is None and _overloads.possible(input, hx, weights)
+    if overloaded or reset_state is not None:
+        options: dict[str, Any] = {
+            "num_layers": num_layers,
+            "bidirectional": bidirectional,
+            "batch_first": batch_first,
+            "dropout": dropout,
+            "training": training,
+            "lengths": lengths,
+            "reset": reset,
+            "reset_state": reset_state,
+            "return_states": return_states,
+            "return_gates": return_gates,
+            "recompute": recompute,
+        }
+        result: Any = NotImplemented
+        if overloaded:
+            result = _overloads.lstm(lstm, input, hx, weights, **options)
+        if result is NotImplemented and reset_state is not None:
+            if variant is not None:
+                raise ValueError("the reset_state of a variant is an argument of Variant.bind")
+            result = _episodes.run(lstm, input, hx, weights, _prepacked=_prepacked, **options)
         if result is not NotImplemented:
             return result
-    if reset_state is not None:
-        if variant is not None:
-            raise ValueError("the reset_state of a variant is an argument of Variant.bind")
-        return _episodes.run(
-            lstm,
-            input,
-            hx,
-            weights,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            batch_first=batch_first,
-            dropout=dropout,
-            training=training,
-            lengths=lengths,
-            reset=reset,
-            reset_state=reset_state,
-            return_states=return_states,
-            return_gates=return_gates,
-            recompute=recompute,
-            _prepacked=_prepacked,
-        )
     bound = None if variant is None else _variants.bound(variant)
     packed = batch_sizes = sorted_indices = unsorted_indices = None
     x: Tensor = input  # type: ignore[assignment]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from . import _overloads
+from . import _overloads, _reference
 from ._layer import FORGET_GATE, DirectionWeights
-from ._preactivations import preactivations, products
+from ._preactivations import preactivations
 from ._prepacked import Prepacked
 from ._states import LSTMStates
 from ._variants import BoundVariant, Masks, Variant, VariantWeights
@@ -471,7 +471,7 @@ class LSTMCell(nn.RNNCellBase):
         _refuse_variant(self, "preactivations")
         w_ih, w_hh, b_ih, b_hh = _weights(self, _CELL_WEIGHTS)
         h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
-        return products(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
+        return _reference.preactivations(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
 
     def __prepare_scriptable__(self) -> NoReturn:
         _refuse_scripting(self)
