@@ -48,14 +48,14 @@
 // input, from the w_ih of every direction.
 //
 // variant_forward and _variant_backward are the same for a variant of the LSTM (docs/variants.md),
-// CPU only. What it takes besides is absent where the variant lacks it: peephole (D, 3, H), of i, f
-// and o; and arrays of all steps, or of one that stands for all, also where the input is packed:
-// input_gate, candidate_mask and zoneout_cell (1 or T, N, D*H), hidden_mask and zoneout_hidden
-// (1 or T, N, D*P). options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip, cell_clip (0:
-// none), what zoneout keeps of c and of h where there is no mask, then kind, alpha and beta of the
-// activation of the gates, the candidate and the cell state; kinds are ActivationKind of
-// cpu/kernels.h. grad_hidden is the gradient of h_t before zoneout. grad_input_gate, (T, N, D*H) or
-// (R, D*H), is empty without an input gate from outside.
+// CPU only. Their further arguments are absent where the variant lacks them: peephole (D, 3, H), of
+// i, f and o; and arrays of all steps, or of one that stands for all, also where the input is
+// packed: input_gate, candidate_mask and zoneout_cell (1 or T, N, D*H), hidden_mask and
+// zoneout_hidden (1 or T, N, D*P). options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip,
+// cell_clip (0: none), what zoneout keeps of c and of h where there is no mask, then kind, alpha
+// and beta of the activation of the gates, the candidate and the cell state; kinds are
+// ActivationKind of cpu/kernels.h. grad_hidden is the gradient of h_t before zoneout.
+// grad_input_gate, (T, N, D*H) or (R, D*H), is empty without an input gate from outside.
 #include <torch/csrc/stable/library.h>
 
 #include <string>

@@ -2,10 +2,8 @@
 // one kernel, return.
 #include "ops.h"
 
-#include "calls.h"
+#include "layer_calls.h"
 #include "prepacked_block.h"
-#include "results.h"
-#include "rows.h"
 #include "scratch.h"
 #include "tuning.h"
 
@@ -37,35 +35,11 @@ void run(const SequenceForward& a) {
 
 // `prepacked`, where given: what _prepack_weights returned.
 ForwardResults forward(const ForwardArguments& given, const Tensor* prepacked, Tensor* renewed) {
-  const Layer layer(given.input, "input: expected (T, N, I), or (R, I) with batch_sizes", 1,
-                    given.weights, given.ragged);
-  const auto& [kind, rows, size] = std::tie(layer.kind, layer.rows, layer.size);
-  require(given.input.size(given.input.dim() - 1) == size.I,
-          "input: its last size is not that of w_ih");
-  const int64_t D = size.D;
-  const Tensor x = with_dense_rows(given.input);
-  const OptionalTensor h0 = checked_dense(given.h0, "h0", {D, size.N, size.P}, kind);
-  const OptionalTensor c0 = checked_dense(given.c0, "c0", {D, size.N, size.H}, kind);
-  const RowLists lists(layer.ragged, rows);
-  const Tensor output = results(rows.of({D * size.P}), kind);
-  const Tensor h_n = empty({D, size.N, size.P}, kind), c_n = empty({D, size.N, size.H}, kind);
-  const Tensor cell = results_if(given.save_cell, rows.of({D * size.H}), kind);
-  const Tensor gates = results_if(given.save_gates, rows.of({D, kGates, size.H}), kind);
-
-  SequenceForward a = call_of<SequenceForward>(size, layer.dtype);
-  a.rows = lists.rows();
-  set_input(a, x);
-  a.h0 = data_or_null(h0);
-  a.c0 = data_or_null(c0);
-  set_weights(a.weights, layer);
-  a.output = output.mutable_data_ptr();
-  a.h_n = h_n.mutable_data_ptr();
-  a.c_n = c_n.mutable_data_ptr();
-  a.cell = result_or_null(cell);
-  a.gates = result_or_null(gates);
-  if (prepacked) set_prepacked(a, *prepacked, kind, *renewed);
+  const ForwardCall call(given);
+  SequenceForward a = call.parameters<SequenceForward>();
+  if (prepacked) set_prepacked(a, *prepacked, call.layer.kind, *renewed);
   run(a);
-  return {output, h_n, c_n, cell, gates};
+  return call.results();
 }
 
 }  // namespace
@@ -98,44 +72,11 @@ Tensor prepack_weights(const std::vector<Tensor>& tensors, bool has_biases, bool
 }
 
 BackwardResults sequence_backward(const BackwardArguments& given) {
-  const Layer layer(given.cell, "cell: expected (T, N, D*H), or (R, D*H) with batch_sizes", 1,
-                    given.weights, given.ragged);
-  const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const TensorShape of_output = rows.of({D * P}), of_cell = rows.of({D * H});
-  const TensorShape of_gates = rows.of({D, kGates, H});
-  const OptionalTensor grad_output =
-      checked_dense(given.grad_output, "grad_output", of_output, kind);
-  const OptionalTensor grad_h_n = checked_dense(given.grad_h_n, "grad_h_n", {D, N, P}, kind);
-  const OptionalTensor grad_c_n = checked_dense(given.grad_c_n, "grad_c_n", {D, N, H}, kind);
-  const OptionalTensor grad_cell = checked_dense(given.grad_cell, "grad_cell", of_cell, kind);
-  const OptionalTensor grad_gates = checked_dense(given.grad_gates, "grad_gates", of_gates, kind);
-  const OptionalTensor c0 = checked_dense(given.c0, "c0", {D, N, H}, kind);
-  const Tensor cell = checked_dense(given.cell, "cell", of_cell, kind);
-  const Tensor gates = checked_dense(given.gates, "gates", of_gates, kind);
-  const RowLists lists(layer.ragged, rows);
-  const Tensor grad_preactivations = results(of_gates, kind);
-  const Tensor grad_h0 = empty({D, N, P}, kind), grad_c0 = empty({D, N, H}, kind);
-  const Tensor grad_hidden = results_if(layer.projects, of_output, kind);
-
-  SequenceBackward a = call_of<SequenceBackward>(layer.size, layer.dtype);
-  a.rows = lists.rows();
-  a.grad_output = data_or_null(grad_output);
-  a.grad_h_n = data_or_null(grad_h_n);
-  a.grad_c_n = data_or_null(grad_c_n);
-  a.grad_cell = data_or_null(grad_cell);
-  a.grad_gates = data_or_null(grad_gates);
-  a.c0 = data_or_null(c0);
-  set_weights(a.weights, layer);
-  a.cell = cell.const_data_ptr();
-  a.gates = gates.const_data_ptr();
-  a.grad_preactivations = grad_preactivations.mutable_data_ptr();
-  a.grad_h0 = grad_h0.mutable_data_ptr();
-  a.grad_c0 = grad_c0.mutable_data_ptr();
-  a.grad_hidden = result_or_null(grad_hidden);
+  const BackwardCall call(given);
+  const SequenceBackward a = call.parameters<SequenceBackward>();
   const Scratch scratch(kernels().sequence_backward_scratch(a));
   kernels().sequence_backward(a, scratch.data());
-  return {grad_preactivations, grad_h0, grad_c0, grad_hidden};
+  return call.results();
 }
 
 std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactivations,

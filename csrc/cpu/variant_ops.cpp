@@ -1,15 +1,13 @@
 // The ops of variants: unpack, check what memory safety needs, call one kernel, return.
 #include "variant_ops.h"
 
-#include "calls.h"
-#include "results.h"
-#include "rows.h"
+#include "layer_calls.h"
 #include "scratch.h"
 
 namespace lstm_kernels::cpu {
 namespace {
 
-// What a variant's op takes besides those of a plain layer.
+// The arguments that only a variant's op has.
 struct VariantArguments {
   const OptionalTensor &peephole, &input_gate, &hidden_mask, &candidate_mask, &zoneout_cell,
       &zoneout_hidden;
@@ -77,38 +75,22 @@ ForwardResults variant_forward(
     const OptionalTensor& hidden_mask, const OptionalTensor& candidate_mask,
     const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
     const std::vector<double>& options, bool save_cell, bool save_gates) {
-  const Layer layer(input, "input: expected (T, N, I), or (R, I) with batch_sizes", 1,
-                    {weights, has_biases, bidirectional}, {batch_sizes, lengths, reset});
-  const auto& [kind, rows, size] = std::tie(layer.kind, layer.rows, layer.size);
-  require(input.size(input.dim() - 1) == size.I, "input: its last size is not that of w_ih");
-  const int64_t D = size.D;
-  const Tensor x = with_dense_rows(input);
-  const OptionalTensor h_first = checked_dense(h0, "h0", {D, size.N, size.P}, kind);
-  const OptionalTensor c_first = checked_dense(c0, "c0", {D, size.N, size.H}, kind);
+  const ForwardCall call({input,
+                          h0,
+                          c0,
+                          {weights, has_biases, bidirectional},
+                          {batch_sizes, lengths, reset},
+                          save_cell,
+                          save_gates,
+                          false});
   const VariantTensors variant(
       {peephole, input_gate, hidden_mask, candidate_mask, zoneout_cell, zoneout_hidden, options},
-      size, kind);
-  const RowLists lists(layer.ragged, rows);
-  const Tensor output = results(rows.of({D * size.P}), kind);
-  const Tensor h_n = empty({D, size.N, size.P}, kind), c_n = empty({D, size.N, size.H}, kind);
-  const Tensor cell = results_if(save_cell, rows.of({D * size.H}), kind);
-  const Tensor gates = results_if(save_gates, rows.of({D, kGates, size.H}), kind);
-
-  VariantForward a = call_of<VariantForward>(size, layer.dtype);
-  a.rows = lists.rows();
-  set_input(a, x);
-  a.h0 = data_or_null(h_first);
-  a.c0 = data_or_null(c_first);
-  set_weights(a.weights, layer);
-  a.output = output.mutable_data_ptr();
-  a.h_n = h_n.mutable_data_ptr();
-  a.c_n = c_n.mutable_data_ptr();
-  a.cell = result_or_null(cell);
-  a.gates = result_or_null(gates);
+      call.layer.size, call.layer.kind);
+  VariantForward a = call.parameters<VariantForward>();
   a.variant = variant.variant();
   const Scratch scratch(kernels().variant_forward_scratch(a));
   kernels().variant_forward(a, scratch.data());
-  return {output, h_n, c_n, cell, gates};
+  return call.results();
 }
 
 VariantBackwardResults variant_backward(
@@ -121,49 +103,27 @@ VariantBackwardResults variant_backward(
     const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
     const OptionalTensor& zoneout_hidden, const std::vector<double>& options, const Tensor& cell,
     const Tensor& gates) {
-  const Layer layer(cell, "cell: expected (T, N, D*H), or (R, D*H) with batch_sizes", 1,
-                    {weights, has_biases, bidirectional}, {batch_sizes, lengths, reset});
-  const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const TensorShape of_output = rows.of({D * P}), of_cell = rows.of({D * H});
-  const TensorShape of_gates = rows.of({D, kGates, H});
-  const OptionalTensor into_output = checked_dense(grad_output, "grad_output", of_output, kind);
-  const OptionalTensor into_h_n = checked_dense(grad_h_n, "grad_h_n", {D, N, P}, kind);
-  const OptionalTensor into_c_n = checked_dense(grad_c_n, "grad_c_n", {D, N, H}, kind);
-  const OptionalTensor into_cell = checked_dense(grad_cell, "grad_cell", of_cell, kind);
-  const OptionalTensor into_gates = checked_dense(grad_gates, "grad_gates", of_gates, kind);
-  const OptionalTensor first = checked_dense(c0, "c0", {D, N, H}, kind);
-  const Tensor cells = checked_dense(cell, "cell", of_cell, kind);
-  const Tensor activated = checked_dense(gates, "gates", of_gates, kind);
+  const BackwardCall call({grad_output,
+                           grad_h_n,
+                           grad_c_n,
+                           grad_cell,
+                           grad_gates,
+                           c0,
+                           {weights, has_biases, bidirectional},
+                           {batch_sizes, lengths, reset},
+                           cell,
+                           gates,
+                           false});
   const VariantTensors variant(
       {peephole, input_gate, hidden_mask, candidate_mask, zoneout_cell, zoneout_hidden, options},
-      layer.size, kind);
-  const RowLists lists(layer.ragged, rows);
-  const Tensor grad_preactivations = results(of_gates, kind);
-  const Tensor grad_h0 = empty({D, N, P}, kind), grad_c0 = empty({D, N, H}, kind);
-  const Tensor grad_hidden = results_if(layer.projects, of_output, kind);
-  const Tensor grad_input_gate = results_if(input_gate.has_value(), of_cell, kind);
-
-  VariantBackward a = call_of<VariantBackward>(layer.size, layer.dtype);
-  a.rows = lists.rows();
-  a.grad_output = data_or_null(into_output);
-  a.grad_h_n = data_or_null(into_h_n);
-  a.grad_c_n = data_or_null(into_c_n);
-  a.grad_cell = data_or_null(into_cell);
-  a.grad_gates = data_or_null(into_gates);
-  a.c0 = data_or_null(first);
-  set_weights(a.weights, layer);
-  a.cell = cells.const_data_ptr();
-  a.gates = activated.const_data_ptr();
-  a.grad_preactivations = grad_preactivations.mutable_data_ptr();
-  a.grad_h0 = grad_h0.mutable_data_ptr();
-  a.grad_c0 = grad_c0.mutable_data_ptr();
-  a.grad_hidden = result_or_null(grad_hidden);
+      call.layer.size, call.layer.kind);
+  const Tensor grad_input_gate = results_if(input_gate.has_value(), call.of_cell, call.layer.kind);
+  VariantBackward a = call.parameters<VariantBackward>();
   a.variant = variant.variant();
   a.grad_input_gate = result_or_null(grad_input_gate);
   const Scratch scratch(kernels().variant_backward_scratch(a));
   kernels().variant_backward(a, scratch.data());
-  return {grad_preactivations, grad_h0, grad_c0, grad_hidden, grad_input_gate};
+  return std::tuple_cat(call.results(), std::make_tuple(grad_input_gate));
 }
 
 }  // namespace lstm_kernels::cpu
