@@ -26,15 +26,25 @@ from ._layer import DirectionWeights, Layer, LayerBackward, by_direction, kind_o
 class Rows:
     """Which sequences take part in which step, and how to get padded steps from the op's rows."""
 
-    def __init__(self, steps: int, batch_sizes: Tensor | None, lengths: Tensor | None) -> None:
+    def __init__(
+        self,
+        steps: int,
+        batch_sizes: Tensor | None,
+        lengths: Tensor | None,
+        *states: Tensor | None,
+    ) -> None:
+        """`steps` is T, or R of packed rows, whose N a graph can know from a state, (D, N, ...)."""
         self.steps = steps
         self.active: Tensor | None = None  # (T, N) bool, or None where every row always takes part
         self.packed: Tensor | None = None  # (R) position of each packed row in (T * N)
         if batch_sizes is not None:
             self.steps = batch_sizes.shape[0]
-            batch = torch.arange(int(batch_sizes[0]), device=batch_sizes.device)
+            known = [state.shape[1] for state in states if state is not None]
+            batch = torch.arange(
+                known[0] if known else int(batch_sizes[0]), device=batch_sizes.device
+            )
             self.active = batch < batch_sizes[:, None]
-            self.packed = self.active.flatten().nonzero().squeeze(1)
+            self.packed = torch.nonzero_static(self.active.flatten(), size=steps).squeeze(1)
         elif lengths is not None:
             self.active = torch.arange(steps, device=lengths.device)[:, None] < lengths
 
@@ -149,7 +159,8 @@ def retreat(
 
 def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates."""
-    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).to(layer.input.device)
+    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths, layer.h0, layer.c0)
+    rows = rows.to(layer.input.device)
     x = rows.within(rows.pad(layer.input))
     directions = []
     for d, w in enumerate(by_direction(layer.weights, layer.bidirectional)):
@@ -196,7 +207,8 @@ def in_time(steps: Sequence[Sequence[Tensor]], direction: int) -> list[Tensor]:
 
 def sequence_backward(call: LayerBackward) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One layer: gradients of the pre-activations, h0, c0 and (with projection) of every h_t."""
-    rows = Rows(call.cell.shape[0], call.batch_sizes, call.lengths).to(call.cell.device)
+    states = (call.c0, call.grad_h_n, call.grad_c_n)
+    rows = Rows(call.cell.shape[0], *call.ragged()[:2], *states).to(call.cell.device)
     padded = call._replace(
         **{
             name: None if value is None else rows.within(rows.pad(value))

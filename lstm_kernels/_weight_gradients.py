@@ -71,12 +71,22 @@ def weight_gradients(
 ) -> _ops.WeightGradients:
     """The op of this name in plain torch."""
     within = _rows_within(layer.lengths, layer.input.shape[0])
-    return _direction_in_torch(grad_z, layer, output, direction, within)
+    z = _zero_past_ends(grad_z, layer.lengths)
+    return _direction_in_torch(z, layer, output, direction, within)
 
 
 def input_gradient(grad_z: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
     """The op of this name in plain torch."""
-    return _input_in_torch(grad_z, w_ih, _rows_within(lengths, grad_z.shape[0]))
+    within = _rows_within(lengths, grad_z.shape[0])
+    return _input_in_torch(_zero_past_ends(grad_z, lengths), w_ih, within)
+
+
+def _zero_past_ends(grad_z: Tensor, lengths: Tensor | None) -> Tensor:
+    """Rows past the ends are zero already; here they have no derivative, either."""
+    if lengths is None:
+        return grad_z
+    past = torch.arange(grad_z.shape[0], device=grad_z.device)[:, None] >= lengths
+    return grad_z.masked_fill(past[..., None, None, None], 0)
 
 
 def _rows(z: Tensor, within: Tensor | None) -> Tensor:
@@ -112,7 +122,7 @@ def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     if (
         lengths is None
         or lengths.device.type != "cpu"
-        or torch.compiler.is_compiling()
+        or _torch_private.recording()
         or _torch_private.is_wrapped(lengths)
     ):
         return None
@@ -171,7 +181,8 @@ def _recurrent_gradient(
         within: the rows t * N + n within the lengths; None: all.
     """
     if batch_sizes is not None:
-        first, later, before = _split_packed(z, h, reverse, batch_sizes)
+        batch = int(batch_sizes[0]) if h0 is None else h0.shape[0]  # no data where a graph asks
+        first, later, before = _split_packed(z, h, reverse, batch_sizes, batch)
     else:
         first = _first_of_reverse(z, lengths) if reverse else z[0]
         resets = None if reset is None else reset[1:]
@@ -201,12 +212,12 @@ def _first_of_reverse(z: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _split_packed(
-    z: Tensor, h: Tensor, reverse: bool, batch_sizes: Tensor
+    z: Tensor, h: Tensor, reverse: bool, batch_sizes: Tensor, batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of z that start from h0, rows that do not, and the hidden state before the latter."""
-    batch = int(batch_sizes[0])
     # Row r of a later step belongs to the same sequence as row r - batch_sizes[t - 1].
-    back = batch_sizes[:-1].repeat_interleave(batch_sizes[1:])
+    later = z.shape[0] - batch
+    back = batch_sizes[:-1].repeat_interleave(batch_sizes[1:], output_size=later)
     earlier = (torch.arange(batch, z.shape[0]) - back).to(z.device)
     if not reverse:
         return z[:batch], z[batch:], h.index_select(0, earlier)
