@@ -129,30 +129,14 @@ class StationaryWeights {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
         take_batch(b, next, first, batch + 1, following);
-#pragma unroll
-        for (int l = 0; l < kLoads; l++) {
-          const int j = batch * kLoads + l;
-          if (pair(j) < pairs_)
-#pragma unroll
-            for (int m = 0; m < S::kRowTiles; m++)
-              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
-                          held_[m][j][0], held_[m][j][1], b[l]);
-        }
+        add_products(d, b, batch, [&](int j, int m, int half) { return held_[m][j][half]; });
       }
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
         take_batch(b, next, first, batch + 1, following);
-#pragma unroll
-        for (int l = 0; l < kLoads; l++) {
-          const int j = batch * kLoads + l;
-          if (pair(j) < pairs_)
-#pragma unroll
-            for (int m = 0; m < S::kRowTiles; m++)
-              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
-                          spilled_[spilled_offset(j, m, 0)], spilled_[spilled_offset(j, m, 1)],
-                          b[l]);
-        }
+        add_products(d, b, batch,
+                     [&](int j, int m, int half) { return spilled_[spilled_offset(j, m, half)]; });
       }
       float* out = partials + (group * S::kWarps + warp_) * 8 * S::kPartialStride;
 #pragma unroll
@@ -191,6 +175,21 @@ class StationaryWeights {
       fetch(next, first, batch);
     else if (following)
       fetch(next, first + following, 0);
+  }
+
+  // The products of a batch with the fragments of its pairs.
+  template <class Fragment>
+  DEV void add_products(float (&d)[S::kRowTiles * kChains][4], const uint4 (&b)[kLoads], int batch,
+                        Fragment fragment) const {
+#pragma unroll
+    for (int l = 0; l < kLoads; l++) {
+      const int j = batch * kLoads + l;
+      if (pair(j) < pairs_)
+#pragma unroll
+        for (int m = 0; m < S::kRowTiles; m++)
+          mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
+                      fragment(j, m, 0), fragment(j, m, 1), b[l]);
+    }
   }
 
   int pairs_, lane_, warp_;

@@ -109,7 +109,7 @@ MUTANTS = [
     ("a pair dropped", SHARED, "if (pair(batch * kLoads) >= pairs_) break;",
      "if (pair(batch * kLoads) >= pairs_ - 1) break;"),
     ("spilled weights swapped", SHARED,
-     "spilled_[spilled_offset(j, m, 0)]", "spilled_[spilled_offset(j, m, 1)]"),
+     "return spilled_[spilled_offset(j, m, half)]", "return spilled_[spilled_offset(j, m, 1)]"),
     ("h not rounded to TF32", SHARED,
      "column % kVector<E>, operand<E>(value)", "column % kVector<E>, value"),
     ("lengths include one step more", SHARED,
