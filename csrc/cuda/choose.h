@@ -1,11 +1,15 @@
 // Which path computes a layer on CUDA, and how the persistent path cuts it up. Plain C++.
 //
 // The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
-// step; the per-step path pays two launches per step and serves every type and size. Persistent it
-// is where the dtype has a tensor core instruction (float16, bfloat16, float32 where TF32 is
-// allowed), nothing is projected, the sequence repays the launch, a slice of W_hh fits each
-// multiprocessor, and the model below predicts the shorter step. LSTM_KERNELS_CUDA_PATH=step
-// forces the per-step path, =persistent the persistent one wherever it can run at all.
+// step; the per-step path pays two launches per step and serves every type and size. The persistent
+// path is used when all hold:
+//   1. the dtype has a tensor core instruction: float16, bfloat16, float32 where TF32 is allowed;
+//   2. nothing is projected;
+//   3. the sequence repays the launch;
+//   4. a slice of W_hh fits each multiprocessor;
+//   5. the model below predicts the shorter step.
+// LSTM_KERNELS_CUDA_PATH=step forces the per-step path, =persistent the persistent one whatever 3
+// and 5 say, and raises where it cannot run: what is forced never falls back.
 //
 // The model is built on published H200 figures, not on measurements of these kernels.
 #pragma once
@@ -14,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "../lstm.h"
 
@@ -117,7 +122,8 @@ inline ForcedPath forced_path() {
   if (!path || !*path) return ForcedPath::none;
   if (!std::strcmp(path, "persistent")) return ForcedPath::persistent;
   if (!std::strcmp(path, "step")) return ForcedPath::step;
-  throw std::invalid_argument("LSTM_KERNELS_CUDA_PATH must be 'persistent' or 'step'");
+  throw std::runtime_error("LSTM_KERNELS_CUDA_PATH must be 'persistent' or 'step', got '" +
+                           std::string(path) + "'");
 }
 
 constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch are not repaid
@@ -126,16 +132,31 @@ constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch ar
 constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
 constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
 
+// What keeps the persistent kernels from a layer whatever its plan, or null.
+inline const char* obstacle(const DeviceLimits& device, DType dtype, bool allow_tf32,
+                            const Sizes& size) {
+  if (dtype == DType::kFloat64) return "float64 has no tensor core instruction";
+  if (dtype == DType::kFloat32 && !allow_tf32) return "float32 needs TF32, which is not allowed";
+  if (size.P != size.H) return "the layer projects";
+  if (!device.cooperative_launch) return "the device has no cooperative launch";
+  if (std::max({size.T, size.N, size.H}) > (1 << 30)) return "a size exceeds 2^30";
+  return nullptr;
+}
+
+inline std::runtime_error cannot_be_forced(const char* reason) {
+  return std::runtime_error(std::string("LSTM_KERNELS_CUDA_PATH=persistent: ") + reason);
+}
+
+// The plan of a layer with at least one step and one sequence.
 inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allow_tf32,
                    const Sizes& size) {
   const ForcedPath forced = forced_path();
-  const bool tensor_cores = dtype == DType::kFloat16 || dtype == DType::kBFloat16 ||
-                            (dtype == DType::kFloat32 && allow_tf32);
-  const bool work = size.T > 0 && size.N > 0 && size.H > 0;
-  if (forced == ForcedPath::step || !tensor_cores || !work || size.P != size.H ||
-      !device.cooperative_launch || std::max({size.T, size.N, size.H}) > (1 << 30))
-    return {};
+  if (forced == ForcedPath::step) return {};
   if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
+  if (const char* reason = obstacle(device, dtype, allow_tf32, size)) {
+    if (forced == ForcedPath::persistent) throw cannot_be_forced(reason);
+    return {};
+  }
   Plan best;
   double best_step = forced == ForcedPath::none ? predicted_step_of_per_step_path(size) : 1e30;
   const auto consider = [&](const Geometry& g) {
@@ -150,6 +171,8 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
     for (const Geometry& g : kForwardGeometries) consider(g);
   else
     for (const Geometry& g : kBackwardGeometries) consider(g);
+  if (forced == ForcedPath::persistent && !best.persistent)
+    throw cannot_be_forced("W_hh does not fit the device's multiprocessors");
   return best;
 }
 

@@ -38,8 +38,6 @@ def test_small_batches_run_persistent(choose, pass_, dtype, H):
         {"dtype": "float32", "tf32": False},
         {"P": 100},
         {"T": 3},
-        {"T": 0},
-        {"N": 0},
         {"H": 2500},
         {"N": 256, "H": 1024},
         {"device": {**H200, "cooperative": False}},
@@ -62,8 +60,13 @@ def test_a_plan_fits_the_device_and_covers_the_layer(choose, pass_, device, forc
         for N in (1, 8, 9, 63, 64, 256, 1000):
             for H in (1, 40, 129, 512, 777, 1024, 1500, 2048):
                 for D in (1, 2):
-                    plan = choose(pass_, dtype, N=N, H=H, D=D, device=device)
+                    try:
+                        plan = choose(pass_, dtype, N=N, H=H, D=D, device=device)
+                    except RuntimeError as error:
+                        assert forced and "does not fit" in str(error)
+                        continue
                     if not plan.persistent:
+                        assert not forced
                         continue
                     plans += 1
                     blocks = plan.slices * plan.groups * D
@@ -84,7 +87,27 @@ def test_the_environment_forces_a_path(choose, monkeypatch):
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
     assert choose(T=1).persistent
     assert choose(N=256, H=1024).persistent
-    assert not choose(dtype="float64").persistent  # what cannot run persistent never does
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "fast")
-    with pytest.raises(ValueError, match="must be 'persistent' or 'step'"):
+    with pytest.raises(RuntimeError, match="must be 'persistent' or 'step', got 'fast'"):
         choose()
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ({"dtype": "float64"}, "float64 has no tensor core instruction"),
+        ({"dtype": "float32", "tf32": False}, "float32 needs TF32"),
+        ({"P": 100}, "the layer projects"),
+        ({"device": {**H200, "cooperative": False}}, "no cooperative launch"),
+        ({"T": 2**31}, r"exceeds 2\^30"),
+        ({"H": 2500}, "W_hh does not fit"),
+    ],
+    ids=str,
+)
+def test_a_forced_path_never_falls_back(choose, monkeypatch, case, reason):
+    """Or a test of the persistent path could pass on the other one."""
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    with pytest.raises(RuntimeError, match=f"LSTM_KERNELS_CUDA_PATH=persistent: .*{reason}"):
+        choose(**case)
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH")
+    assert not choose(**case).persistent

@@ -177,6 +177,9 @@ struct cudaLaunchConfig_t {
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... a) {
   const std::tuple<P...> arguments(std::forward<A>(a)...);
+  const bool cooperative = config->numAttrs > 0 && config->attrs[0].val.cooperative;
+  if (cooperative && !machine::has_room_for(config->gridDim))
+    return cudaErrorCooperativeLaunchTooLarge;
   machine::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
                [&] { std::apply(kernel, arguments); });
   return cudaSuccess;

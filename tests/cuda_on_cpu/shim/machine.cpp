@@ -87,6 +87,7 @@ struct Block {
 };
 
 uint64_t seed = 1, random_state = 1;
+unsigned room = 132;
 Fiber main_fiber, *current = nullptr;
 std::vector<Fiber*> ready, sleeping;
 std::vector<Fiber> fibers;
@@ -217,6 +218,8 @@ struct Unmap {
 }  // namespace
 
 void set_seed(uint64_t value) { seed = value; }
+void set_room(unsigned blocks) { room = blocks; }
+bool has_room_for(dim3 grid) { return uint64_t(grid.x) * grid.y * grid.z <= room; }
 int lane() { return current->lane; }
 void* shared_memory() { return current->block->shared.get(); }
 void maybe_yield() {

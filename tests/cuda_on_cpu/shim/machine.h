@@ -30,6 +30,10 @@ using Location = std::source_location;
 // seed % 4: 1 any thread next, 2 random warps run ahead, 3 random blocks, 0 random threads.
 void set_seed(uint64_t seed);
 
+// So many blocks fit at a time, of launches that follow; a cooperative launch needs room for all.
+void set_room(unsigned blocks);
+bool has_room_for(dim3 grid);
+
 // Runs a launch to its end.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread_body);
 
