@@ -11,12 +11,16 @@
 // order of the terms of a sum is free as long as both factors agree on it. So one 16-byte load
 // serves two tensor core instructions, with no shuffle and no ldmatrix.
 //
-// Exchange: the blocks of a batch tile write the moving factor (h_t forward, the gates' gradients
-// backward) to one of two slots in L2, in fragment order, and count their arrival; the next step
-// waits until all have arrived. Two slots are enough: who writes slot s again has seen all blocks
-// arrive at the step in between, so nobody still reads s. Counters only grow: no reset, no barrier
-// of the whole grid, and tiles are independent chains, so that with several tiles per block the
-// exchange of one hides behind the arithmetic of another.
+// Exchange: at every step the blocks of a batch tile hand each other the moving factor (h_t
+// forward, the gates' gradients backward), in fragment order, in one of two slots. Two are enough:
+// who writes slot s again has seen what all blocks made of the step in between, so nobody still
+// reads s. How it is handed over is a class that the kernels take (exchange.cuh). Tiles are
+// independent chains, and a block works on each from end to end: several tiles in a block cost
+// several times as much.
+//
+// Inputs: what a step reads of device memory does not depend on the other blocks. A thread asks for
+// it when it has handed over the step before, as raw bits, and touches it only where it computes
+// with it: all the time until then hides the latency.
 //
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
@@ -24,6 +28,7 @@
 #include <cstring>
 
 #include "choose.h"
+#include "exchange.cuh"
 #include "kernels.h"
 #include "launch.cuh"
 #include "number.cuh"
@@ -37,21 +42,6 @@ struct Shape {
   static constexpr int kRegisterPairs = REGISTER_PAIRS, kRows = ROW_TILES * 16;
   static constexpr int kPartialStride = kRows + 4;  // no bank conflicts on writing fragments
 };
-
-template <class E>
-constexpr int kVector = 16 / int(sizeof(E));  // elements in a lane's load
-template <class E>
-constexpr int kPairColumns = 4 * kVector<E>;
-
-// As the tensor cores take it.
-template <class E>
-DEV E operand(E v) {
-  return v;
-}
-template <>
-DEV float operand<float>(float v) {
-  return round_to_tf32(v);
-}
 
 // 16 bytes of operands, element e from get(e).
 template <class E, class Get>
@@ -115,26 +105,25 @@ class StationaryWeights {
 
   // For each group of 8 sequences of a tile, this warp's share of weights @ moving:
   // partials (row groups, warps, 8, kPartialStride), of which the rows of the slice are written.
-  // moving: (row groups, pairs, 32 lanes), as Exchange lays it out.
-  DEV void multiply(const uint4* moving, int row_groups, float* partials) const {
-    const uint4* first = moving + warp_ * 32 + lane_;  // this lane's part of the first pair
-    const int group_size = pairs_ * 32;
-    uint4 next[kLoads];
-    fetch(next, first, 0);
-    for (int group = 0; group < row_groups; group++, first += group_size) {
+  // `moving` is a Moving of exchange.cuh.
+  template <class Moving>
+  DEV void multiply(const Moving& moving, int row_groups, float* partials) const {
+    typename Moving::Raw next[kLoads];
+    if constexpr (Moving::kAhead) fetch(next, moving, 0, 0);
+    for (int group = 0; group < row_groups; group++) {
       float d[S::kRowTiles * kChains][4] = {};
-      const int following = group + 1 < row_groups ? group_size : 0;
+      const bool more = group + 1 < row_groups;
 #pragma unroll
       for (int batch = 0; batch < kRegisterBatches; batch++) {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
-        take_batch(b, next, first, batch + 1, following);
+        take_batch(b, next, moving, group, batch, more);
         add_products(d, b, batch, [&](int j, int m, int half) { return held_[m][j][half]; });
       }
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
-        take_batch(b, next, first, batch + 1, following);
+        take_batch(b, next, moving, group, batch, more);
         add_products(d, b, batch,
                      [&](int j, int m, int half) { return spilled_[spilled_offset(j, m, half)]; });
       }
@@ -158,23 +147,38 @@ class StationaryWeights {
   DEV int spilled_offset(int j, int m, int half) const {
     return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + half) * 32;
   }
-  DEV void fetch(uint4 (&v)[kLoads], const uint4* first, int batch) const {
+  template <class Moving>
+  DEV void fetch(typename Moving::Raw (&raw)[kLoads], const Moving& moving, int group,
+                 int batch) const {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) {
       const int j = batch * kLoads + l;
-      v[l] = pair(j) < pairs_ ? __ldcg(first + j * S::kWarps * 32) : make_uint4(0, 0, 0, 0);
+      raw[l] = moving.load(group, pair(j), j, pair(j) < pairs_);
     }
   }
-  // Takes the fetched batch and fetches the next: of this group, or the first of the group that
-  // lies `following` further on, if any.
-  DEV void take_batch(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* first, int batch,
-                      int following) const {
+  // Takes a batch once all of it has come. Where registers allow, it has been fetched ahead, and
+  // the next one is: of this group, or the first of the next group if there is one.
+  template <class Moving>
+  DEV void take_batch(uint4 (&b)[kLoads], typename Moving::Raw (&next)[kLoads],
+                      const Moving& moving, int group, int batch, bool more) const {
+    if constexpr (Moving::kAhead) {
+      take(b, next, moving);
+      if (pair((batch + 1) * kLoads) < pairs_)
+        fetch(next, moving, group, batch + 1);
+      else if (more)
+        fetch(next, moving, group + 1, 0);
+    } else {
+      do fetch(next, moving, group, batch);
+      while (!moving.have_come(next));
+      __syncwarp();  // lanes that waited longer join those that go on to multiply
+      take(b, next, moving);
+    }
+  }
+  template <class Moving>
+  DEV static void take(uint4 (&b)[kLoads], const typename Moving::Raw (&raw)[kLoads],
+                       const Moving& moving) {
 #pragma unroll
-    for (int l = 0; l < kLoads; l++) b[l] = next[l];
-    if (pair(batch * kLoads) < pairs_)
-      fetch(next, first, batch);
-    else if (following)
-      fetch(next, first + following, 0);
+    for (int l = 0; l < kLoads; l++) b[l] = moving.data(raw[l]);
   }
 
   // The products of a batch with the fragments of its pairs.
@@ -195,51 +199,6 @@ class StationaryWeights {
   int pairs_, lane_, warp_;
   uint4* spilled_;
   uint4 held_[S::kRowTiles][S::kRegisterPairs][2];
-};
-
-// The moving factor and the arrival counters of one direction, in the zeroed workspace: counters
-// (D, tiles), then slots (2, D, tiles, row groups of 8, pairs, 32 lanes) of 16 bytes. Rows and
-// columns beyond the batch and the matrix are never written: they stay zero.
-template <class E>
-class Exchange {
- public:
-  DEV Exchange(void* workspace, const Plan& plan, int directions, int direction)
-      : workspace_(static_cast<unsigned char*>(workspace)),
-        plan_(plan),
-        directions_(directions),
-        direction_(direction) {}
-
-  DEV uint4* tile(int slot, int tile) const {
-    const int64_t index = (int64_t(slot & 1) * directions_ + direction_) * plan_.tiles + tile;
-    const int64_t counters = int64_t(directions_) * plan_.tiles * kCounterBytes;
-    return reinterpret_cast<uint4*>(workspace_ + counters) +
-           index * (plan_.tile_rows / 8 * plan_.pairs * 32);
-  }
-
-  DEV void store(int slot, int tile, int row, int column, E value) const {
-    const int lane = row % 8 * 4 + column % kPairColumns<E> / kVector<E>;
-    const int fragment = (row / 8 * plan_.pairs + column / kPairColumns<E>)*32 + lane;
-    E* elements = reinterpret_cast<E*>(this->tile(slot, tile) + fragment);
-    __stcg(elements + column % kVector<E>, operand<E>(value));
-  }
-
-  // One thread of a block, after a barrier: all that the block stored for this tile is there.
-  DEV void arrive(int tile) const { red_release_add(counter(tile), 1); }
-  // One thread of a block, before a barrier: so many arrivals have happened, modulo 2^32.
-  DEV void wait(int tile, unsigned arrivals) const {
-    while (int(ld_acquire(counter(tile)) - arrivals) < 0) {
-    }
-  }
-
- private:
-  DEV unsigned* counter(int tile) const {
-    return reinterpret_cast<unsigned*>(workspace_ +
-                                       (int64_t(direction_) * plan_.tiles + tile) * kCounterBytes);
-  }
-
-  unsigned char* workspace_;
-  const Plan& plan_;
-  int directions_, direction_;
 };
 
 // Whether sequence n takes part in step t, and its row in arrays over (R).
@@ -273,15 +232,17 @@ class Cells {
   // Of cell i: its row in the tile, its sequence, whether there is one.
   DEV int row(int i) const { return first_row_ + i * kRowStride; }
   DEV int sequence(int tile, int i) const { return tile * plan_.tile_rows + row(i); }
-  DEV bool exists(int tile, int i) const {
-    return row(i) < plan_.tile_rows && sequence(tile, i) < N_ && unit_ < H_;
+  DEV bool has_sequence(int tile, int i) const {
+    return row(i) < plan_.tile_rows && sequence(tile, i) < N_;
   }
+  DEV bool exists(int tile, int i) const { return has_sequence(tile, i) && unit_ < H_; }
   DEV int64_t state_index(int tile, int i) const {  // in arrays over (D, N, H)
     return (int64_t(direction_) * N_ + sequence(tile, i)) * H_ + unit_;
   }
-  DEV float2& state(int tile, int i) const {
+  // Of the n-th tile of this block.
+  DEV float2& state(int n, int i) const {
     float2* states = reinterpret_cast<float2*>(shared_memory<unsigned char>() + plan_.states_at);
-    return states[(tile / plan_.groups * plan_.tile_rows + row(i)) * UNITS + local_unit()];
+    return states[(n * plan_.tile_rows + row(i)) * UNITS + local_unit()];
   }
 
   // No address lives through the product: it is computed again, not kept in a register.
@@ -292,10 +253,14 @@ class Cells {
   int N_, H_, direction_, first_row_, unit_;
 };
 
-// An element of an array that may be absent, widened.
+// An element of an array that may be absent, as it is stored, and widened.
+template <class E>
+DEV E bits_or_zero(const void* array, int64_t index) {
+  return array ? __ldg(static_cast<const E*>(array) + index) : narrow<E>(0);
+}
 template <class E>
 DEV float load_or_zero(const void* array, int64_t index) {
-  return array ? widen(__ldg(static_cast<const E*>(array) + index)) : 0.f;
+  return widen(bits_or_zero<E>(array, index));
 }
 template <class E>
 DEV void store(void* array, int64_t index, float value) {
@@ -318,7 +283,7 @@ cudaError_t with_operand_dtype(DType dtype, F f) {
   return cudaErrorInvalidValue;
 }
 
-// The workspace zeroed, counters and all, then all blocks at once.
+// The workspace zeroed, counters and tags, then all blocks at once.
 template <class S, class Call>
 cudaError_t launch_persistent(void (*kernel)(Call, Plan), const Call& call, const Plan& plan,
                               cudaStream_t stream) {

@@ -21,14 +21,16 @@ Pass pass_of(const std::string& name) {
 Sizes sizes(int64_t T, int64_t N, int64_t H, int D) { return {T, N, H, H, H, D}; }
 
 // A plan for a named geometry rather than the one that the rule would choose.
-Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, int multiprocessors,
-          const std::string& type, int64_t T, int64_t N, int64_t H, int D) {
+Plan plan(const std::string& pass, const std::string& geometry, const std::string& exchange,
+          int tile_rows, int multiprocessors, const std::string& type, int64_t T, int64_t N,
+          int64_t H, int D) {
   const bool forward = pass_of(pass) == Pass::forward;
   const Geometry g = geometry == "small"  ? forward ? kSmallForward : kSmallBackward
                      : geometry == "wide" ? (forward ? kForwardGeometries : kBackwardGeometries)[0]
                                           : kForwardGeometries[1];
-  return make_plan(pass_of(pass), g, tile_rows, {multiprocessors, 227 * 1024, true}, type_of(type),
-                   sizes(T, N, H, D));
+  const Exchange kind = exchange == "tagged" ? Exchange::tagged : Exchange::counter;
+  return make_plan(pass_of(pass), g, kind, tile_rows, {multiprocessors, 227 * 1024, true},
+                   type_of(type), sizes(T, N, H, D));
 }
 
 Rows rows(const py::kwargs& a) {
@@ -74,6 +76,9 @@ void backward(const Plan& p, bool small, const std::string& type, int64_t T, int
 void bind_persistent(py::module_& m) {
   py::class_<Plan>(m, "Plan")
       .def_readonly("persistent", &Plan::persistent)
+      .def_property_readonly(
+          "exchange",
+          [](const Plan& p) { return p.exchange == Exchange::tagged ? "tagged" : "counter"; })
       .def_readonly("units", &Plan::units)
       .def_readonly("slices", &Plan::slices)
       .def_readonly("groups", &Plan::groups)

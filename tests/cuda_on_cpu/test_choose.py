@@ -9,6 +9,7 @@ RTX_5090 = {"multiprocessors": 170, "shared_bytes": 99 * 1024, "cooperative": Tr
 @pytest.fixture(autouse=True)
 def no_path_forced(monkeypatch):
     monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH", raising=False)
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PLAN", raising=False)
 
 
 @pytest.fixture
@@ -79,6 +80,65 @@ def test_a_plan_fits_the_device_and_covers_the_layer(choose, pass_, device, forc
                     assert 8 <= plan.tile_rows <= 32
                     assert plan.workspace_bytes % 16 == 0
     assert plans > 50
+
+
+# Of an H200, bfloat16: units per block, rows per tile, tiles per block, exchange.
+PLANS = {
+    ("forward", 256, 1): (8, 8, 1, "tagged"),
+    ("forward", 256, 16): (8, 8, 1, "tagged"),
+    ("forward", 256, 64): (16, 8, 1, "tagged"),
+    ("forward", 512, 1): (8, 8, 1, "tagged"),
+    ("forward", 512, 16): (8, 8, 1, "tagged"),
+    ("forward", 512, 64): (16, 16, 1, "tagged"),
+    ("forward", 1024, 1): (8, 8, 1, "tagged"),
+    ("forward", 1024, 16): (16, 8, 1, "tagged"),
+    ("forward", 1024, 64): (16, 32, 1, "counter"),
+    ("backward", 512, 1): (16, 8, 1, "tagged"),
+    ("backward", 512, 64): (16, 16, 1, "counter"),
+    ("backward", 1024, 64): (16, 32, 1, "counter"),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), PLANS.items(), ids=str)
+def test_plans_of_the_sizes_that_matter(choose, case, expected):
+    """A block works on one tile where it can: each costs a chain of waits from end to end."""
+    pass_, H, N = case
+    plan = choose(pass_, N=N, H=H)
+    tiles = -(-plan.tiles // plan.groups)
+    assert (plan.units, plan.tile_rows, tiles, plan.exchange) == expected
+
+
+def test_a_block_has_no_second_tile_unless_it_must(choose):
+    for pass_ in ("forward", "backward"):
+        for dtype in ("bfloat16", "float32"):
+            for H in (40, 129, 256, 512, 768, 1024):
+                for N in (1, 8, 9, 16, 32, 63, 64):
+                    for D in (1, 2):
+                        plan = choose(pass_, dtype, N=N, H=H, D=D)
+                        fewest = -(-N // 32)  # tiles of the batch at least
+                        if plan.persistent and plan.slices * D * fewest <= 132:
+                            assert plan.tiles == plan.groups
+
+
+def test_the_environment_forces_a_plan(choose, monkeypatch):
+    for text, units, rows, exchange in (
+        ("16,24", 16, 24, None),
+        ("8,8,counter", 8, 8, "counter"),
+        ("16,32,tagged", 16, 32, "tagged"),
+    ):
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", text)
+        plan = choose(N=64)
+        assert (plan.units, plan.tile_rows) == (units, rows)
+        assert exchange in (None, plan.exchange)
+        assert choose("backward", N=64).tile_rows == rows
+    for text in ("8", "fast", "8,8,slow", "8,8,tagged,1", "-8,8", "0,8"):
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", text)
+        with pytest.raises(RuntimeError, match="LSTM_KERNELS_CUDA_PLAN must be UNITS,ROWS"):
+            choose()
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", "12,8")
+    with pytest.raises(RuntimeError, match="LSTM_KERNELS_CUDA_PLAN leaves no plan"):
+        choose()
 
 
 def test_the_environment_forces_a_path(choose, monkeypatch):

@@ -38,6 +38,12 @@ def named(shape):
     return "-".join(f"{k}{v}" if isinstance(v, int) else v for k, v in shape.items())
 
 
+@pytest.fixture(params=["counter", "tagged"])
+def exchange(request):
+    """How blocks hand each other what a step gives, see csrc/cuda/exchange.cuh."""
+    return request.param
+
+
 @pytest.fixture(params=range(1, 5))
 def schedule(request, machine):
     """Seeds 1 to 4 favour threads, warps, blocks and threads again, see machine.h."""
@@ -47,28 +53,28 @@ def schedule(request, machine):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", SHAPES + RAGGED, ids=named)
-def test_forward(dtype, shape, schedule):
-    run_forward(Case(dtype, **shape, seed=schedule))
+def test_forward(dtype, shape, exchange, schedule):
+    run_forward(Case(dtype, **shape, exchange=exchange, seed=schedule))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", SHAPES + RAGGED, ids=named)
-def test_backward(dtype, shape, schedule):
-    run_backward(Case(dtype, **shape, seed=schedule))
+def test_backward(dtype, shape, exchange, schedule):
+    run_backward(Case(dtype, **shape, exchange=exchange, seed=schedule))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", DEVICE + NARROW, ids=named)
-def test_forward_as_compiled_for_devices(dtype, shape, machine):
+def test_forward_as_compiled_for_devices(dtype, shape, exchange, machine):
     machine.set_seed(3)
-    run_forward(Case(dtype, **shape))
+    run_forward(Case(dtype, **shape, exchange=exchange))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", DEVICE, ids=named)
-def test_backward_as_compiled_for_devices(dtype, shape, machine):
+def test_backward_as_compiled_for_devices(dtype, shape, exchange, machine):
     machine.set_seed(3)
-    run_backward(Case(dtype, **shape))
+    run_backward(Case(dtype, **shape, exchange=exchange))
 
 
 @pytest.mark.parametrize(("dtype", "H"), [("bfloat16", 1090), ("float32", 530)])
@@ -95,11 +101,12 @@ def test_backward_with_only_some_of_the_gradients(signals, machine):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("run", [run_forward, run_backward])
-def test_every_schedule_gives_the_same_bits(dtype, run, machine):
+def test_every_schedule_and_exchange_gives_the_same_bits(dtype, run, machine):
     results = []
     for seed in range(6):
         machine.set_seed(seed)
-        results.append(run(Case(dtype, T=4, N=13, H=37, D=2)))
+        exchange = ("counter", "tagged")[seed % 2]
+        results.append(run(Case(dtype, T=4, N=13, H=37, D=2, exchange=exchange)))
     for name in results[0]:
         for other in results[1:]:
             np.testing.assert_array_equal(results[0][name], other[name], err_msg=name)

@@ -109,19 +109,13 @@ T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32,
 }
 
 // ---- memory -------------------------------------------------------------------------------------
+// By the cache of constants, which no instruction makes look again: memory that changes during a
+// launch may be seen as it was.
 template <class T>
 T __ldg(const T* p) {
-  return *p;
-}
-template <class T>
-T __ldcg(const T* p) {
-  machine::maybe_yield();
-  return *p;
-}
-template <class T>
-void __stcg(T* p, T v) {
-  machine::maybe_yield();
-  *p = v;
+  T v = *p;
+  machine::through_cache(p, &v, sizeof v);
+  return v;
 }
 
 // ---- the runtime API ----------------------------------------------------------------------------
