@@ -2,8 +2,8 @@
 
     python .ci/cuda_code.py [FOLDER]    # default: build/link, where link_cuda.py left the library
 
-The CPU's stand-in replaces every instruction of csrc/cuda/ptx.cuh, so it cannot see a wrong one. And
-no test sees when a compiler makes loads wait for each other. Exits 1 where a kernel
+The CPU's stand-in replaces every instruction of csrc/cuda/ptx.cuh, so it cannot see a wrong one.
+And no test sees when a compiler makes loads wait for each other. Exits 1 where a kernel
 
   * does not have exactly the instructions of its exchange and its type, by their PTX;
   * fences, counts or polls in a step that should do without (TaggedExchange), by its SASS;
@@ -37,8 +37,8 @@ EXCHANGE = {
 }
 # What only one of the exchanges or types has, so that a kernel with another's would be seen.
 TOLD_APART = re.compile(
-    r"(?:mma\.sync|ld\.acquire|ld\.relaxed|ld\.volatile|st\.relaxed|st\.release|st\.volatile|red\.|atom\.|"
-    r"fence|membar|(?:ld|st)\.global\.(?:cg|cv|wt))[\w.:]*"
+    r"(?:mma\.sync|ld\.acquire|ld\.relaxed|ld\.volatile|st\.relaxed|st\.release|st\.volatile|red\.|"
+    r"atom\.|fence|membar|(?:ld|st)\.global\.(?:cg|cv|wt))[\w.:]*"
 )
 # Inputs of a step: elements of 16 or 32 bits, by the cache of constants.
 INPUT = re.compile(r"LDG\.E(?:\.U16)?\.CONSTANT (R\d+),")
@@ -55,17 +55,8 @@ def cuobjdump(folder: Path) -> Path:
         return Path(toolkit)
     tools = folder / "tools"
     if not tools.exists():
-        install = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            tools,
-        ]
-        subprocess.run([*install, *PACKAGES], check=True)
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*install, "--target", str(tools), *PACKAGES], check=True)
     return next(tools.glob("nvidia/*/bin/cuobjdump"))
 
 

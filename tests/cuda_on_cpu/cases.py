@@ -168,8 +168,8 @@ class Case:
 
     def plan(self, which):
         plan = module().plan(
-            which, self.geometry, self.exchange, self.tile_rows, self.multiprocessors, self.dtype, self.T, self.N,
-            self.H, self.D,
+            which, self.geometry, self.exchange, self.tile_rows, self.multiprocessors, self.dtype,
+            self.T, self.N, self.H, self.D,
         )  # fmt: skip
         assert plan.persistent
         return plan
