@@ -27,13 +27,13 @@ MMA = {
     "f": "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
 }
 EXCHANGE = {
-    "CounterExchange": {
+    "Counter": {
         "ld.acquire.gpu.global.u32",
         "red.release.gpu.global.add.u32",
         "ld.global.cg.v4.u32",
         "st.global.cg.b{bits}",
     },
-    "TaggedExchange": {"ld.relaxed.gpu.global.v2.u64", "st.relaxed.gpu.global.u64"},
+    "Tagged": {"ld.relaxed.gpu.global.v2.u64", "st.relaxed.gpu.global.u64"},
 }
 # What only one of the exchanges or types has, so that a kernel with another's would be seen.
 TOLD_APART = re.compile(
@@ -44,7 +44,7 @@ TOLD_APART = re.compile(
 INPUT = re.compile(r"LDG\.E(?:\.U16)?\.CONSTANT (R\d+),")
 KERNEL = re.compile(
     r"persistent_(?P<which>forward|backward)_kernelI(?P<type>13__nv_bfloat16|6__half|f)N.*?"
-    r"(?P<exchange>\w+Exchange)E"
+    r"(?P<exchange>Counter|Tagged)Exchange"
 )
 
 
@@ -95,7 +95,7 @@ def check_sass(name: str, code: list[str]) -> str | None:
         return None
     products = [i for i, instruction in enumerate(code) if "HMMA" in instruction]
     step = code[products[-1] + 1 :]
-    if kernel["exchange"] == "TaggedExchange":
+    if kernel["exchange"] == "Tagged":
         for word in ("MEMBAR", "REDG", "ATOMG", "CCTL"):
             if any(word in instruction for instruction in code[products[0] :]):
                 return f"{word} in a step"

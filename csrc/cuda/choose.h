@@ -52,12 +52,13 @@ struct Plan {
   int units = 0;
   int slices = 0;
   int groups = 0;
+  int room = 0;  // blocks that the device holds at a time
   int tile_rows = 0;
   int tiles = 0;
   int pairs = 0;              // 64-byte pairs of k tiles in the product over k
   int gate_columns = 0;       // of the moving factor, for each gate it has: H, in whole pairs
   int64_t partials_at = 0;    // shared memory of a block: spilled weights, then the warps' partial
-  int64_t partials_turn = 0;  //   sums, those of every other tile so many floats further on, then
+  int64_t partials_turn = 0;  //   sums, those of every other tile this many floats further on, then
   int64_t biases_at = 0;      //   the sums of its biases (units, 4), then the state of its cells
   int64_t states_at = 0;
   int64_t shared_bytes = 0;
@@ -91,6 +92,7 @@ inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_
                       const DeviceLimits& device, DType dtype, const Sizes& size) {
   Plan plan;
   plan.exchange = exchange;
+  plan.room = device.multiprocessors;
   plan.units = g.row_tiles * (pass == Pass::forward ? 4 : 16);
   const int64_t slices = ceil_div(size.H, plan.units), tiles = ceil_div(size.N, tile_rows);
   if (slices * size.D > device.multiprocessors || tiles > (1 << 20)) return plan;
@@ -153,8 +155,8 @@ inline ForcedPath forced_path() {
                            std::string(path) + "'");
 }
 
-// LSTM_KERNELS_CUDA_PLAN=UNITS,ROWS[,EXCHANGE] leaves only the plans of so many units per block
-// (forward: backward has but one number) and rows per tile.
+// LSTM_KERNELS_CUDA_PLAN=UNITS,ROWS[,EXCHANGE] leaves only the plans with this number of units per
+// block (forward: backward has but one number) and rows per tile.
 struct ForcedPlan {
   int units = 0, rows = 0;  // 0: any
   std::string exchange;

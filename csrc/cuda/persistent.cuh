@@ -32,6 +32,7 @@
 #include "kernels.h"
 #include "launch.cuh"
 #include "number.cuh"
+#include "resident.h"
 
 namespace lstm_kernels::cuda {
 
@@ -54,11 +55,12 @@ DEV uint4 gather(Get get) {
   return v;
 }
 
-// Two k tiles: a (16 rows: `low` has row lane / 4, `high` the one 8 below) times b (8 columns).
+// Two k tiles: a (16 rows) times b (8 columns). a[k] is that of tile k, in the order in which the
+// instruction takes it: of row lane / 4 and the one 8 below, the first columns, then the others.
 template <class E>
-DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 low, uint4 high, uint4 b) {
-  mma<E>(d0, low.x, high.x, low.y, high.y, b.x, b.y);
-  mma<E>(d1, low.z, high.z, low.w, high.w, b.z, b.w);
+DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 a0, uint4 a1, uint4 b) {
+  mma<E>(d0, a0.x, a0.y, a0.z, a0.w, b.x, b.y);
+  mma<E>(d1, a1.x, a1.y, a1.z, a1.w, b.z, b.w);
 }
 
 // A block's slice of the stationary factor.
@@ -80,21 +82,24 @@ class StationaryWeights {
         lane_(threadIdx.x & 31),
         warp_(__shfl_sync(~0u, int(threadIdx.x) >> 5, 0)),  // the compiler sees it uniform
         spilled_(spilled + lane_) {
-    const auto fragment = [&](int row_tile, int pair, int half) {
-      const int row = row_tile * 16 + half * 8 + (lane_ >> 2);
-      return load(row, pair * kPairColumns<E> + (lane_ & 3) * kVector<E>);
+    const auto fragment = [&](int row_tile, int pair, uint4& a0, uint4& a1) {
+      const int row = row_tile * 16 + (lane_ >> 2);
+      const int column = pair * kPairColumns<E> + (lane_ & 3) * kVector<E>;
+      const uint4 low = load(row, column), high = load(row + 8, column);
+      a0 = make_uint4(low.x, high.x, low.y, high.y);
+      a1 = make_uint4(low.z, high.z, low.w, high.w);
     };
 #pragma unroll
     for (int j = 0; j < S::kRegisterPairs; j++)
 #pragma unroll
-      for (int m = 0; m < S::kRowTiles; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-          held_[m][j][half] = pair(j) < pairs ? fragment(m, pair(j), half) : make_uint4(0, 0, 0, 0);
+      for (int m = 0; m < S::kRowTiles; m++) {
+        uint4(&held)[2] = held_[m][j];
+        held[0] = held[1] = make_uint4(0, 0, 0, 0);
+        if (pair(j) < pairs) fragment(m, pair(j), held[0], held[1]);
+      }
     for (int j = S::kRegisterPairs; pair(j) < pairs; j++)
       for (int m = 0; m < S::kRowTiles; m++)
-        for (int half = 0; half < 2; half++)
-          spilled_[spilled_offset(j, m, half)] = fragment(m, pair(j), half);
+        fragment(m, pair(j), spilled_[spilled_offset(j, m, 0)], spilled_[spilled_offset(j, m, 1)]);
   }
 
   // Where multiply() leaves the sums of the first warp for a row of the tile; those of the others
@@ -118,14 +123,14 @@ class StationaryWeights {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
         take_batch(b, next, moving, group, batch, more);
-        add_products(d, b, batch, [&](int j, int m, int half) { return held_[m][j][half]; });
+        add_products(d, b, batch, [&](int j, int m, int tile) { return held_[m][j][tile]; });
       }
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
         take_batch(b, next, moving, group, batch, more);
         add_products(d, b, batch,
-                     [&](int j, int m, int half) { return spilled_[spilled_offset(j, m, half)]; });
+                     [&](int j, int m, int tile) { return spilled_[spilled_offset(j, m, tile)]; });
       }
       float* out = partials + (group * S::kWarps + warp_) * 8 * S::kPartialStride;
 #pragma unroll
@@ -144,8 +149,8 @@ class StationaryWeights {
  private:
   // The pairs of a warp are interleaved with the others', so that any H loads all warps alike.
   DEV int pair(int j) const { return j * S::kWarps + warp_; }
-  DEV int spilled_offset(int j, int m, int half) const {
-    return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + half) * 32;
+  DEV int spilled_offset(int j, int m, int tile) const {
+    return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + tile) * 32;
   }
   template <class Moving>
   DEV void fetch(typename Moving::Raw (&raw)[kLoads], const Moving& moving, int group,
@@ -287,12 +292,17 @@ cudaError_t with_operand_dtype(DType dtype, F f) {
 template <class S, class Call>
 cudaError_t launch_persistent(void (*kernel)(Call, Plan), const Call& call, const Plan& plan,
                               cudaStream_t stream) {
-  const cudaError_t error =
-      cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
   if (error != cudaSuccess) return error;
   const dim3 grid(unsigned(plan.slices), unsigned(plan.groups), unsigned(call.size.D));
-  return launch(Launch::cooperative, kernel, grid, dim3(S::kThreads), plan.shared_bytes, stream,
-                call, plan);
+  const int blocks = plan.slices * plan.groups * call.size.D;
+  return Residents::of_device(device).launch(stream, blocks, plan.room, [&] {
+    return launch(Launch::cooperative, kernel, grid, dim3(S::kThreads), plan.shared_bytes, stream,
+                  call, plan);
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -112,6 +112,30 @@ def test_threads_of_the_host_may_call_at_once(path):
         assert all(pool.map(run, range(len(sizes))))
 
 
+def test_streams_of_different_priority_do_not_starve_each_other(path):
+    """Each launch needs most of the device, and other work holds some of it."""
+    ours, _ = pair(torch.bfloat16, 128, 1024)
+    x = random(20, 8, 128, dtype=torch.bfloat16)
+    a = random(2048, 2048, dtype=torch.bfloat16)
+    streams = [torch.cuda.Stream(priority=p) for p in (0, -1, 0, -1)]
+    side = torch.cuda.Stream()
+    with torch.no_grad():
+        expected = ours(x)[0]
+        torch.cuda.synchronize()
+
+        def run(stream):
+            with torch.no_grad(), torch.cuda.stream(stream):
+                return all(torch.equal(ours(x)[0], expected) for _ in range(50))
+
+        with ThreadPoolExecutor(len(streams)) as pool:
+            results = pool.map(run, streams)
+            with torch.cuda.stream(side):
+                for _ in range(100):
+                    a @ a
+            assert all(results)
+    torch.cuda.synchronize()
+
+
 def test_other_kernels_may_hold_the_device(path):
     """Long work on other streams delays, and neither deadlocks nor changes a bit."""
     ours, _ = pair(torch.bfloat16, 128, 1024)

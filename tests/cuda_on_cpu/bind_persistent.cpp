@@ -1,5 +1,6 @@
 // The persistent kernels and the rule that chooses them.
 #include "binding.h"
+#include "resident.h"
 #include "small_geometry.h"
 
 namespace {
@@ -92,7 +93,41 @@ void bind_persistent(py::module_& m) {
     return choose(pass_of(pass), {multiprocessors, shared_bytes, cooperative}, type_of(type),
                   allow_tf32, {T, N, H, H, P, D});
   });
+  // Microseconds, of a plan that choose() made.
+  m.def("predicted_step", [](const std::string& pass, const Plan& p) {
+    const bool forward = pass_of(pass) == Pass::forward;
+    return predicted_step(!forward        ? kBackwardGeometries[0]
+                          : p.units == 16 ? kForwardGeometries[0]
+                                          : kForwardGeometries[1],
+                          p);
+  });
   m.def("plan", &plan);
+  // Launches of {stream, blocks} in this order on a device with that room; for each, the {stream,
+  // number of its launch on the stream} that it waits for.
+  m.def("residents", [](const std::vector<std::pair<int64_t, int>>& launches, int room,
+                        int64_t capturing) {
+    const auto stream_of = [](int64_t number) { return reinterpret_cast<cudaStream_t>(number); };
+    Residents residents;
+    machine::capturing = stream_of(capturing);
+    machine::recorded.clear();
+    std::vector<std::vector<std::pair<int64_t, int>>> waits;
+    for (const auto& [stream, blocks] : launches) {
+      machine::waits.clear();
+      bool launched = false;
+      check(residents.launch(stream_of(stream), blocks, room, [&] {
+        launched = true;
+        return cudaSuccess;
+      }));
+      if (!launched) throw std::logic_error("not launched");
+      auto& of_launch = waits.emplace_back();
+      for (const auto& [who, what] : machine::waits) {
+        if (who != stream_of(stream)) throw std::logic_error("another stream waits");
+        of_launch.emplace_back(int64_t(reinterpret_cast<uintptr_t>(what.stream)), what.number);
+      }
+    }
+    machine::capturing = nullptr;
+    return waits;
+  });
   m.def("persistent_forward", &forward);
   m.def("persistent_backward", &backward);
   m.def("pack_offsets", [](const py::array& batch_sizes, const py::array& offsets) {

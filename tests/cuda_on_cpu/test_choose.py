@@ -1,5 +1,8 @@
 """The rule that picks a CUDA path, on figures of real devices."""
 
+from pathlib import Path
+
+import predictions
 import pytest
 
 H200 = {"multiprocessors": 132, "shared_bytes": 227 * 1024, "cooperative": True}
@@ -114,6 +117,12 @@ def test_plans_of_the_sizes_that_matter(choose, case, expected):
     plan = choose(pass_, N=N, H=H)
     tiles = -(-plan.tiles // plan.groups)
     assert (plan.units, plan.tile_rows, tiles, plan.exchange) == expected
+
+
+def test_the_document_says_what_the_model_predicts(machine):
+    document = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text()
+    for line in predictions.table(machine):
+        assert line in document.splitlines()
 
 
 def test_a_block_has_no_second_tile_unless_it_must(choose):

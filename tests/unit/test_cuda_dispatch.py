@@ -97,7 +97,7 @@ def test_gradients_are_products_in_tf32_where_nn_lstms_are(packed, monkeypatch):
     assert count(torch.float32) == (0, 7)
     monkeypatch.setattr(_ops, "allow_tf32", lambda tensor: True)
     assert count(torch.float32) == (7, 0)
-    assert count(torch.float32, by_ops=False) == (0, 7)  # somebody differentiates them
+    assert count(torch.float32, by_ops=False) == (0, 7)  # they may be differentiated again
 
 
 def test_tf32_follows_the_switch_of_nn_lstm(fake_cuda, monkeypatch):

@@ -4,8 +4,12 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <tuple>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "machine.h"
 
@@ -129,6 +133,38 @@ enum cudaError_t {
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   std::memset(p, value, bytes);
+  return cudaSuccess;
+}
+
+// A launch has ended when it returns, so events order nothing; who waited for whom is remembered.
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum { cudaEventDisableTiming = 2 };
+struct Event {
+  cudaStream_t stream = nullptr;
+  int number = 0;  // of those recorded on the stream, from 0 on
+};
+using cudaEvent_t = Event*;
+namespace machine {
+inline cudaStream_t capturing = nullptr;                   // the one stream that a graph captures
+inline std::vector<std::pair<cudaStream_t, Event>> waits;  // who waited, for what
+inline std::map<cudaStream_t, int> recorded;               // events, of each stream
+}  // namespace machine
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream && stream == machine::capturing ? cudaStreamCaptureStatusActive
+                                                   : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  static std::deque<Event> events;
+  *event = &events.emplace_back();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {stream, machine::recorded[stream]++};
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  machine::waits.emplace_back(stream, *event);
   return cudaSuccess;
 }
 

@@ -31,7 +31,7 @@ using Location = std::source_location;
 // seed % 4: 1 any thread next, 2 random warps run ahead, 3 random blocks, 0 random threads.
 void set_seed(uint64_t seed);
 
-// So many blocks fit at a time, of launches that follow; a cooperative launch needs room for all.
+// How many blocks fit at a time in the launches that follow; a cooperative one needs room for all.
 void set_room(unsigned blocks);
 bool has_room_for(dim3 grid);
 
