@@ -37,8 +37,8 @@ EXCHANGE = {
 }
 # What only one of the exchanges or types has, so that a kernel with another's would be seen.
 TOLD_APART = re.compile(
-    r"(?:mma\.sync|ld\.acquire|ld\.relaxed|ld\.volatile|st\.relaxed|st\.release|st\.volatile|red\.|"
-    r"atom\.|fence|membar|(?:ld|st)\.global\.(?:cg|cv|wt))[\w.:]*"
+    r"(?<![\w.])(?:mma\.sync|ld\.acquire|ld\.relaxed|ld\.volatile|st\.relaxed|st\.release|"
+    r"st\.volatile|red\.|atom\.|fence|membar|(?:ld|st)\.global\.(?:cg|cv|wt))[\w.:]*"
 )
 # Inputs of a step: elements of 16 or 32 bits, by the cache of constants.
 INPUT = re.compile(r"LDG\.E(?:\.U16)?\.CONSTANT (R\d+),")

@@ -258,14 +258,16 @@ class Cells {
   int N_, H_, direction_, first_row_, unit_;
 };
 
-// An element of an array that may be absent, as it is stored, and widened.
-template <class E>
-DEV E bits_or_zero(const void* array, int64_t index) {
-  return array ? __ldg(static_cast<const E*>(array) + index) : narrow<E>(0);
-}
+// An element of an array that may be absent, widened.
 template <class E>
 DEV float load_or_zero(const void* array, int64_t index) {
-  return widen(bits_or_zero<E>(array, index));
+  return array ? widen(__ldg(static_cast<const E*>(array) + index)) : 0.f;
+}
+// An element as it is stored, or any number where there is no array: to choose a zero instead would
+// wait for the load. `other` is an array that is there.
+template <class E>
+DEV E load_or_any(const void* array, int64_t index, const void* other) {
+  return __ldg(static_cast<const E*>(array ? array : other) + (array ? index : 0));
 }
 template <class E>
 DEV void store(void* array, int64_t index, float value) {

@@ -20,8 +20,8 @@ namespace lstm_kernels::cuda {
 // What a round reads for the cells of a thread, as it is stored.
 template <class E, int kCells>
 struct BackwardInputs {
-  // A bit per cell: it takes part; it is reset; the step after reset h and c.
-  unsigned active = 0, reset = 0, cut = 0;
+  // A bit per cell: it takes part; it is reset; the step after reset h and c; it starts from c = 0.
+  unsigned active = 0, reset = 0, cut = 0, from_zero = 0;
   E gate[kCells][kGates];
   E c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
 };
@@ -82,13 +82,16 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                                  ? (row_of(call.rows, N, t_before, n) * D + direction) * H + unit
                              : now ? (int64_t(direction) * N + n) * H + unit
                                    : 0;
-      inputs.c[i] = bits_or_zero<E>(call.cell, at * H + place_in_row);
-      inputs.c_prev[i] = bits_or_zero<E>(has_before ? call.cell : call.c0, before);
-      inputs.grad_h[i] = bits_or_zero<E>(call.grad_output, at * H + place_in_row);
-      inputs.grad_c[i] = bits_or_zero<E>(call.grad_cell, at * H + place_in_row);
+      if (!has_before && !call.c0) inputs.from_zero |= bit;
+      const int64_t element = at * H + place_in_row;
+      inputs.c[i] = __ldg(static_cast<const E*>(call.cell) + element);
+      inputs.c_prev[i] = load_or_any<E>(has_before ? call.cell : call.c0, before, call.cell);
+      inputs.grad_h[i] = load_or_any<E>(call.grad_output, element, call.cell);
+      inputs.grad_c[i] = load_or_any<E>(call.grad_cell, element, call.cell);
 #pragma unroll
       for (int q = 0; q < kGates; q++)
-        inputs.gate[i][q] = bits_or_zero<E>(call.gates, (at * kGates + q) * H + place_in_row);
+        inputs.gate[i][q] =
+            __ldg(static_cast<const E*>(call.gates) + (at * kGates + q) * H + place_in_row);
     }
     return inputs;
   };
@@ -145,9 +148,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             float gate[kGates];
 #pragma unroll
             for (int q = 0; q < kGates; q++) gate[q] = widen(inputs.gate[i][q]);
-            grad[i] = retreat<Fast>(
-                gate, widen(inputs.c[i]), is_reset ? 0.f : widen(inputs.c_prev[i]),
-                dh + widen(inputs.grad_h[i]), state.x + widen(inputs.grad_c[i]), grad_gate);
+            const bool no_c_prev = is_reset || inputs.from_zero >> i & 1;
+            if (call.grad_output) dh += widen(inputs.grad_h[i]);
+            const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
+            grad[i] = retreat<Fast>(gate, widen(inputs.c[i]),
+                                    no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc, grad_gate);
             state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
           } else {
             state.y = dh;
