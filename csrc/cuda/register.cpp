@@ -21,6 +21,8 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
                         TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
   boxed::implement_both(m, "cell_forward", TORCH_BOX(&cuda::cell_forward));
   boxed::implement_both(m, "cell_backward", TORCH_BOX(&cuda::cell_backward));
+  m.impl("_tf32_product", TORCH_BOX(&cuda::tf32_product));
+  m.impl("_pack_offsets", TORCH_BOX(&cuda::packed_offsets));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lstm_kernels, m) { m.def("_cuda_architectures() -> str"); }

@@ -7,11 +7,16 @@
 
 namespace {
 void set_seed(int64_t seed) { machine::set_seed(uint64_t(seed)); }
+void set_room(int64_t blocks) { machine::set_room(unsigned(blocks)); }
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(cuda_on_cpu, m) { m.def("set_seed(int seed) -> ()"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(cuda_on_cpu, m) {
+  m.def("set_seed(int seed) -> ()");
+  m.def("set_room(int blocks) -> ()");
+}
 STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CompositeExplicitAutograd, m) {
   m.impl("set_seed", TORCH_BOX(&set_seed));
+  m.impl("set_room", TORCH_BOX(&set_room));
 }
 STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
   using namespace lstm_kernels;
@@ -19,4 +24,6 @@ STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
   m.impl("_sequence_backward", TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
   m.impl("_cell_forward", TORCH_BOX(&cuda::cell_forward));
   m.impl("_cell_backward", TORCH_BOX(&cuda::cell_backward));
+  m.impl("_tf32_product", TORCH_BOX(&cuda::tf32_product));
+  m.impl("_pack_offsets", TORCH_BOX(&cuda::packed_offsets));
 }
