@@ -6,7 +6,9 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __F16C__
+#if defined(__F16C__) && defined(__clang__)
+#include <immintrin.h>
+#elif defined(__F16C__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // inside GCC 12's AVX-512 headers
 #include <immintrin.h>
@@ -197,10 +199,8 @@ LSTM_INLINE T spread(T x) {  // in the form that add_product wants it
   return x;
 }
 LSTM_INLINE vec_u32 spread(bf16_pair x) { return vec_u32{} + load_as<uint32_t>(&x); }
-template <class T>
-LSTM_INLINE void add_product(vec<T>& sum, T a, vec<T> b) {
-  sum += a * b;
-}
+LSTM_INLINE void add_product(vec<float>& sum, float a, vec<float> b) { sum += a * b; }
+LSTM_INLINE void add_product(vec<double>& sum, double a, vec<double> b) { sum += a * b; }
 LSTM_INLINE void add_product(vec<float>& sum, vec_u32 a, vec_u32 b) {
 #if defined(__AVX512BF16__)
   sum = (vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);

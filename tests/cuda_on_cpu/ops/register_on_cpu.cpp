@@ -11,12 +11,12 @@ void set_seed(int64_t seed) { machine::set_seed(uint64_t(seed)); }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(cuda_on_cpu, m) { m.def("set_seed(int seed) -> ()"); }
 STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CompositeExplicitAutograd, m) {
-  m.impl("set_seed", TORCH_BOX(&set_seed));
+  m.impl("set_seed", LSTM_BOX(&set_seed));
 }
 STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
   using namespace lstm_kernels;
-  m.impl("_sequence_forward", TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
-  m.impl("_sequence_backward", TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
-  m.impl("_cell_forward", TORCH_BOX(&cuda::cell_forward));
-  m.impl("_cell_backward", TORCH_BOX(&cuda::cell_backward));
+  m.impl("_sequence_forward", LSTM_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
+  m.impl("_sequence_backward", LSTM_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  m.impl("_cell_forward", LSTM_BOX(&cuda::cell_forward));
+  m.impl("_cell_backward", LSTM_BOX(&cuda::cell_backward));
 }
