@@ -6,9 +6,6 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __APPLE__
-#include <mach/mach.h>
-#endif
 
 #include <atomic>
 #include <cstdint>
@@ -42,28 +39,19 @@ inline void wake_one(std::atomic<uint32_t>& word) { word.notify_one(); }
 
 using ThreadHandle = pthread_t;
 
+#ifdef __APPLE__
+// The cores that a thread may run on. The system alone chooses where it runs.
+class Cores {
+ public:
+  static Cores of_this_thread() { return {}; }
+  int count() const { return int(sysconf(_SC_NPROCESSORS_ONLN)); }
+  bool operator==(const Cores&) const { return true; }
+  void without_current(ThreadHandle) const {}
+};
+#else
 // The CPU time of a thread.
 class ThreadClock {
  public:
-#ifdef __APPLE__
-  static ThreadClock of_this_thread() {
-    ThreadClock clock;
-    clock.thread_ = pthread_mach_thread_np(pthread_self());
-    return clock;
-  }
-  // -1 where the thread has ended.
-  int64_t nanoseconds() const {
-    thread_basic_info info;
-    mach_msg_type_number_t words = THREAD_BASIC_INFO_COUNT;
-    if (thread_info(thread_, THREAD_BASIC_INFO, thread_info_t(&info), &words) != KERN_SUCCESS)
-      return -1;
-    const auto total = [](time_value_t t) { return int64_t(t.seconds) * 1000000 + t.microseconds; };
-    return 1000 * (total(info.user_time) + total(info.system_time));
-  }
-
- private:
-  mach_port_t thread_ = MACH_PORT_NULL;
-#else
   static ThreadClock of_this_thread() {
     ThreadClock clock;
     clock.known_ = pthread_getcpuclockid(pthread_self(), &clock.id_) == 0;
@@ -79,19 +67,8 @@ class ThreadClock {
  private:
   clockid_t id_ = 0;
   bool known_ = false;
-#endif
 };
 
-#ifdef __APPLE__
-// The cores that a thread may run on. The system alone chooses where it runs.
-class Cores {
- public:
-  static Cores of_this_thread() { return {}; }
-  int count() const { return int(sysconf(_SC_NPROCESSORS_ONLN)); }
-  bool operator==(const Cores&) const { return true; }
-  void without_current(ThreadHandle) const {}
-};
-#else
 // The cores that a thread may run on, and the one that it runs on now.
 class Cores {
  public:
