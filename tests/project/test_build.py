@@ -155,7 +155,10 @@ def configure(folder, compiler):
 
 
 @pytest.mark.builds
-@pytest.mark.parametrize("compiler", ["-D__clang__ -D__clang_major__=15 -D__clang_minor__=0", "-U__GNUC__ -D__GNUC__=10"])
+@pytest.mark.parametrize(
+    "compiler",
+    ["-D__clang__ -D__clang_major__=15 -D__clang_minor__=0", "-U__GNUC__ -D__GNUC__=10"],
+)
 def test_an_older_compiler(tmp_path, compiler):
     message = configure(tmp_path, f'exec g++ {compiler} "$@"')
     assert "lstm_kernels needs GCC 11, clang 16 or Xcode 15, or newer" in message
