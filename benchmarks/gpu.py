@@ -2,9 +2,9 @@
 
 Contenders take turns in one process; a ratio is the median over rounds of their time over ours, by
 CUDA events. First the plans that the persistent kernels can be given are compared, which tells what
-the model in csrc/cuda/choose.h should know. After the rows the profiler says what ran: in a separate
-pass, because it slows launches down for the rest of a process. Results are written after every
-row and the table after every question, so that nothing is lost when time runs out or a row hangs.
+the model in csrc/cuda/choose.h should know. After the rows the profiler says what ran, separately:
+it slows launches down for the rest of a process. Results are written after every row and the table
+after every question, so that nothing is lost when time runs out or a row hangs.
 """
 
 import argparse
