@@ -24,6 +24,7 @@ from ._torch_private import (
     any_autocast_enabled,
     count_dispatch_modes,
     forward_mode_active,
+    never_compile,
     recording,
     tracing_paused,
     tracing_state,
@@ -309,6 +310,10 @@ def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: 
     if recompute and not save_cell:
         return *_autograd.recomputed_sequence(layer), None, None
     return _autograd.sequence(layer)
+
+
+# torch.compile meets this where it left a graph for a packed input, and a Function is not for it.
+never_compile(_differentiable)  # type: ignore[arg-type]
 
 
 def lstm_cell(
