@@ -46,7 +46,9 @@ def find_tool(name):
 
 
 def check_torch():
-    """Stop unless there is a torch to compile against."""
+    """Stop unless there is a torch to compile against; one of another platform needs no checks."""
+    if "-DTORCH_DIR=" in os.environ.get("CMAKE_ARGS", ""):
+        return
     floor = ".".join(map(str, TORCH_FLOOR))
     build = f"{INSTALL} --no-build-isolation ."
     try:
@@ -126,7 +128,7 @@ class CMakeBuild(build_ext):
         jobs = os.environ.get("MAX_JOBS")
         run(*configure)
         run(cmake, "--build", build, *(["--parallel", jobs] if jobs else []))
-        for stale in package.glob("lstm_kernels_*.so"):
+        for stale in [*package.glob("lstm_kernels_*.so"), *package.glob("lstm_kernels_*.dll")]:
             stale.unlink()  # it may be mapped by a running program, or be another build's
         run(cmake, "--install", build, "--prefix", package)
 
@@ -134,7 +136,7 @@ class CMakeBuild(build_ext):
         """Nothing to copy: CMake installs an editable build straight into the package."""
 
     def get_ext_filename(self, name):
-        return str(Path(*name.split("."))) + ".so"
+        return str(Path(*name.split("."))) + (".dll" if self.plat_name == "win-amd64" else ".so")
 
 
 class AnyPythonWheel(bdist_wheel):

@@ -1,19 +1,22 @@
 """`python -m benchmarks.gpu`: this library against nn.LSTM and others on an NVIDIA GPU.
 
 Contenders take turns in one process; a ratio is the median over rounds of their time over ours, by
-CUDA events. Then the profiler says what ran: in a separate pass, because it slows launches down
-for the rest of a process. Results are written after every row, so that nothing is lost when time
-runs out.
+CUDA events. First the plans that the persistent kernels can be given are compared, which tells what
+the model in csrc/cuda/choose.h should know. After the rows the profiler says what ran, separately:
+it slows launches down for the rest of a process. Results are written after every row and the table
+after every question, so that nothing is lost when time runs out or a row hangs.
 """
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import math
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,16 +41,29 @@ TIMING_SHARE = 0.75  # of the seconds; the rest is the profiler's
 GRAPH_STEPS = 20
 Call = Callable[[], object]
 Entry = dict[str, Any]  # as JSON can hold it
+AS_INSTALLED = (
+    torch.backends.cuda.matmul.fp32_precision,
+    torch.backends.cudnn.rnn.fp32_precision,  # type: ignore[attr-defined]
+)
+PLANS = tuple((units, rows) for units in (8, 16) for rows in (8, 16, 24, 32))
 
 
 def dtype_of(case: Case) -> torch.dtype:
     return torch.float32 if case.dtype == "tf32" else getattr(torch, case.dtype)
 
 
-def allow_tf32(allowed: bool) -> None:
-    precision = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
+def set_precisions(question: Question, case: Case) -> None:
+    """TF32 for the cases that are about it, and for no other; or what torch starts with."""
+    precision = "tf32" if case.dtype == "tf32" else "ieee"
+    matmul, rnn = AS_INSTALLED if question.as_installed else (precision, precision)
+    torch.backends.cuda.matmul.fp32_precision = matmul
+    torch.backends.cudnn.rnn.fp32_precision = rnn  # type: ignore[attr-defined]
+
+
+def free_memory() -> None:
+    """Gives back what torch keeps, or nothing where an error has stopped the device for good."""
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 def layer_call(
@@ -93,7 +109,8 @@ def loop_call(case: Case, cell: Callable[..., Any], x: torch.Tensor) -> Call:
 def graph_call(case: Case, cell: nn.Module) -> Call:
     """The steps of a cell, each from the state that the one before left, in one CUDA graph."""
     x = torch.randn(case.N, case.input_size, device=DEVICE, dtype=dtype_of(case))
-    h = c = torch.zeros(case.N, case.H, device=DEVICE, dtype=dtype_of(case))
+    start = torch.zeros(case.N, case.H, device=DEVICE, dtype=dtype_of(case))
+    h = c = start
     side = torch.cuda.Stream()
     with torch.no_grad(), torch.cuda.stream(side):
         cell(x, (h, c))
@@ -105,7 +122,7 @@ def graph_call(case: Case, cell: nn.Module) -> Call:
 
     def replay() -> object:
         graph.replay()
-        return x, h, c  # which the graph reads and writes
+        return x, start, h, c  # which the graph reads and writes
 
     return replay
 
@@ -201,7 +218,7 @@ def row(question: Question, case: Case) -> Entry:
         "target": question.target,
     }
     try:
-        allow_tf32(case.dtype == "tf32")
+        set_precisions(question, case)
         calls = contenders(question, case)
         samples = measure(calls, question.seconds)
         pairs = zip(samples[question.peer], samples["ours"], strict=True)
@@ -214,14 +231,14 @@ def row(question: Question, case: Case) -> Entry:
         }
     except Exception as error:  # one row less, not a run less
         result["error"] = f"{type(error).__name__}: {error}"[:500]
-    torch.cuda.empty_cache()
+    free_memory()
     return result
 
 
 def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -> Entry:
     """What a row's contenders ran, and ours against the floor; or why that is not known."""
     try:
-        allow_tf32(case.dtype == "tf32")
+        set_precisions(question, case)
         calls = contenders(question, case)
         for call in calls.values():
             call()
@@ -229,7 +246,7 @@ def profiled(question: Question, case: Case, measured: gpu_floor.Rates | None) -
         result = {"kernels": found, **over_floor(case, found["ours"], measured)}
     except Exception as error:
         result = {"profiler_error": f"{type(error).__name__}: {error}"[:500]}
-    torch.cuda.empty_cache()
+    free_memory()
     return result
 
 
@@ -338,6 +355,46 @@ def measure_floor(library: Path) -> tuple[gpu_floor.Rates | None, Entry]:
     return rates, found
 
 
+@contextlib.contextmanager
+def forced(**variables: str) -> Iterator[None]:
+    """Sets variables of the environment for as long as it lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def compare_plans(cases: Iterable[Case]) -> dict[str, dict[str, float | str]]:
+    """Microseconds of a forward step of each case by each plan of PLANS, and by the one chosen."""
+    found: dict[str, dict[str, float | str]] = {}
+    question = Question("plans", "nn.LSTM", 1.0, ())
+    for case in cases:
+        faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
+        of_case: dict[str, float | str] = {}
+        for plan in (None, *PLANS):
+            name = "chosen" if plan is None else f"{plan[0]} units, {plan[1]} rows"
+            asked = {} if plan is None else {"LSTM_KERNELS_CUDA_PLAN": f"{plan[0]},{plan[1]}"}
+            try:
+                with forced(LSTM_KERNELS_CUDA_PATH="persistent", **asked):
+                    set_precisions(question, case)
+                    ours = {"ours": contenders(question, case)["ours"]}
+                    of_case[name] = median(measure(ours, 0.02)["ours"]) * 1e3 / case.T
+            except Exception as error:
+                of_case[name] = f"{type(error).__name__}: {error}"[:200]
+        faulthandler.cancel_dump_traceback_later()
+        found[str(case)] = of_case
+        shown = ", ".join(f"{n} {v:.2f}" for n, v in of_case.items() if isinstance(v, float))
+        print(f"{case!s:<44} {shown}", flush=True)
+    free_memory()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, help="folder for JSON and picture")
@@ -376,18 +433,31 @@ def main() -> None:
     def save() -> None:
         (folder / "gpu.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 
-    for question in chosen:
+    def save_table() -> None:
+        (folder / "gpu.txt").write_text(summary(rows, unreached) + "\n")
+
+    def ask(question: Question, until: float) -> int:
+        """Measures the cases of a question that time is left for; returns how many it is not."""
         print(f"\n{question.name}")
-        for case in question.cases:
-            if time.monotonic() - start > options.seconds * TIMING_SHARE:
-                unreached += 1
-                continue
+        for number, case in enumerate(question.cases):
+            if time.monotonic() - start > until:
+                return len(question.cases) - number
             faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
             rows.append(row(question, case))
             faulthandler.cancel_dump_traceback_later()
             print(line(rows[-1]), flush=True)
             done.append((question, case))
             save()
+        return 0
+
+    if not options.question:
+        print("\nMicroseconds of a forward step, by plan of the persistent kernel")
+        about["plans"] = compare_plans(c for c in chosen[0].cases if not c.training)
+        save()
+    for question in (q for q in chosen if not q.last):
+        unreached += ask(question, options.seconds * TIMING_SHARE)
+        if rows:
+            save_table()
     print("\nIn the persistent kernel")
     for (question, case), entry in zip(done, rows, strict=True):
         if question.peer not in ("nn.LSTM", "nn.LSTMCell") or "error" in entry:
@@ -400,10 +470,13 @@ def main() -> None:
         if "over_floor" in entry and question.name != GRID:
             print(floor_line(entry), flush=True)
         save()
+    for question in (q for q in chosen if q.last):
+        save_table()
+        draw(folder / "gpu.png", rows, gpu)
+        unreached += ask(question, options.seconds)
+    save_table()
     draw(folder / "gpu.png", rows, gpu)
-    table = summary(rows, unreached)
-    (folder / "gpu.txt").write_text(table + "\n")
-    print(f"\n{table}")
+    print(f"\n{(folder / 'gpu.txt').read_text()}", end="")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads)
     const uint4* from = data + (sum >> 31);
 #pragma unroll 8
     for (int i = int(threadIdx.x); i < count; i += kThreads) {
-      const uint4 v = __ldcg(from + i);
+      const uint4 v = ld_exchange(from + i);
       sum += v.x + v.y + v.z + v.w;
     }
   }
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       });
   for (int round = 0; round < rounds; round++) {
     __syncthreads();
-    weights.multiply(moving, row_groups, partials);
+    weights.multiply(typename CounterExchange<E>::Moving(moving, pairs), row_groups, partials);
   }
   __syncthreads();
   for (int i = int(threadIdx.x); i < 8 * S::kRows; i += S::kThreads)  // of the first warp

@@ -1,11 +1,43 @@
 // The sequence ops in the one form that torch takes them: a parameter for each one in the schema.
 // Every device registers these around its functions, which take an argument struct.
 #pragma once
+#include <torch/csrc/stable/library.h>
+
+#include <cstring>
+#include <exception>
 #include <string>
 
 #include "arguments.h"
 
+// A function as torch calls it. Errors cross into torch by LSTM_BOX alone: a C++ exception passes
+// between libraries that share one C++ runtime, and torch need not have the one of our compiler.
+#define LSTM_BOX(function) ::lstm_kernels::boxed::with_torch_errors<TORCH_BOX(function)>
+
 namespace lstm_kernels::boxed {
+
+using Function = void(StableIValue* stack, uint64_t inputs, uint64_t outputs);
+
+// What the function throws, until the next error of this thread; null where it returns.
+template <Function* function>
+[[gnu::noinline]] const char* error_of(StableIValue* stack, uint64_t inputs,
+                                       uint64_t outputs) noexcept {
+  static thread_local char message[1024];
+  try {
+    function(stack, inputs, outputs);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return std::strncpy(message, error.what(), sizeof message - 1);
+  } catch (...) {
+    return "an unknown error";
+  }
+}
+
+// Throws torch's own exception, in torch. It passes this frame, where nothing is to be destroyed.
+template <Function* function>
+void with_torch_errors(StableIValue* stack, uint64_t inputs, uint64_t outputs) {
+  if (const char* message = error_of<function>(stack, inputs, outputs))
+    aoti_torch_check(false, "lstm_kernels", __FILE__, __LINE__, message);
+}
 
 // Registers a kernel under both names of its op (see schema.cpp).
 template <class Library, class Kernel>

@@ -21,8 +21,8 @@
 // lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
 //              whatever is returned for later steps is zero, and no state moves there
 // reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
-// allow_tf32   float32 on CUDA: the recurrent product may round its factors to TF32, as nn.LSTM
-//              does where torch.backends.cudnn allows it; meaningless elsewhere
+// allow_tf32   float32 on CUDA: products may round their factors to TF32, as nn.LSTM does where
+//              torch.backends.cudnn allows it; meaningless elsewhere
 // recompute    keep nothing for the backward pass, and run the forward pass again there; a kernel
 //              does the same with it and without
 // output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
@@ -56,6 +56,9 @@
 // and beta of the activation of the gates, the candidate and the cell state; kinds are
 // ActivationKind of cpu/kernels.h. grad_hidden is the gradient of h_t before zoneout.
 // grad_input_gate, (T, N, D*H) or (R, D*H), is empty without an input gate from outside.
+//
+// CUDA only: _tf32_product is the product of two float32 matrices, their elements rounded to TF32;
+// _pack_offsets, the sums (T + 1) of batch_sizes, from 0 on, on the device of `rows`.
 #include <torch/csrc/stable/library.h>
 
 #include <string>
@@ -107,6 +110,9 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
   define_both(
       "input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
       "Tensor grad_input");
+
+  m.def("_tf32_product(Tensor a, Tensor b) -> Tensor product");
+  m.def("_pack_offsets(Tensor batch_sizes, Tensor rows) -> Tensor offsets");
 
   // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
   define_both(

@@ -221,6 +221,7 @@ def _sequence_gradients(
                     grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d),
                     gates.select(-3, d),
                     cell.unflatten(-1, (len(directions), -1)).select(-2, d),
+                    by_ops=not again,
                 )
             of_weights += _needed(w, need, products[d] or (None, None, None), of_w_hr)
     return Layer(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
 
 _TORCH_FLOOR = (2, 11)
+_SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 _INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps lstm_kernels"
 
 #: Why CUDA tensors cannot be used, or None where they can.
@@ -24,7 +26,7 @@ def _check_torch() -> None:
 
 
 def _load(name: str) -> None:
-    path = Path(__file__).with_name(f"{name}.so")
+    path = Path(__file__).with_name(f"{name}{_SUFFIX}")
     if not path.exists():
         raise ImportError(
             f"{path} is missing: the kernels were not built. From a checkout: "
@@ -55,7 +57,7 @@ def _check_isa() -> None:
 def _find_cuda_problem() -> str | None:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
-    if not Path(__file__).with_name("lstm_kernels_cuda.so").exists():
+    if not Path(__file__).with_name(f"lstm_kernels_cuda{_SUFFIX}").exists():
         return (
             "lstm_kernels was built without CUDA kernels; build it where nvcc and a CUDA build of "
             f"torch are found: {_INSTALL}"

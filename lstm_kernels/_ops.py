@@ -49,7 +49,7 @@ def _fake(
     return register
 
 
-def _allow_tf32(tensor: Tensor) -> bool:
+def allow_tf32(tensor: Tensor) -> bool:
     """Whether torch lets cuDNN's LSTM, and so this one, multiply float32 in TF32."""
     return (
         tensor.is_cuda
@@ -91,7 +91,7 @@ def sequence_forward(
     if not recording():
         return eager_sequence_forward(*layer, save_cell, save_gates)
     layer = layer._replace(reset=_dense(layer.reset))
-    return _recorded_forward(*layer, save_cell, save_gates, _allow_tf32(layer.input), recompute)
+    return _recorded_forward(*layer, save_cell, save_gates, allow_tf32(layer.input), recompute)
 
 
 def eager_sequence_forward(
@@ -113,7 +113,7 @@ def eager_sequence_forward(
         # torch looks into each argument that it is given, defaults too: a tenth of a small step.
         return _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
     layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, _dense(reset))
-    return _sequence_forward(*layer, save_cell, save_gates, _allow_tf32(input))
+    return _sequence_forward(*layer, save_cell, save_gates, allow_tf32(input))
 
 
 @_fake("_sequence_forward", Layer)
@@ -143,7 +143,7 @@ def sequence_backward(call: LayerBackward) -> Backward:
     """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
     call = call._replace(reset=_dense(call.reset))
     op = _recorded_backward if recording() else _sequence_backward
-    return op(*call, _allow_tf32(call.cell))
+    return op(*call, allow_tf32(call.cell))
 
 
 @_fake("_sequence_backward", LayerBackward)
@@ -298,3 +298,31 @@ def _cell_backward_shapes(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
     assert c0 is not None
     assert gates is not None
     return torch.empty_like(gates), torch.empty_like(c0)
+
+
+_tf32_product: Callable[..., Tensor] = torch.ops.lstm_kernels._tf32_product.default
+
+
+def tf32_product(a: Tensor, b: Tensor) -> Tensor:
+    """On CUDA, a @ b of float32 matrices, their elements rounded to TF32."""
+    return _tf32_product(a, b)
+
+
+@_fake("_tf32_product")
+def _tf32_product_shape(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], b.shape[1])
+
+
+_pack_offsets: Callable[..., Tensor] = torch.ops.lstm_kernels._pack_offsets.default
+
+
+def pack_offsets(batch_sizes: Tensor, rows: Tensor) -> Tensor:
+    """The first row of each step and the number of all rows, (T + 1), on the device of `rows`."""
+    if rows.is_cpu:
+        return torch.nn.functional.pad(batch_sizes.cumsum(0), (1, 0))
+    return _pack_offsets(batch_sizes, rows)
+
+
+@_fake("_pack_offsets")
+def _pack_offsets_shape(batch_sizes: Tensor, rows: Tensor) -> Tensor:
+    return rows.new_empty(batch_sizes.shape[0] + 1, dtype=torch.int64)

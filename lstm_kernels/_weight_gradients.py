@@ -26,8 +26,10 @@ _MULTIPLIED = [
 ]
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, in float32 where that is the faster way to multiply 16-bit numbers."""
+def product(a: Tensor, b: Tensor, tf32: bool = False) -> Tensor:
+    """a @ b, in float32 where that is the faster way to multiply 16-bit numbers, or in TF32."""
+    if tf32:
+        return _ops.tf32_product(a, b)
     if a.is_cpu and a.itemsize == 2 and a.dtype not in _MULTIPLIED:
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b
@@ -60,10 +62,11 @@ def gradients(
             for d, want in enumerate(wanted)
         ], None if w_ih is None else _ops.input_gradient(grad_z, w_ih, layer.lengths)
     within = _rows_within(layer.lengths, layer.input.shape[0])
+    tf32 = by_ops and _ops.allow_tf32(grad_z)
     return [
-        _direction_in_torch(grad_z, layer, output, d, within) if want else None
+        _direction_in_torch(grad_z, layer, output, d, within, tf32) if want else None
         for d, want in enumerate(wanted)
-    ], None if w_ih is None else _input_in_torch(grad_z, w_ih, within)
+    ], None if w_ih is None else _input_in_torch(grad_z, w_ih, within, tf32)
 
 
 def weight_gradients(
@@ -95,7 +98,12 @@ def _rows(z: Tensor, within: Tensor | None) -> Tensor:
 
 
 def _direction_in_torch(
-    grad_z: Tensor, layer: Layer, output: Tensor, direction: int, within: Tensor | None
+    grad_z: Tensor,
+    layer: Layer,
+    output: Tensor,
+    direction: int,
+    within: Tensor | None,
+    tf32: bool = False,
 ) -> _ops.WeightGradients:
     directions = grad_z.shape[-3]
     z = grad_z.select(-3, direction).flatten(-2)
@@ -108,8 +116,9 @@ def _direction_in_torch(
         direction == 1,
         *layer.ragged(),
         within,
+        tf32,
     )
-    of_w_ih = _input_weight_gradient(rows, layer.input, layer.lengths, within)
+    of_w_ih = _input_weight_gradient(rows, layer.input, layer.lengths, within, tf32)
     return of_w_ih, of_w_hh, rows.sum(0)
 
 
@@ -130,9 +139,11 @@ def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
     return rows
 
 
-def _input_in_torch(grad_z: Tensor, w_ih: Sequence[Tensor], within: Tensor | None) -> Tensor:
+def _input_in_torch(
+    grad_z: Tensor, w_ih: Sequence[Tensor], within: Tensor | None, tf32: bool = False
+) -> Tensor:
     rows = _rows(grad_z.flatten(-3).flatten(0, -2), within)
-    products = product(rows, w_ih[0] if len(w_ih) == 1 else torch.cat(list(w_ih)))
+    products = product(rows, w_ih[0] if len(w_ih) == 1 else torch.cat(list(w_ih)), tf32)
     steps = grad_z.shape[:-3]  # (T, N), or (R) packed
     if within is not None:
         padded = products.new_zeros(steps[0] * steps[1], products.shape[1])
@@ -141,7 +152,7 @@ def _input_in_torch(grad_z: Tensor, w_ih: Sequence[Tensor], within: Tensor | Non
 
 
 def _input_weight_gradient(
-    rows: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None
+    rows: Tensor, x: Tensor, lengths: Tensor | None, within: Tensor | None, tf32: bool
 ) -> Tensor:
     """Gradient of w_ih, (4*H, I), from the rows (R, 4*H) and the input, (T, N, I) or (R, I)."""
     inputs = x.reshape(-1, x.shape[-1])
@@ -150,13 +161,14 @@ def _input_weight_gradient(
     elif lengths is not None:  # z is zero past the ends; the input may be anything, NaN included
         past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
         inputs = inputs.masked_fill(past.flatten().unsqueeze(-1), 0)
-    return product(rows.mT, inputs)
+    return product(rows.mT, inputs, tf32)
 
 
-def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor) -> Tensor:
+def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor, by_ops: bool) -> Tensor:
     """Gradient of w_hr, (P, H): h_t = W_hr (o * tanh(c_t)). Gates are (..., 4, H)."""
     unprojected = gates.select(-2, OUTPUT_GATE) * cell.tanh()
-    return product(grad_h.flatten(0, -2).mT, unprojected.flatten(0, -2))
+    tf32 = by_ops and _ops.allow_tf32(cell)
+    return product(grad_h.flatten(0, -2).mT, unprojected.flatten(0, -2), tf32)
 
 
 def _recurrent_gradient(
@@ -169,6 +181,7 @@ def _recurrent_gradient(
     lengths: Tensor | None,
     reset: Tensor | None,
     within: Tensor | None,
+    tf32: bool,
 ) -> Tensor:
     """Gradient of w_hh, (4*H, P): every row of z meets the hidden state that came before it.
 
@@ -199,8 +212,8 @@ def _recurrent_gradient(
         if reset is not None and resets is not None:
             before = before.masked_fill(resets.unsqueeze(-1), 0)
             h0 = None if h0 is None else h0.masked_fill(reset[0].unsqueeze(-1), 0)
-    of_later = product(later.flatten(0, -2).mT, before.flatten(0, -2))
-    return of_later if h0 is None else of_later + product(first.mT, h0)
+    of_later = product(later.flatten(0, -2).mT, before.flatten(0, -2), tf32)
+    return of_later if h0 is None else of_later + product(first.mT, h0, tf32)
 
 
 def _first_of_reverse(z: Tensor, lengths: Tensor | None) -> Tensor:
@@ -215,15 +228,19 @@ def _split_packed(
     z: Tensor, h: Tensor, reverse: bool, batch_sizes: Tensor, batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows of z that start from h0, rows that do not, and the hidden state before the latter."""
+    # All on the device of z, which is never waited for.
+    offsets = _ops.pack_offsets(batch_sizes, _torch_private.unwrapped(z))
+    sizes = offsets.diff()
+    rows = torch.arange(z.shape[0], device=z.device)
     # Row r of a later step belongs to the same sequence as row r - batch_sizes[t - 1].
-    later = z.shape[0] - batch
-    back = batch_sizes[:-1].repeat_interleave(batch_sizes[1:], output_size=later)
-    earlier = (torch.arange(batch, z.shape[0]) - back).to(z.device)
+    later = rows[batch:]
+    step = torch.searchsorted(offsets, later, right=True) - 1
+    earlier = later - sizes.index_select(0, step - 1)
     if not reverse:
         return z[:batch], z[batch:], h.index_select(0, earlier)
     before = torch.zeros_like(h).index_copy(0, earlier, h[batch:])
     # Sequence n ends at the last step with more than n rows; batch_sizes never increase.
-    rows = torch.arange(batch)
-    lengths = torch.searchsorted(-batch_sizes, -(rows + 1), right=True)
-    last = (batch_sizes.cumsum(0) - batch_sizes)[lengths - 1] + rows
-    return z.index_select(0, last.to(z.device)), z, before
+    sequences = rows[:batch]
+    lengths = torch.searchsorted(-sizes, -(sequences + 1), right=True)
+    last = offsets.index_select(0, lengths - 1) + sequences
+    return z.index_select(0, last), z, before

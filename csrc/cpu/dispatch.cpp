@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels.h"
+#include "processor.h"
 
 namespace lstm_kernels {
 
@@ -17,20 +18,6 @@ namespace lstm_kernels {
 
 namespace cpu {
 namespace {
-
-#if defined(__x86_64__)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
-}
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl");
-}
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
-bool is_amd() { return __builtin_cpu_is("amd"); }
-#endif
 
 struct Choice {
   const Kernels* table;

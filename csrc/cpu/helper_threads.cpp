@@ -28,7 +28,7 @@ void HelperThreads::begin(const Parts& parts, int count) {
   open_.store(true);
   for (int i = 0; i < std::min(count, int(helpers_.size())); ++i) {
     helpers_[size_t(i)]->calls.fetch_add(1);
-    helpers_[size_t(i)]->calls.notify_one();
+    wake_one(helpers_[size_t(i)]->calls);
   }
 }
 
@@ -63,7 +63,7 @@ void HelperThreads::help(Helper& self, int own) {
     const auto sleep_at = steady_clock::now() + kAwake;
     while (self.calls.load() == seen && steady_clock::now() < sleep_at) pause();
     awake_.fetch_sub(1);
-    self.calls.wait(seen);
+    sleep_while(self.calls, seen);
     seen = self.calls.load();
     inside_.fetch_add(1);
     if (open_.load() && own < parts_->count) work(*parts_, own);

@@ -1,6 +1,11 @@
 # One kernel source, compiled once per line of isas.def into a namespace of its name. Shared by the
 # package and by the kernel tests.
 set(KERNEL_FLAGS -O2 -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-exceptions -Wno-psabi)
+find_package(Threads REQUIRED)
+set(SYSTEM_LIBRARIES Threads::Threads)
+if(WIN32)
+  list(APPEND SYSTEM_LIBRARIES api-ms-win-core-synch-l1-2-0)  # WaitOnAddress
+endif()
 set(KERNEL_DIR "${CMAKE_CURRENT_LIST_DIR}")
 
 # lstm_add_isa(name [flag...]) compiles kernels.cpp as that instruction set; its object file is

@@ -1,35 +1,10 @@
 // What the kernels ask of the processor and of the operating system, one function each.
 #pragma once
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <time.h>
-
 #include <cstddef>
-#include <cstdint>
-#include <cstdlib>
 
 namespace lstm_kernels::cpu {
 
 constexpr size_t kHugePage = size_t(2) << 20;
-
-// Asks for huge pages under an array. Only a hint: where it fails nothing changes.
-inline void advise_huge_pages(void* data, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-  const uintptr_t begin = (uintptr_t(data) + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (uintptr_t(data) + bytes) / kHugePage * kHugePage;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-}
-
-// Memory that begins with a huge page, or null; `bytes` is a multiple of kHugePage.
-inline void* allocate_huge_pages(size_t bytes) {
-  void* data = std::aligned_alloc(kHugePage, bytes);
-  if (data) advise_huge_pages(data, bytes);
-  return data;
-}
-inline void free_huge_pages(void* data) { std::free(data); }
 
 // For a loop that waits: lets the other thread of the same core go on.
 inline void pause() {
@@ -40,74 +15,10 @@ inline void pause() {
 #endif
 }
 
-// Offers this thread's core to other threads.
-inline void yield() { sched_yield(); }
-
-using ThreadHandle = pthread_t;
-
-// The CPU time of a thread.
-class ThreadClock {
- public:
-  static ThreadClock of_this_thread() {
-    ThreadClock clock;
-    clock.known_ = pthread_getcpuclockid(pthread_self(), &clock.id_) == 0;
-    return clock;
-  }
-  // -1 where the thread has ended.
-  int64_t nanoseconds() const {
-    timespec time;
-    if (!known_ || clock_gettime(id_, &time)) return -1;
-    return int64_t(time.tv_sec) * 1000000000 + time.tv_nsec;
-  }
-
- private:
-  clockid_t id_ = 0;
-  bool known_ = false;
-};
-
-// The cores that a thread may run on, and the one that it runs on now.
-class Cores {
- public:
-  static Cores of_this_thread() {
-    Cores cores;
-    if (sched_getaffinity(0, sizeof cores.allowed_, &cores.allowed_)) CPU_ZERO(&cores.allowed_);
-    cores.current_ = sched_getcpu();
-    return cores;
-  }
-  int count() const { return CPU_COUNT(&allowed_) > 0 ? CPU_COUNT(&allowed_) : 1; }
-  bool operator==(const Cores& other) const {
-    return current_ == other.current_ && CPU_EQUAL(&allowed_, &other.allowed_);
-  }
-  // Lets `thread` run on all of them but the current one, if there are others.
-  void without_current(ThreadHandle thread) const {
-    cpu_set_t others = allowed_;
-    if (current_ >= 0) CPU_CLR(current_, &others);
-    if (CPU_COUNT(&others)) pthread_setaffinity_np(thread, sizeof others, &others);
-  }
-
- private:
-  cpu_set_t allowed_ = {};
-  int current_ = -1;
-};
-
-// While one exists, this thread and those it starts get no signals but those of their own faults
-// and of profilers.
-class BlockedSignals {
- public:
-  BlockedSignals() {
-    sigset_t blocked;
-    sigfillset(&blocked);
-    for (int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGPROF})
-      sigdelset(&blocked, own);
-    pthread_sigmask(SIG_SETMASK, &blocked, &before_);
-  }
-  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
-// Has `handler` called in every child that this process forks from now on.
-inline void after_fork_in_child(void (*handler)()) { pthread_atfork(nullptr, nullptr, handler); }
-
 }  // namespace lstm_kernels::cpu
+
+#ifdef _WIN32
+#include "platform_windows.h"
+#else
+#include "platform_posix.h"
+#endif

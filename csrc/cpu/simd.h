@@ -6,11 +6,15 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __F16C__
+#if defined(__F16C__) && defined(__clang__)
+#include <immintrin.h>
+#elif defined(__F16C__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // inside GCC 12's AVX-512 headers
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define LSTM_INLINE inline __attribute__((always_inline))
@@ -52,7 +56,8 @@ struct bf16_pair {
 // Whether products of pairs are faster than those of widened numbers. The instruction takes
 // subnormal numbers for zero. Wider vectors than the CPU has, for tests, multiply pairs in
 // software.
-#if defined(__AVX512BF16__) || defined(LSTM_VECTOR_BYTES)
+#if defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC) || \
+    defined(LSTM_VECTOR_BYTES)
 constexpr bool kMultipliesPairs = true;
 #else
 constexpr bool kMultipliesPairs = false;
@@ -145,6 +150,8 @@ LSTM_INLINE vec<float> load(const fp16* p) {
   return (vec<float>)_mm512_cvtph_ps(load_as<__m256i>(p));
 #elif defined(LSTM_AVX2)
   return (vec<float>)_mm256_cvtph_ps(load_as<__m128i>(p));
+#elif defined(__aarch64__)
+  return (vec<float>)vcvt_f32_f16(load_as<float16x4_t>(p));
 #else
   const vec_u32 u = widen(p);  // exact, subnormal numbers included
   const vec<float> f = (vec<float>)((u & 0x7fff) << 13) * 0x1p112f;
@@ -157,6 +164,8 @@ LSTM_INLINE void store(fp16* p, vec<float> v) {  // to nearest even; NaN stays N
   const __m256i h = _mm512_cvtps_ph((__m512)v, 0);
 #elif defined(LSTM_AVX2)
   const __m128i h = _mm256_cvtps_ph((__m256)v, 0);
+#elif defined(__aarch64__)
+  const float16x4_t h = vcvt_f16_f32((float32x4_t)v);
 #else
   const vec_u32 u = (vec_u32)v, a = u & 0x7fffffff;
   vec_u32 r = (a + 0xfff + ((a >> 13) & 1) - (112u << 23)) >> 13;
@@ -197,13 +206,13 @@ LSTM_INLINE T spread(T x) {  // in the form that add_product wants it
   return x;
 }
 LSTM_INLINE vec_u32 spread(bf16_pair x) { return vec_u32{} + load_as<uint32_t>(&x); }
-template <class T>
-LSTM_INLINE void add_product(vec<T>& sum, T a, vec<T> b) {
-  sum += a * b;
-}
+LSTM_INLINE void add_product(vec<float>& sum, float a, vec<float> b) { sum += a * b; }
+LSTM_INLINE void add_product(vec<double>& sum, double a, vec<double> b) { sum += a * b; }
 LSTM_INLINE void add_product(vec<float>& sum, vec_u32 a, vec_u32 b) {
 #if defined(__AVX512BF16__)
   sum = (vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  sum = (vec<float>)vbfdotq_f32((float32x4_t)sum, (bfloat16x8_t)a, (bfloat16x8_t)b);
 #else
   const vec_u32 second = vec_u32{} + 0xffff0000;
   sum += (vec<float>)(a << 16) * (vec<float>)(b << 16);

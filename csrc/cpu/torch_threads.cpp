@@ -3,24 +3,32 @@
 #include <atomic>
 #include <chrono>
 
-#ifdef _OPENMP
-#include <omp.h>
-
 #include "platform.h"
+
+// What GCC makes of `#pragma omp parallel`. The runtimes of GCC and of LLVM both have it, so any
+// compiler can open a region of the one that torch brings, and none brings a second.
+#ifdef LSTM_TORCH_OPENMP
+extern "C" {
+[[gnu::weak]] void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+[[gnu::weak]] int omp_get_num_threads();
+[[gnu::weak]] int omp_get_thread_num();
+[[gnu::weak]] int omp_in_parallel();
+}
 #endif
 
 namespace lstm_kernels::cpu {
 
-#ifdef _OPENMP
+#ifdef LSTM_TORCH_OPENMP
 namespace {
 
 std::atomic<bool> forked = false;
 
 // The clocks of the CPU time of this thread's workers, as its last region had them.
-thread_local struct {
+struct Workers {
   int count = 0;
   ThreadClock clocks[kMostThreads];
-} workers;
+};
+thread_local Workers workers;
 
 // Whether a thread is running: its CPU time goes on with the clock.
 bool runs(const ThreadClock& clock) {
@@ -36,7 +44,7 @@ bool runs(const ThreadClock& clock) {
 
 void forget_torch_threads() { forked.store(true); }
 
-bool torch_threads_usable() { return !forked.load() && !omp_in_parallel(); }
+bool torch_threads_usable() { return GOMP_parallel && !forked.load() && !omp_in_parallel(); }
 
 bool torch_threads_awake(int helpers) {
   return workers.count >= helpers && torch_threads_usable() && runs(workers.clocks[0]) &&
@@ -45,21 +53,25 @@ bool torch_threads_awake(int helpers) {
 
 Waited run_on_torch_threads(const Parts& parts, int helpers) {
   using namespace std::chrono;
-  Waited result;
-  steady_clock::time_point done;
-  auto& seen = workers;
-#pragma omp parallel num_threads(1 + helpers)
-  {
+  struct Region {
+    const Parts& parts;
+    Workers& workers;  // of the thread that opens the region
+    Waited waited = {};
+    steady_clock::time_point done = {};
+  } region{parts, workers};
+  const auto body = [](void* data) {
+    Region& region = *static_cast<Region*>(data);
     const int id = omp_get_thread_num();
-    if (id > 0) seen.clocks[id - 1] = ThreadClock::of_this_thread();
-    const Waited waited = work(parts, id);
+    if (id > 0) region.workers.clocks[id - 1] = ThreadClock::of_this_thread();
+    const Waited waited = work(region.parts, id);
     if (id == 0) {
-      seen.count = omp_get_num_threads() - 1;
-      result = waited, done = steady_clock::now();
+      region.workers.count = omp_get_num_threads() - 1;
+      region.waited = waited, region.done = steady_clock::now();
     }
-  }
-  result.nanoseconds += duration_cast<nanoseconds>(steady_clock::now() - done).count();
-  return result;
+  };
+  GOMP_parallel(body, &region, unsigned(1 + helpers), 0);
+  const nanoseconds at_the_end = steady_clock::now() - region.done;
+  return {region.waited.nanoseconds + at_the_end.count()};
 }
 #else
 void forget_torch_threads() {}

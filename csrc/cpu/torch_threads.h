@@ -1,11 +1,11 @@
-// The threads of torch's own pool, GNU OpenMP's, for as long as they are awake.
+// The threads of torch's own OpenMP pool, for as long as they are awake.
 //
 // After an operation of torch its OpenMP workers spin for some milliseconds, on the cores that our
 // helpers would need. A call that comes meanwhile is best done by these workers: they are there at
 // once. A worker that sleeps is never waited for: whether one is awake shows in its CPU time, which
 // then goes on as fast as the clock.
 //
-// Built without OpenMP, there are none.
+// Without LSTM_TORCH_OPENMP there are none, nor beside a torch without such a runtime.
 #pragma once
 #include "team.h"
 

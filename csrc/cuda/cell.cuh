@@ -15,10 +15,25 @@ DEV double exponential(double x) { return exp(x); }
 DEV float hyperbolic_tangent(float x) { return tanhf(x); }
 DEV double hyperbolic_tangent(double x) { return tanh(x); }
 
-template <class A>
-DEV A sigmoid(A x) {
-  return A(1) / (A(1) + exponential(-x));
-}
+// Exact: to a few units in the last place of A.
+struct Exact {
+  template <class A>
+  DEV static A sigmoid(A x) {
+    return A(1) / (A(1) + exponential(-x));
+  }
+  template <class A>
+  DEV static A tanh(A x) {
+    return hyperbolic_tangent(x);
+  }
+};
+// To about 1e-7, without a branch, so that the instructions of several cells and gates overlap. For
+// sums of products of TF32 or 16-bit numbers, which are a thousand times less exact.
+struct Fast {
+  DEV static float sigmoid(float x) {
+    return reciprocal(1.f + exponential_of_2(-1.442695041f * x));
+  }
+  DEV static float tanh(float x) { return 2.f * sigmoid(2.f * x) - 1.f; }
+};
 
 template <class A>
 struct Cell {
@@ -26,15 +41,15 @@ struct Cell {
   A c, h;
 };
 
-template <class A>
+template <class Activation = Exact, class A>
 DEV Cell<A> advance(const A (&preactivation)[kGates], A c_prev) {
   Cell<A> cell;
-  cell.gate[kInputGate] = sigmoid(preactivation[kInputGate]);
-  cell.gate[kForgetGate] = sigmoid(preactivation[kForgetGate]);
-  cell.gate[kCandidate] = hyperbolic_tangent(preactivation[kCandidate]);
-  cell.gate[kOutputGate] = sigmoid(preactivation[kOutputGate]);
+  cell.gate[kInputGate] = Activation::sigmoid(preactivation[kInputGate]);
+  cell.gate[kForgetGate] = Activation::sigmoid(preactivation[kForgetGate]);
+  cell.gate[kCandidate] = Activation::tanh(preactivation[kCandidate]);
+  cell.gate[kOutputGate] = Activation::sigmoid(preactivation[kOutputGate]);
   cell.c = cell.gate[kForgetGate] * c_prev + cell.gate[kInputGate] * cell.gate[kCandidate];
-  cell.h = cell.gate[kOutputGate] * hyperbolic_tangent(cell.c);
+  cell.h = cell.gate[kOutputGate] * Activation::tanh(cell.c);
   return cell;
 }
 
@@ -45,11 +60,11 @@ struct CellGradient {
 };
 
 // From the gradients of h, of c (from later steps and from outside) and of the activated gates.
-template <class A>
+template <class Activation = Exact, class A>
 DEV CellGradient<A> retreat(const A (&gate)[kGates], A c, A c_prev, A grad_h, A grad_c,
                             const A (&grad_gate)[kGates]) {
   const A i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate], o = gate[kOutputGate];
-  const A tanh_c = hyperbolic_tangent(c);
+  const A tanh_c = Activation::tanh(c);
   const A dc = grad_c + grad_h * o * (A(1) - tanh_c * tanh_c);
   CellGradient<A> grad;
   grad.preactivation[kInputGate] = (dc * g + grad_gate[kInputGate]) * i * (A(1) - i);

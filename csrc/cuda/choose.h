@@ -1,19 +1,26 @@
 // Which path computes a layer on CUDA, and how the persistent path cuts it up. Plain C++.
 //
 // The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
-// step; the per-step path pays two launches per step and serves every type and size. Persistent it
-// is where the dtype has a tensor core instruction (float16, bfloat16, float32 where TF32 is
-// allowed), nothing is projected, the sequence repays the launch, a slice of W_hh fits each
-// multiprocessor, and the model below predicts the shorter step. LSTM_KERNELS_CUDA_PATH=step
-// forces the per-step path, =persistent the persistent one wherever it can run at all.
+// step; the per-step path pays two launches per step and serves every type and size. The persistent
+// path is used when all hold:
+//   1. the dtype has a tensor core instruction: float16, bfloat16, float32 where TF32 is allowed;
+//   2. nothing is projected;
+//   3. the sequence repays the launch;
+//   4. a slice of W_hh fits each multiprocessor;
+//   5. the model below predicts the shorter step.
+// LSTM_KERNELS_CUDA_PATH=step forces the per-step path, =persistent the persistent one whatever 3
+// and 5 say, and raises where it cannot run: what is forced never falls back.
+// LSTM_KERNELS_CUDA_PLAN forces a plan, for measurements.
 //
 // The model is built on published H200 figures, not on measurements of these kernels.
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "../lstm.h"
 
@@ -33,19 +40,27 @@ struct DeviceLimits {
 
 enum class Pass { forward, backward };
 
+// How the blocks of a persistent kernel hand each other what a step gives: see exchange.cuh.
+enum class Exchange { counter, tagged };
+
 // How the blocks of a persistent kernel share a layer: `slices` blocks hold all of W_hh, each for
 // `units` hidden units; `groups` such sets share the batch, which is cut into `tiles` of
 // `tile_rows` sequences. Each direction has its own blocks.
 struct Plan {
   bool persistent = false;
+  Exchange exchange = Exchange::counter;
   int units = 0;
   int slices = 0;
   int groups = 0;
+  int room = 0;  // blocks that the device holds at a time
   int tile_rows = 0;
   int tiles = 0;
-  int pairs = 0;            // 64-byte pairs of k tiles in the product over k
-  int64_t partials_at = 0;  // shared memory of a block: spilled weights, then the warps'
-  int64_t states_at = 0;    //   partial sums, then the state of its cells
+  int pairs = 0;              // 64-byte pairs of k tiles in the product over k
+  int gate_columns = 0;       // of the moving factor, for each gate it has: H, in whole pairs
+  int64_t partials_at = 0;    // shared memory of a block: spilled weights, then the warps' partial
+  int64_t partials_turn = 0;  //   sums, those of every other tile this many floats further on, then
+  int64_t biases_at = 0;      //   the sums of its biases (units, 4), then the state of its cells
+  int64_t states_at = 0;
   int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;  // device memory the kernel needs, 16-byte aligned, any contents
 };
@@ -73,9 +88,11 @@ inline int64_t partial_bytes(const Geometry& g, int tile_rows) {
 }
 
 // Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
-inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceLimits& device,
-                      DType dtype, const Sizes& size) {
+inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_rows,
+                      const DeviceLimits& device, DType dtype, const Sizes& size) {
   Plan plan;
+  plan.exchange = exchange;
+  plan.room = device.multiprocessors;
   plan.units = g.row_tiles * (pass == Pass::forward ? 4 : 16);
   const int64_t slices = ceil_div(size.H, plan.units), tiles = ceil_div(size.N, tile_rows);
   if (slices * size.D > device.multiprocessors || tiles > (1 << 20)) return plan;
@@ -84,31 +101,48 @@ inline Plan make_plan(Pass pass, const Geometry& g, int tile_rows, const DeviceL
   plan.tile_rows = tile_rows;
   plan.groups = int(std::min<int64_t>(tiles, device.multiprocessors / (slices * size.D)));
   const int64_t columns = pass == Pass::backward ? kGates : 1;
-  plan.pairs = int(columns * ceil_div(size.H * size_of(dtype), 64));
+  const int64_t gate_pairs = ceil_div(size.H * size_of(dtype), 64);
+  plan.pairs = int(columns * gate_pairs);
+  plan.gate_columns = int(gate_pairs * 64 / size_of(dtype));
+  const bool tagged = exchange == Exchange::tagged;
+  if (tagged && plan.pairs > 32 * g.warps) return plan;  // bits of TaggedExchange
+  // Only a counter makes every step wait until all have used their partial sums.
+  if (tagged) plan.partials_turn = partial_bytes(g, tile_rows) / 4;
   plan.partials_at = spilled_bytes(g, plan.pairs);
-  plan.states_at = plan.partials_at + partial_bytes(g, tile_rows);
+  plan.biases_at = plan.partials_at + partial_bytes(g, tile_rows) * (tagged ? 2 : 1);
+  plan.states_at = plan.biases_at + (pass == Pass::forward ? plan.units * kGates * 4 : 0);
   plan.shared_bytes = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
-  plan.workspace_bytes =
-      size.D * tiles * (kCounterBytes + int64_t(2) * tile_rows * plan.pairs * 64);
+  const int64_t slots = int64_t(2) * tile_rows * plan.pairs * 64;
+  plan.workspace_bytes = size.D * tiles * (tagged ? 2 * slots : kCounterBytes + slots);
   plan.persistent = plan.shared_bytes <= device.shared_bytes;
   return plan;
 }
 
-// Microseconds per step that the model predicts.
+// Microseconds per step that the model predicts. A block works on one tile after the other, each
+// from end to end: waiting for the first word, products, cells, handing over. `chain` is what that
+// takes for the smallest tile; a block with one tile also waits for the slowest of the others.
 inline double predicted_step(const Geometry& g, const Plan& plan) {
-  constexpr double kSync = 1.1, kFixed = 0.15;  // counter between blocks; barriers, cell update
-  constexpr double kGatherBytes = 73e3;         // per microsecond and multiprocessor, from L2
+  constexpr double kGatherBytes = 73e3;  // per microsecond and multiprocessor, from L2
   constexpr double kSharedBytes = 224e3, kProducts = 1100;  // ditto; m16n8 products of a k tile
+  const bool tagged = plan.exchange == Exchange::tagged;
+  const double chain = tagged ? 0.6 : 1.1, wait = tagged ? 0.3 : 0.5;
   const double rows8 =
-      plan.pairs * 512 / kGatherBytes + plan.pairs * 2 * g.row_tiles / kProducts +
+      plan.pairs * (tagged ? 1024 : 512) / kGatherBytes + plan.pairs * 2 * g.row_tiles / kProducts +
       double(spilled_bytes(g, plan.pairs) + 2 * partial_bytes(g, 8)) / kSharedBytes;
-  const double tile = kFixed + plan.tile_rows / 8 * rows8;
-  return std::max(kSync + tile, double(ceil_div(plan.tiles, plan.groups)) * tile);
+  const double tile = chain + plan.tile_rows / 8 * rows8;
+  return std::max(wait + tile, double(ceil_div(plan.tiles, plan.groups)) * tile);
 }
-inline double predicted_step_of_per_step_path(const Sizes& size) {
-  constexpr double kLaunches = 5, kFlopsPerMicrosecond = 4e8;
-  return kLaunches +
-         8.0 * double(size.N * size.D) * double(size.H) * double(size.H) / kFlopsPerMicrosecond;
+// Directions run one after the other. With few sequences a step is one kernel that reads the
+// weights from L2; otherwise the host takes as long to launch two as most products take.
+inline double predicted_step_of_per_step_path(DType dtype, const Sizes& size) {
+  constexpr double kLaunch = 3, kHost = 10, kL2Bytes = 5e6;
+  const double flops_per_microsecond = dtype == DType::kFloat32 ? 2e8 : 4e8;
+  const double weights = double(kGates) * double(size.H) * double(size.H);
+  const double step =
+      size.N <= 16
+          ? kLaunch + double(ceil_div(size.N, 8)) * weights * double(size_of(dtype)) / kL2Bytes
+          : std::max(kHost, kLaunch + 2 * weights * double(size.N) / flops_per_microsecond);
+  return size.D * step;
 }
 
 enum class ForcedPath { none, persistent, step };
@@ -117,8 +151,35 @@ inline ForcedPath forced_path() {
   if (!path || !*path) return ForcedPath::none;
   if (!std::strcmp(path, "persistent")) return ForcedPath::persistent;
   if (!std::strcmp(path, "step")) return ForcedPath::step;
-  throw std::invalid_argument("LSTM_KERNELS_CUDA_PATH must be 'persistent' or 'step'");
+  throw std::runtime_error("LSTM_KERNELS_CUDA_PATH must be 'persistent' or 'step', got '" +
+                           std::string(path) + "'");
 }
+
+// LSTM_KERNELS_CUDA_PLAN=UNITS,ROWS[,EXCHANGE] leaves only the plans with this number of units per
+// block (forward: backward has but one number) and rows per tile.
+struct ForcedPlan {
+  int units = 0, rows = 0;  // 0: any
+  std::string exchange;
+
+  ForcedPlan() {
+    const char* text = std::getenv("LSTM_KERNELS_CUDA_PLAN");
+    if (!text || !*text) return;
+    char kind[8] = "", more = 0;
+    const int read = std::sscanf(text, "%d,%d,%7[a-z]%c", &units, &rows, kind, &more);
+    exchange = kind;
+    const bool known = read == 2 || (read == 3 && (exchange == "counter" || exchange == "tagged"));
+    if (!known || units <= 0 || rows <= 0)
+      throw std::runtime_error(
+          "LSTM_KERNELS_CUDA_PLAN must be UNITS,ROWS or UNITS,ROWS,counter or UNITS,ROWS,tagged, "
+          "got '" +
+          std::string(text) + "'");
+  }
+  bool allows(Pass pass, const Plan& plan) const {
+    return (!units || pass == Pass::backward || plan.units == units) &&
+           (!rows || plan.tile_rows == rows) &&
+           (exchange.empty() || (exchange == "tagged") == (plan.exchange == Exchange::tagged));
+  }
+};
 
 constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch are not repaid
 
@@ -126,30 +187,51 @@ constexpr int64_t kFewestSteps = 4;  // below it, loading W_hh and the launch ar
 constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
 constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
 
+// What keeps the persistent kernels from a layer whatever its plan, or null.
+inline const char* obstacle(const DeviceLimits& device, DType dtype, bool allow_tf32,
+                            const Sizes& size) {
+  if (dtype == DType::kFloat64) return "float64 has no tensor core instruction";
+  if (dtype == DType::kFloat32 && !allow_tf32) return "float32 needs TF32, which is not allowed";
+  if (size.P != size.H) return "the layer projects";
+  if (!device.cooperative_launch) return "the device has no cooperative launch";
+  if (std::max({size.T, size.N, size.H}) > (1 << 30)) return "a size exceeds 2^30";
+  return nullptr;
+}
+
+inline std::runtime_error cannot_be_forced(const char* reason) {
+  return std::runtime_error(std::string("LSTM_KERNELS_CUDA_PATH=persistent: ") + reason);
+}
+
+// The plan of a layer with at least one step and one sequence.
 inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allow_tf32,
                    const Sizes& size) {
   const ForcedPath forced = forced_path();
-  const bool tensor_cores = dtype == DType::kFloat16 || dtype == DType::kBFloat16 ||
-                            (dtype == DType::kFloat32 && allow_tf32);
-  const bool work = size.T > 0 && size.N > 0 && size.H > 0;
-  if (forced == ForcedPath::step || !tensor_cores || !work || size.P != size.H ||
-      !device.cooperative_launch || std::max({size.T, size.N, size.H}) > (1 << 30))
-    return {};
+  if (forced == ForcedPath::step) return {};
   if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
+  if (const char* reason = obstacle(device, dtype, allow_tf32, size)) {
+    if (forced == ForcedPath::persistent) throw cannot_be_forced(reason);
+    return {};
+  }
+  const ForcedPlan forced_plan;
   Plan best;
-  double best_step = forced == ForcedPath::none ? predicted_step_of_per_step_path(size) : 1e30;
+  double best_step =
+      forced == ForcedPath::none ? predicted_step_of_per_step_path(dtype, size) : 1e30;
   const auto consider = [&](const Geometry& g) {
-    for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
-      const Plan plan = make_plan(pass, g, tile_rows, device, dtype, size);
-      if (!plan.persistent) continue;
-      const double step = predicted_step(g, plan);
-      if (step < best_step) best = plan, best_step = step;
-    }
+    for (const Exchange exchange : {Exchange::counter, Exchange::tagged})
+      for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
+        const Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size);
+        if (!plan.persistent || !forced_plan.allows(pass, plan)) continue;
+        const double step = predicted_step(g, plan);
+        if (step < best_step) best = plan, best_step = step;
+      }
   };
   if (pass == Pass::forward)
     for (const Geometry& g : kForwardGeometries) consider(g);
   else
     for (const Geometry& g : kBackwardGeometries) consider(g);
+  if (forced == ForcedPath::persistent && !best.persistent)
+    throw cannot_be_forced(forced_plan.rows ? "LSTM_KERNELS_CUDA_PLAN leaves no plan for the layer"
+                                            : "W_hh does not fit the device's multiprocessors");
   return best;
 }
 

@@ -1,5 +1,9 @@
 // What the ops need of torch on the device: the current stream, views, and matrix products. Memory
 // is in ../tensor.h.
+//
+// A call in TF32 has all its products in TF32, as nn.LSTM has. torch knows only one precision for
+// the whole process, which follows another switch than cuDNN's LSTM, so these products go to cuBLAS
+// itself, which takes the precision with the call.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
@@ -10,14 +14,20 @@
 
 namespace lstm_kernels::cuda {
 
-// Makes a tensor's device the current one for as long as it lives.
+// Makes a tensor's device the current one for as long as it lives, for a call whose products may
+// or may not be in TF32.
 class OnDevice {
  public:
   // Raises where the device is older than the kernels (compute capability 8.0).
-  explicit OnDevice(const Tensor& tensor);
+  explicit OnDevice(const Tensor& tensor, bool allow_tf32 = false);
   const DeviceLimits& limits() const { return properties_->limits; }
   int64_t l2_bytes() const { return properties_->l2_bytes; }
   cudaStream_t stream() const { return stream_; }  // torch's current one
+  // Whether float32 is multiplied in TF32.
+  bool allow_tf32() const { return allow_tf32_; }
+  // out = a @ b on the current stream. `out` has the dtype of the factors or the wide one. Without
+  // allow_tf32, by torch's rules for the precision.
+  void multiply(const Tensor& out, const Tensor& a, const Tensor& b) const;
 
  private:
   struct Properties {
@@ -29,6 +39,7 @@ class OnDevice {
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;
   const Properties* properties_ = nullptr;
   cudaStream_t stream_ = nullptr;
+  bool allow_tf32_;
 };
 
 // The kind in which sums of tensors of this kind are kept: float64 for float64, else float32.
@@ -58,10 +69,6 @@ inline void* write_from(const Tensor& t, int64_t elements, DType dtype) {
   char* const data = static_cast<char*>(result_or_null(t));
   return data ? data + elements * size_of(dtype) : nullptr;
 }
-
-// out = a @ b on the current stream, by torch and by its rules for TF32. `out` has the dtype of
-// the factors or the wide one.
-void multiply(const Tensor& out, const Tensor& a, const Tensor& b);
 
 // Raises the error, in CUDA's words.
 void check(cudaError_t error);

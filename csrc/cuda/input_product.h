@@ -34,6 +34,7 @@ class InputProduct {
  public:
   InputProduct(const Steps& steps, const Tensor& input, const OnDevice& device)
       : steps_(steps),
+        device_(device),
         input_(input),
         w_(transposed(steps.layer.directions[size_t(steps.direction)].w_ih)) {
     const Layer& layer = steps.layer;
@@ -57,10 +58,11 @@ class InputProduct {
     const Layer& layer = steps_.layer;
     first_row_ = layer.first_row(t0);
     const int64_t rows = layer.first_row(t1 + 1) - first_row_;
-    multiply(first_rows(*product_, rows), input_rows(layer, input_, t0, t1 + 1), w_);
+    device_.multiply(first_rows(*product_, rows), input_rows(layer, input_, t0, t1 + 1), w_);
   }
 
   const Steps steps_;
+  const OnDevice& device_;
   const Tensor input_, w_;
   int64_t chunk_, first_row_ = 0;
   OptionalTensor product_;

@@ -1,6 +1,7 @@
 // Unpacks the ops' arguments, checks what memory safety needs, and calls one of the two paths.
 #include "ops.h"
 
+#include "kernels.h"
 #include "paths.h"
 #include "step.h"
 
@@ -12,17 +13,19 @@ Tensor empty_if(bool asked, const TensorShape& shape, const Kind& kind) {
 }
 
 template <class Call>
-void run(Pass pass, const Layer& layer, const Call& call, bool allow_tf32, const OnDevice& device) {
+void run(Pass pass, const Layer& layer, const Call& call, const OnDevice& device) {
   if (layer.size.N == 0) return;
-  const Plan plan = choose(pass, device.limits(), layer.dtype, allow_tf32, layer.size);
-  if (!plan.persistent || !persistent_path(layer, call, plan, device))
-    step_path(layer, call, device);
+  const Plan plan = choose(pass, device.limits(), layer.dtype, device.allow_tf32(), layer.size);
+  if (plan.persistent && persistent_path(layer, call, plan, device)) return;
+  if (forced_path() == ForcedPath::persistent)
+    throw cannot_be_forced("the device has no room for all blocks at this moment");
+  step_path(layer, call, device);
 }
 
 }  // namespace
 
 ForwardResults sequence_forward(const ForwardArguments& given) {
-  const OnDevice device(given.input);
+  const OnDevice device(given.input, given.allow_tf32);
   const Layer layer(given.input, "input: expected (T, N, I), or (R, I) with batch_sizes", 1,
                     given.weights, given.ragged);
   const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
@@ -36,12 +39,12 @@ ForwardResults sequence_forward(const ForwardArguments& given) {
                      .c_n = empty({D, N, H}, kind),
                      .cell = empty_if(given.save_cell, rows.of({D * H}), kind),
                      .gates = empty_if(given.save_gates, rows.of({D, kGates, H}), kind)};
-  run(Pass::forward, layer, call, given.allow_tf32, device);
+  run(Pass::forward, layer, call, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates};
 }
 
 BackwardResults sequence_backward(const BackwardArguments& given) {
-  const OnDevice device(given.gates);
+  const OnDevice device(given.gates, given.allow_tf32);
   const Layer layer(given.cell, "cell: expected (T, N, D*H), or (R, D*H) with batch_sizes", 1,
                     given.weights, given.ragged);
   const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
@@ -61,7 +64,7 @@ BackwardResults sequence_backward(const BackwardArguments& given) {
       .grad_h0 = empty({D, N, P}, kind),
       .grad_c0 = empty({D, N, H}, kind),
       .grad_hidden = empty_if(layer.projects, of_output, kind)};
-  run(Pass::backward, layer, call, given.allow_tf32, device);
+  run(Pass::backward, layer, call, device);
   return {call.grad_preactivations, call.grad_h0, call.grad_c0, call.grad_hidden};
 }
 
@@ -124,6 +127,26 @@ std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const Opt
   step.grad_c0 = grad_c0.mutable_data_ptr();
   if (N > 0) check(gates_backward(step, device.stream()));
   return {grad_preactivations, grad_c0};
+}
+
+Tensor tf32_product(const Tensor& a, const Tensor& b) {
+  const OnDevice device(a, true);
+  const Kind kind(a);
+  require(a.dim() == 2 && b.dim() == 2 && a.size(1) == b.size(0),
+          "a, b: expected matrices that fit");
+  require(dtype_of(kind) == DType::kFloat32 && Kind(b) == kind, "a, b: expected float32");
+  const Tensor product = empty({a.size(0), b.size(1)}, kind);
+  device.multiply(product, a, b);
+  return product;
+}
+
+Tensor packed_offsets(const Tensor& batch_sizes, const Tensor& rows) {
+  const OnDevice device(rows);
+  const int64_t T = packed_sizes(batch_sizes).first;
+  const Tensor offsets = empty({T + 1}, Kind(rows).with(aoti_torch_dtype_int64()));
+  check(pack_offsets(batch_sizes.const_data_ptr<int64_t>(), T, offsets.mutable_data_ptr<int64_t>(),
+                     device.stream()));
+  return offsets;
 }
 
 }  // namespace lstm_kernels::cuda

@@ -17,4 +17,8 @@ std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const Opt
                                          const OptionalTensor& grad_gates, const Tensor& c0,
                                          const Tensor& c, const Tensor& gates);
 
+Tensor tf32_product(const Tensor& a, const Tensor& b);
+
+Tensor packed_offsets(const Tensor& batch_sizes, const Tensor& rows);
+
 }  // namespace lstm_kernels::cuda

@@ -11,12 +11,16 @@
 // order of the terms of a sum is free as long as both factors agree on it. So one 16-byte load
 // serves two tensor core instructions, with no shuffle and no ldmatrix.
 //
-// Exchange: the blocks of a batch tile write the moving factor (h_t forward, the gates' gradients
-// backward) to one of two slots in L2, in fragment order, and count their arrival; the next step
-// waits until all have arrived. Two slots are enough: who writes slot s again has seen all blocks
-// arrive at the step in between, so nobody still reads s. Counters only grow: no reset, no barrier
-// of the whole grid, and tiles are independent chains, so that with several tiles per block the
-// exchange of one hides behind the arithmetic of another.
+// Exchange: at every step the blocks of a batch tile hand each other the moving factor (h_t
+// forward, the gates' gradients backward), in fragment order, in one of two slots. Two are enough:
+// who writes slot s again has seen what all blocks made of the step in between, so nobody still
+// reads s. How it is handed over is a class that the kernels take (exchange.cuh). Tiles are
+// independent chains, and a block works on each from end to end: several tiles in a block cost
+// several times as much.
+//
+// Inputs: what a step reads of device memory does not depend on the other blocks. A thread asks for
+// it when it has handed over the step before, as raw bits, and touches it only where it computes
+// with it: all the time until then hides the latency.
 //
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
@@ -24,9 +28,11 @@
 #include <cstring>
 
 #include "choose.h"
+#include "exchange.cuh"
 #include "kernels.h"
 #include "launch.cuh"
 #include "number.cuh"
+#include "resident.h"
 
 namespace lstm_kernels::cuda {
 
@@ -37,21 +43,6 @@ struct Shape {
   static constexpr int kRegisterPairs = REGISTER_PAIRS, kRows = ROW_TILES * 16;
   static constexpr int kPartialStride = kRows + 4;  // no bank conflicts on writing fragments
 };
-
-template <class E>
-constexpr int kVector = 16 / int(sizeof(E));  // elements in a lane's load
-template <class E>
-constexpr int kPairColumns = 4 * kVector<E>;
-
-// As the tensor cores take it.
-template <class E>
-DEV E operand(E v) {
-  return v;
-}
-template <>
-DEV float operand<float>(float v) {
-  return round_to_tf32(v);
-}
 
 // 16 bytes of operands, element e from get(e).
 template <class E, class Get>
@@ -64,11 +55,12 @@ DEV uint4 gather(Get get) {
   return v;
 }
 
-// Two k tiles: a (16 rows: `low` has row lane / 4, `high` the one 8 below) times b (8 columns).
+// Two k tiles: a (16 rows) times b (8 columns). a[k] is that of tile k, in the order in which the
+// instruction takes it: of row lane / 4 and the one 8 below, the first columns, then the others.
 template <class E>
-DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 low, uint4 high, uint4 b) {
-  mma<E>(d0, low.x, high.x, low.y, high.y, b.x, b.y);
-  mma<E>(d1, low.z, high.z, low.w, high.w, b.z, b.w);
+DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 a0, uint4 a1, uint4 b) {
+  mma<E>(d0, a0.x, a0.y, a0.z, a0.w, b.x, b.y);
+  mma<E>(d1, a1.x, a1.y, a1.z, a1.w, b.z, b.w);
 }
 
 // A block's slice of the stationary factor.
@@ -90,21 +82,24 @@ class StationaryWeights {
         lane_(threadIdx.x & 31),
         warp_(__shfl_sync(~0u, int(threadIdx.x) >> 5, 0)),  // the compiler sees it uniform
         spilled_(spilled + lane_) {
-    const auto fragment = [&](int row_tile, int pair, int half) {
-      const int row = row_tile * 16 + half * 8 + (lane_ >> 2);
-      return load(row, pair * kPairColumns<E> + (lane_ & 3) * kVector<E>);
+    const auto fragment = [&](int row_tile, int pair, uint4& a0, uint4& a1) {
+      const int row = row_tile * 16 + (lane_ >> 2);
+      const int column = pair * kPairColumns<E> + (lane_ & 3) * kVector<E>;
+      const uint4 low = load(row, column), high = load(row + 8, column);
+      a0 = make_uint4(low.x, high.x, low.y, high.y);
+      a1 = make_uint4(low.z, high.z, low.w, high.w);
     };
 #pragma unroll
     for (int j = 0; j < S::kRegisterPairs; j++)
 #pragma unroll
-      for (int m = 0; m < S::kRowTiles; m++)
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-          held_[m][j][half] = pair(j) < pairs ? fragment(m, pair(j), half) : make_uint4(0, 0, 0, 0);
+      for (int m = 0; m < S::kRowTiles; m++) {
+        uint4(&held)[2] = held_[m][j];
+        held[0] = held[1] = make_uint4(0, 0, 0, 0);
+        if (pair(j) < pairs) fragment(m, pair(j), held[0], held[1]);
+      }
     for (int j = S::kRegisterPairs; pair(j) < pairs; j++)
       for (int m = 0; m < S::kRowTiles; m++)
-        for (int half = 0; half < 2; half++)
-          spilled_[spilled_offset(j, m, half)] = fragment(m, pair(j), half);
+        fragment(m, pair(j), spilled_[spilled_offset(j, m, 0)], spilled_[spilled_offset(j, m, 1)]);
   }
 
   // Where multiply() leaves the sums of the first warp for a row of the tile; those of the others
@@ -115,44 +110,27 @@ class StationaryWeights {
 
   // For each group of 8 sequences of a tile, this warp's share of weights @ moving:
   // partials (row groups, warps, 8, kPartialStride), of which the rows of the slice are written.
-  // moving: (row groups, pairs, 32 lanes), as Exchange lays it out.
-  DEV void multiply(const uint4* moving, int row_groups, float* partials) const {
-    const uint4* first = moving + warp_ * 32 + lane_;  // this lane's part of the first pair
-    const int group_size = pairs_ * 32;
-    uint4 next[kLoads];
-    fetch(next, first, 0);
-    for (int group = 0; group < row_groups; group++, first += group_size) {
+  // `moving` is a Moving of exchange.cuh.
+  template <class Moving>
+  DEV void multiply(const Moving& moving, int row_groups, float* partials) const {
+    typename Moving::Raw next[kLoads];
+    if constexpr (Moving::kAhead) fetch(next, moving, 0, 0);
+    for (int group = 0; group < row_groups; group++) {
       float d[S::kRowTiles * kChains][4] = {};
-      const int following = group + 1 < row_groups ? group_size : 0;
+      const bool more = group + 1 < row_groups;
 #pragma unroll
       for (int batch = 0; batch < kRegisterBatches; batch++) {
         if (pair(batch * kLoads) >= pairs_) break;
         uint4 b[kLoads];
-        take_batch(b, next, first, batch + 1, following);
-#pragma unroll
-        for (int l = 0; l < kLoads; l++) {
-          const int j = batch * kLoads + l;
-          if (pair(j) < pairs_)
-#pragma unroll
-            for (int m = 0; m < S::kRowTiles; m++)
-              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
-                          held_[m][j][0], held_[m][j][1], b[l]);
-        }
+        take_batch(b, next, moving, group, batch, more);
+        add_products(d, b, batch, [&](int j, int m, int tile) { return held_[m][j][tile]; });
       }
 #pragma unroll 1
       for (int batch = kRegisterBatches; pair(batch * kLoads) < pairs_; batch++) {
         uint4 b[kLoads];
-        take_batch(b, next, first, batch + 1, following);
-#pragma unroll
-        for (int l = 0; l < kLoads; l++) {
-          const int j = batch * kLoads + l;
-          if (pair(j) < pairs_)
-#pragma unroll
-            for (int m = 0; m < S::kRowTiles; m++)
-              mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
-                          spilled_[spilled_offset(j, m, 0)], spilled_[spilled_offset(j, m, 1)],
-                          b[l]);
-        }
+        take_batch(b, next, moving, group, batch, more);
+        add_products(d, b, batch,
+                     [&](int j, int m, int tile) { return spilled_[spilled_offset(j, m, tile)]; });
       }
       float* out = partials + (group * S::kWarps + warp_) * 8 * S::kPartialStride;
 #pragma unroll
@@ -171,76 +149,61 @@ class StationaryWeights {
  private:
   // The pairs of a warp are interleaved with the others', so that any H loads all warps alike.
   DEV int pair(int j) const { return j * S::kWarps + warp_; }
-  DEV int spilled_offset(int j, int m, int half) const {
-    return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + half) * 32;
+  DEV int spilled_offset(int j, int m, int tile) const {
+    return ((((j - S::kRegisterPairs) * S::kWarps + warp_) * S::kRowTiles + m) * 2 + tile) * 32;
   }
-  DEV void fetch(uint4 (&v)[kLoads], const uint4* first, int batch) const {
+  template <class Moving>
+  DEV void fetch(typename Moving::Raw (&raw)[kLoads], const Moving& moving, int group,
+                 int batch) const {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) {
       const int j = batch * kLoads + l;
-      v[l] = pair(j) < pairs_ ? __ldcg(first + j * S::kWarps * 32) : make_uint4(0, 0, 0, 0);
+      raw[l] = moving.load(group, pair(j), j, pair(j) < pairs_);
     }
   }
-  // Takes the fetched batch and fetches the next: of this group, or the first of the group that
-  // lies `following` further on, if any.
-  DEV void take_batch(uint4 (&b)[kLoads], uint4 (&next)[kLoads], const uint4* first, int batch,
-                      int following) const {
+  // Takes a batch once all of it has come. Where registers allow, it has been fetched ahead, and
+  // the next one is: of this group, or the first of the next group if there is one.
+  template <class Moving>
+  DEV void take_batch(uint4 (&b)[kLoads], typename Moving::Raw (&next)[kLoads],
+                      const Moving& moving, int group, int batch, bool more) const {
+    if constexpr (Moving::kAhead) {
+      take(b, next, moving);
+      if (pair((batch + 1) * kLoads) < pairs_)
+        fetch(next, moving, group, batch + 1);
+      else if (more)
+        fetch(next, moving, group + 1, 0);
+    } else {
+      do fetch(next, moving, group, batch);
+      while (!moving.have_come(next));
+      __syncwarp();  // lanes that waited longer join those that go on to multiply
+      take(b, next, moving);
+    }
+  }
+  template <class Moving>
+  DEV static void take(uint4 (&b)[kLoads], const typename Moving::Raw (&raw)[kLoads],
+                       const Moving& moving) {
 #pragma unroll
-    for (int l = 0; l < kLoads; l++) b[l] = next[l];
-    if (pair(batch * kLoads) < pairs_)
-      fetch(next, first, batch);
-    else if (following)
-      fetch(next, first + following, 0);
+    for (int l = 0; l < kLoads; l++) b[l] = moving.data(raw[l]);
+  }
+
+  // The products of a batch with the fragments of its pairs.
+  template <class Fragment>
+  DEV void add_products(float (&d)[S::kRowTiles * kChains][4], const uint4 (&b)[kLoads], int batch,
+                        Fragment fragment) const {
+#pragma unroll
+    for (int l = 0; l < kLoads; l++) {
+      const int j = batch * kLoads + l;
+      if (pair(j) < pairs_)
+#pragma unroll
+        for (int m = 0; m < S::kRowTiles; m++)
+          mma_pair<E>(d[m * kChains + l * 2 % kChains], d[m * kChains + (l * 2 + 1) % kChains],
+                      fragment(j, m, 0), fragment(j, m, 1), b[l]);
+    }
   }
 
   int pairs_, lane_, warp_;
   uint4* spilled_;
   uint4 held_[S::kRowTiles][S::kRegisterPairs][2];
-};
-
-// The moving factor and the arrival counters of one direction, in the zeroed workspace: counters
-// (D, tiles), then slots (2, D, tiles, row groups of 8, pairs, 32 lanes) of 16 bytes. Rows and
-// columns beyond the batch and the matrix are never written: they stay zero.
-template <class E>
-class Exchange {
- public:
-  DEV Exchange(void* workspace, const Plan& plan, int directions, int direction)
-      : workspace_(static_cast<unsigned char*>(workspace)),
-        plan_(plan),
-        directions_(directions),
-        direction_(direction) {}
-
-  DEV uint4* tile(int slot, int tile) const {
-    const int64_t index = (int64_t(slot & 1) * directions_ + direction_) * plan_.tiles + tile;
-    const int64_t counters = int64_t(directions_) * plan_.tiles * kCounterBytes;
-    return reinterpret_cast<uint4*>(workspace_ + counters) +
-           index * (plan_.tile_rows / 8 * plan_.pairs * 32);
-  }
-
-  DEV void store(int slot, int tile, int row, int column, E value) const {
-    const int lane = row % 8 * 4 + column % kPairColumns<E> / kVector<E>;
-    const int fragment = (row / 8 * plan_.pairs + column / kPairColumns<E>)*32 + lane;
-    E* elements = reinterpret_cast<E*>(this->tile(slot, tile) + fragment);
-    __stcg(elements + column % kVector<E>, operand<E>(value));
-  }
-
-  // One thread of a block, after a barrier: all that the block stored for this tile is there.
-  DEV void arrive(int tile) const { red_release_add(counter(tile), 1); }
-  // One thread of a block, before a barrier: so many arrivals have happened, modulo 2^32.
-  DEV void wait(int tile, unsigned arrivals) const {
-    while (int(ld_acquire(counter(tile)) - arrivals) < 0) {
-    }
-  }
-
- private:
-  DEV unsigned* counter(int tile) const {
-    return reinterpret_cast<unsigned*>(workspace_ +
-                                       (int64_t(direction_) * plan_.tiles + tile) * kCounterBytes);
-  }
-
-  unsigned char* workspace_;
-  const Plan& plan_;
-  int directions_, direction_;
 };
 
 // Whether sequence n takes part in step t, and its row in arrays over (R).
@@ -274,15 +237,17 @@ class Cells {
   // Of cell i: its row in the tile, its sequence, whether there is one.
   DEV int row(int i) const { return first_row_ + i * kRowStride; }
   DEV int sequence(int tile, int i) const { return tile * plan_.tile_rows + row(i); }
-  DEV bool exists(int tile, int i) const {
-    return row(i) < plan_.tile_rows && sequence(tile, i) < N_ && unit_ < H_;
+  DEV bool has_sequence(int tile, int i) const {
+    return row(i) < plan_.tile_rows && sequence(tile, i) < N_;
   }
+  DEV bool exists(int tile, int i) const { return has_sequence(tile, i) && unit_ < H_; }
   DEV int64_t state_index(int tile, int i) const {  // in arrays over (D, N, H)
     return (int64_t(direction_) * N_ + sequence(tile, i)) * H_ + unit_;
   }
-  DEV float2& state(int tile, int i) const {
+  // Of the n-th tile of this block.
+  DEV float2& state(int n, int i) const {
     float2* states = reinterpret_cast<float2*>(shared_memory<unsigned char>() + plan_.states_at);
-    return states[(tile / plan_.groups * plan_.tile_rows + row(i)) * UNITS + local_unit()];
+    return states[(n * plan_.tile_rows + row(i)) * UNITS + local_unit()];
   }
 
   // No address lives through the product: it is computed again, not kept in a register.
@@ -297,6 +262,12 @@ class Cells {
 template <class E>
 DEV float load_or_zero(const void* array, int64_t index) {
   return array ? widen(__ldg(static_cast<const E*>(array) + index)) : 0.f;
+}
+// An element as it is stored, or any number where there is no array: to choose a zero instead would
+// wait for the load. `other` is an array that is there.
+template <class E>
+DEV E load_or_any(const void* array, int64_t index, const void* other) {
+  return __ldg(static_cast<const E*>(array ? array : other) + (array ? index : 0));
 }
 template <class E>
 DEV void store(void* array, int64_t index, float value) {
@@ -319,16 +290,21 @@ cudaError_t with_operand_dtype(DType dtype, F f) {
   return cudaErrorInvalidValue;
 }
 
-// The workspace zeroed, counters and all, then all blocks at once.
+// The workspace zeroed, counters and tags, then all blocks at once.
 template <class S, class Call>
 cudaError_t launch_persistent(void (*kernel)(Call, Plan), const Call& call, const Plan& plan,
                               cudaStream_t stream) {
-  const cudaError_t error =
-      cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaMemsetAsync(call.workspace, 0, size_t(plan.workspace_bytes), stream);
   if (error != cudaSuccess) return error;
   const dim3 grid(unsigned(plan.slices), unsigned(plan.groups), unsigned(call.size.D));
-  return launch(Launch::cooperative, kernel, grid, dim3(S::kThreads), plan.shared_bytes, stream,
-                call, plan);
+  const int blocks = plan.slices * plan.groups * call.size.D;
+  return Residents::of_device(device).launch(stream, blocks, plan.room, [&] {
+    return launch(Launch::cooperative, kernel, grid, dim3(S::kThreads), plan.shared_bytes, stream,
+                  call, plan);
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -17,17 +17,26 @@
 
 namespace lstm_kernels::cuda {
 
-template <class E, class S>
+// What a round reads for the cells of a thread, as it is stored.
+template <class E, int kCells>
+struct BackwardInputs {
+  // A bit per cell: it takes part; it is reset; the step after reset h and c; it starts from c = 0.
+  unsigned active = 0, reset = 0, cut = 0, from_zero = 0;
+  E gate[kCells][kGates];
+  E c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
+};
+
+template <class E, class S, template <class> class Exchange>
 __global__ void __launch_bounds__(S::kThreads, 1)
     persistent_backward_kernel(const __grid_constant__ PersistentBackward call,
                                const __grid_constant__ Plan plan) {
   constexpr int kUnits = S::kRows;
   constexpr int kCells = Cells<S, kUnits>::kCount;
+  using Inputs = BackwardInputs<E, kCells>;
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
-  const int D = call.size.D, direction = int(blockIdx.z);
-  const int gate_columns = plan.pairs / kGates * kPairColumns<E>;  // k: four times H, padded
-  const bool one_thread = threadIdx.x == 0;
+  const Place place(plan, call.size);
+  const int D = place.directions, direction = place.direction;
   // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh (of
   // sequences that have ended, until their last step is reached).
   Cells<S, kUnits> cells(plan, call.size, direction);
@@ -37,67 +46,76 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const E* w_hh = static_cast<const E*>(call.w_hh[direction]);
   const StationaryWeights<E, S> weights(
       plan.pairs, reinterpret_cast<uint4*>(shared), [&](int row, int column) {
-        const int to = int(blockIdx.x) * kUnits + row, gate = column / gate_columns;
-        const int from = column % gate_columns;
+        const int to = int(blockIdx.x) * kUnits + row, gate = column / plan.gate_columns;
+        const int from = column % plan.gate_columns;
         const E* w = w_hh + (int64_t(gate) * H + from) * H + to;
         return gather<E>([&](int e) {
           return to < H && from + e < H ? __ldg(w + int64_t(e) * H) : narrow<E>(0);
         });
       });
+  const Exchange<E> exchange(call.workspace, place);
+  // Round r undoes step T - 1 - r.
+  const auto time_of = [&](int round) { return direction ? round : T - 1 - round; };
+  // Addresses of cells that take no part are those of the first row,
+  // so that no load waits for a branch.
+  const auto ask = [&](int round, int tile) {
+    Inputs inputs;
+    const int step = T - 1 - round, t = time_of(round);
+    const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
+#pragma unroll
+    for (int i = 0; i < kCells; i++) {
+      const int n = cells.sequence(tile, i), unit = cells.unit();
+      const bool exists = cells.exists(tile, i) && step >= -1;
+      const bool now = exists && step >= 0 && takes_part(call.rows, t, n);
+      const unsigned bit = 1u << i;
+      if (now) inputs.active |= bit;
+      if (exists && call.rows.reset) {
+        if (now && call.rows.reset[int64_t(t) * N + n]) inputs.reset |= bit;
+        if (round > 0 && takes_part(call.rows, t_after, n) &&
+            call.rows.reset[int64_t(t_after) * N + n])
+          inputs.cut |= bit;
+      }
+      const int64_t at = now ? row_of(call.rows, N, t, n) * D + direction : 0;
+      const int64_t place_in_row = now ? unit : 0;
+      const bool has_before = now && step > 0 && takes_part(call.rows, t_before, n);
+      const int64_t before = has_before
+                                 ? (row_of(call.rows, N, t_before, n) * D + direction) * H + unit
+                             : now ? (int64_t(direction) * N + n) * H + unit
+                                   : 0;
+      if (!has_before && !call.c0) inputs.from_zero |= bit;
+      const int64_t element = at * H + place_in_row;
+      inputs.c[i] = __ldg(static_cast<const E*>(call.cell) + element);
+      inputs.c_prev[i] = load_or_any<E>(has_before ? call.cell : call.c0, before, call.cell);
+      inputs.grad_h[i] = load_or_any<E>(call.grad_output, element, call.cell);
+      inputs.grad_c[i] = load_or_any<E>(call.grad_cell, element, call.cell);
+#pragma unroll
+      for (int q = 0; q < kGates; q++)
+        inputs.gate[i][q] =
+            __ldg(static_cast<const E*>(call.gates) + (at * kGates + q) * H + place_in_row);
+    }
+    return inputs;
+  };
 
-  const Exchange<E> exchange(call.workspace, plan, D, direction);
-
-  for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
+  const int first_tile = int(blockIdx.y);
+  for (int tile = first_tile, k = 0; tile < plan.tiles; tile += plan.groups, k++)
 #pragma unroll 1
     for (int i = 0; i < kCells; i++)
       if (cells.exists(tile, i)) {
         const int64_t at = cells.state_index(tile, i);
-        cells.state(tile, i) =
+        cells.state(k, i) =
             make_float2(load_or_zero<E>(call.grad_c_n, at), load_or_zero<E>(call.grad_h_n, at));
       }
 
-  for (int round = 0; round <= T; round++) {  // undoes step T - 1 - round; the last round, none
-    const int step = T - 1 - round, t = direction ? round : step;
-    const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
-    for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups) {
-      cells.forget_addresses();
-      unsigned active = 0, reset = 0, cut = 0;  // a bit per cell; cut: the step after reset h and c
-      float gate[kCells][kGates];
-      float c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
-#pragma unroll
-      for (int i = 0; i < kCells; i++) {
-        const int n = cells.sequence(tile, i), unit = cells.unit();
-        const bool exists = cells.exists(tile, i);
-        const unsigned bit = 1u << i;
-        if (exists && step >= 0 && takes_part(call.rows, t, n)) active |= bit;
-        if (exists && call.rows.reset) {
-          if (active & bit && call.rows.reset[int64_t(t) * N + n]) reset |= bit;
-          if (round > 0 && takes_part(call.rows, t_after, n) &&
-              call.rows.reset[int64_t(t_after) * N + n])
-            cut |= bit;
-        }
-        c[i] = c_prev[i] = grad_h[i] = grad_c[i] = 0.f;
-#pragma unroll
-        for (int q = 0; q < kGates; q++) gate[i][q] = 0.f;
-        if (!(active & bit)) continue;
-        const int64_t at = row_of(call.rows, N, t, n) * D + direction;
-        c[i] = load_or_zero<E>(call.cell, at * H + unit);
-        if (step > 0 && takes_part(call.rows, t_before, n))
-          c_prev[i] = load_or_zero<E>(
-              call.cell, (row_of(call.rows, N, t_before, n) * D + direction) * H + unit);
-        else
-          c_prev[i] = load_or_zero<E>(call.c0, (int64_t(direction) * N + n) * H + unit);
-        grad_h[i] = load_or_zero<E>(call.grad_output, at * H + unit);
-        grad_c[i] = load_or_zero<E>(call.grad_cell, at * H + unit);
-#pragma unroll
-        for (int q = 0; q < kGates; q++)
-          gate[i][q] = load_or_zero<E>(call.gates, (at * kGates + q) * H + unit);
-      }
-
+  Inputs next = ask(0, first_tile);
+  int turn = 0;
+  for (int round = 0; round <= T; round++) {  // the last one undoes no step
+    const int step = T - 1 - round, t = time_of(round);
+    for (int tile = first_tile, k = 0; tile < plan.tiles; tile += plan.groups, k++) {
+      const Inputs inputs = next;
+      float* const sums_of_tile = partials + (turn++ & 1) * plan.partials_turn;
       if (round > 0) {
-        if (one_thread) exchange.wait(tile, unsigned(plan.slices) * unsigned(round));
-        __syncthreads();  // [gradients of the step after are there]
-        weights.multiply(exchange.tile(round - 1, tile), plan.tile_rows / 8, partials);
+        exchange.await(round - 1, tile);
+        weights.multiply(exchange.moving(round - 1, tile), plan.tile_rows / 8, sums_of_tile);
         __syncthreads();  // [partial sums are there]
       }
 
@@ -105,47 +123,58 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       CellGradient<float> grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        if (!cells.exists(tile, i)) continue;
-        const int n = cells.sequence(tile, i), unit = cells.unit();
-        float2& state = cells.state(tile, i);
-        float dh = state.y;
-        if (round > 0 && !(cut >> i & 1)) {
-          const float* sums = weights.sums(partials, cells.row(i)) + cells.local_unit();
-          float recurrent = 0.f;
+        const int unit = cells.unit();
+        if (cells.exists(tile, i)) {
+          const int n = cells.sequence(tile, i);
+          float2& state = cells.state(k, i);
+          float dh = state.y;
+          if (round > 0 && !(inputs.cut >> i & 1)) {
+            const float* sums = weights.sums(sums_of_tile, cells.row(i)) + cells.local_unit();
+            float recurrent = 0.f;
 #pragma unroll
-          for (int warp = 0; warp < S::kWarps; warp++)
-            recurrent += sums[warp * 8 * S::kPartialStride];
-          dh += recurrent;
-        }
-        if (active >> i & 1) {
-          const bool is_reset = reset >> i & 1;
-          float grad_gate[kGates] = {};
-          if (call.grad_gates) {  // not worth registers during the product: few ask for it
-            const int64_t at = row_of(call.rows, N, t, n) * D + direction;
-#pragma unroll
-            for (int q = 0; q < kGates; q++)
-              grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
+            for (int warp = 0; warp < S::kWarps; warp++)
+              recurrent += sums[warp * 8 * S::kPartialStride];
+            dh += recurrent;
           }
-          grad[i] = retreat(gate[i], c[i], is_reset ? 0.f : c_prev[i], dh + grad_h[i],
-                            state.x + grad_c[i], grad_gate);
-          state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
-        } else {
-          state.y = dh;
+          if (inputs.active >> i & 1) {
+            const bool is_reset = inputs.reset >> i & 1;
+            float grad_gate[kGates] = {};
+            if (call.grad_gates) {  // not worth registers during the product: few ask for it
+              const int64_t at = row_of(call.rows, N, t, n) * D + direction;
+#pragma unroll
+              for (int q = 0; q < kGates; q++)
+                grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
+            }
+            float gate[kGates];
+#pragma unroll
+            for (int q = 0; q < kGates; q++) gate[q] = widen(inputs.gate[i][q]);
+            const bool no_c_prev = is_reset || inputs.from_zero >> i & 1;
+            if (call.grad_output) dh += widen(inputs.grad_h[i]);
+            const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
+            grad[i] = retreat<Fast>(gate, widen(inputs.c[i]),
+                                    no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc, grad_gate);
+            state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
+          } else {
+            state.y = dh;
+          }
         }
         if (step >= 0)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
-            exchange.store(round, tile, cells.row(i), q * gate_columns + unit,
-                           narrow<E>(grad[i].preactivation[q]));
+            exchange.publish(round, tile, cells.row(i), q * plan.gate_columns + unit,
+                             narrow<E>(grad[i].preactivation[q]), cells.exists(tile, i),
+                             cells.has_sequence(tile, i));
       }
-      __syncthreads();  // [gradients stored, partial sums used up]
-      if (one_thread) exchange.arrive(tile);
+      exchange.announce(round, tile);
 
       // What no other block waits for.
+      cells.forget_addresses();
+      const bool last = tile + plan.groups >= plan.tiles;
+      next = ask(last ? round + 1 : round, last ? first_tile : tile + plan.groups);
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const bool has_row =
-            cells.exists(tile, i) && step >= 0 && (active >> i & 1 || !call.rows.offsets);
+            cells.exists(tile, i) && step >= 0 && (inputs.active >> i & 1 || !call.rows.offsets);
         if (!has_row) continue;
         const int64_t at = row_of(call.rows, N, t, cells.sequence(tile, i)) * D + direction;
 #pragma unroll
@@ -156,13 +185,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     }
   }
 
-  for (int tile = int(blockIdx.y); tile < plan.tiles; tile += plan.groups)
+  for (int tile = first_tile, k = 0; tile < plan.tiles; tile += plan.groups, k++)
 #pragma unroll 1
     for (int i = 0; i < kCells; i++)
       if (cells.exists(tile, i)) {
         const int64_t at = cells.state_index(tile, i);
-        store<E>(call.grad_c0, at, cells.state(tile, i).x);
-        store<E>(call.grad_h0, at, cells.state(tile, i).y);
+        store<E>(call.grad_c0, at, cells.state(k, i).x);
+        store<E>(call.grad_h0, at, cells.state(k, i).y);
       }
 }
 

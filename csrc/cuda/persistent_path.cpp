@@ -47,7 +47,7 @@ bool persistent_path(const Layer& layer, const Forward& call, const Plan& plan,
   for (int d = 0; d < D; d++) {
     const DirectionTensors& weights = layer.directions[size_t(d)];
     x_gates[d] = empty({layer.rows.R, kGates * H}, layer.kind);
-    multiply(*x_gates[d], rows, transposed(weights.w_ih));
+    device.multiply(*x_gates[d], rows, transposed(weights.w_ih));
     const DirectionWeights data = weights.data();
     p.x_gates[d] = data_or_null(x_gates[d]);
     p.w_hh[d] = data.w_hh;

@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 
 #define DEV __device__ __forceinline__
 
@@ -15,6 +16,15 @@
 #include "ptx_on_cpu.h"
 #else
 namespace lstm_kernels::cuda {
+
+// The bits of a 16-bit number.
+template <class E>
+DEV uint16_t bits_of(E v) {
+  static_assert(sizeof(E) == 2);
+  uint16_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
 
 // d (16 x 8) += a (16 x k) * b (k x 8) in fp32, by one warp. Fragments as the PTX ISA lays them
 // out: k = 16 for __nv_bfloat16 and __half, 8 for float, which is multiplied as TF32.
@@ -34,6 +44,18 @@ LSTM_KERNELS_MMA(__half, "m16n8k16.row.col.f32.f16.f16.f32")
 LSTM_KERNELS_MMA(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
 #undef LSTM_KERNELS_MMA
 
+// 2^x and 1 / x, to about two units in the last place, without a branch.
+DEV float exponential_of_2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+DEV float reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // The nearest TF32 number.
 DEV float round_to_tf32(float x) {
   uint32_t bits;
@@ -50,6 +72,37 @@ DEV unsigned ld_acquire(const unsigned* p) {
   unsigned v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
   return v;
+}
+
+// What blocks hand each other in L2: reads and writes that no L1 cache answers.
+DEV uint4 ld_exchange(const uint4* p) {
+  uint4 v;
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p)
+               : "memory");
+  return v;
+}
+template <class E>
+DEV void st_exchange(E* p, E v) {
+  if constexpr (sizeof(E) == 4)
+    asm volatile("st.global.cg.b32 [%0], %1;" ::"l"(p), "r"(__float_as_uint(v)) : "memory");
+  else
+    asm volatile("st.global.cg.b16 [%0], %1;" ::"l"(p), "h"(bits_of(v)) : "memory");
+}
+// Words of data (x) and tag (y). Each is read and written whole, and nothing else is promised: not
+// even that of two words the first is read first. `tag` is the one that the caller waits for.
+DEV uint4 ld_tagged(const uint2* two, unsigned) {
+  unsigned long long low, high;
+  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0,%1}, [%2];"
+               : "=l"(low), "=l"(high)
+               : "l"(two)
+               : "memory");
+  return make_uint4(unsigned(low), unsigned(low >> 32), unsigned(high), unsigned(high >> 32));
+}
+DEV void st_tagged(uint2* word, unsigned data, unsigned tag) {
+  const unsigned long long v = (unsigned long long)tag << 32 | data;
+  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(v) : "memory");
 }
 
 // The same value, of which the compiler knows nothing: what is computed from it is computed here

@@ -16,14 +16,16 @@ std::string architectures() { return LSTM_CUDA_ARCHITECTURES; }
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
   using namespace lstm_kernels;
   boxed::implement_both(m, "sequence_forward",
-                        TORCH_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
+                        LSTM_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
   boxed::implement_both(m, "sequence_backward",
-                        TORCH_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
-  boxed::implement_both(m, "cell_forward", TORCH_BOX(&cuda::cell_forward));
-  boxed::implement_both(m, "cell_backward", TORCH_BOX(&cuda::cell_backward));
+                        LSTM_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  boxed::implement_both(m, "cell_forward", LSTM_BOX(&cuda::cell_forward));
+  boxed::implement_both(m, "cell_backward", LSTM_BOX(&cuda::cell_backward));
+  m.impl("_tf32_product", LSTM_BOX(&cuda::tf32_product));
+  m.impl("_pack_offsets", LSTM_BOX(&cuda::packed_offsets));
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lstm_kernels, m) { m.def("_cuda_architectures() -> str"); }
 STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CompositeExplicitAutograd, m) {
-  m.impl("_cuda_architectures", TORCH_BOX(&architectures));
+  m.impl("_cuda_architectures", LSTM_BOX(&architectures));
 }

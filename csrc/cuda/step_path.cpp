@@ -135,7 +135,7 @@ class ForwardDirection {
     rest.input_product = input_product_->of(s);
     if (before) {
       const int64_t rows = step.now.rows;
-      multiply(first_rows(*recurrent_, rows), first_rows(*before, rows), *w_hh_);
+      device_.multiply(first_rows(*recurrent_, rows), first_rows(*before, rows), *w_hh_);
       rest.recurrent_product = recurrent_->const_data_ptr();
     }
     rest.unprojected = unprojected_ ? unprojected_->mutable_data_ptr() : nullptr;
@@ -144,7 +144,7 @@ class ForwardDirection {
 
   void run_projection(const StepForward& step) {
     const int64_t rows = step.now.rows;
-    multiply(first_rows(*projected_, rows), first_rows(*unprojected_, rows), *w_hr_);
+    device_.multiply(first_rows(*projected_, rows), first_rows(*unprojected_, rows), *w_hr_);
     ProjectionForward projection{};
     projection.dtype = step.dtype;
     projection.N = step.N;
@@ -186,13 +186,13 @@ class BackwardDirection {
     if (grad_unprojected_) {
       check(hidden_backward(step, device_.stream()));
       if (s >= 0)
-        multiply(first_rows(*grad_unprojected_, rows), at_.rows(call_.grad_hidden, s, step.P),
-                 *at_.weights.w_hr);
+        device_.multiply(first_rows(*grad_unprojected_, rows),
+                         at_.rows(call_.grad_hidden, s, step.P), *at_.weights.w_hr);
     }
     check(gates_backward(step, device_.stream()));
     if (s >= 0)
-      multiply(first_rows(recurrent_, rows),
-               at_.rows(call_.grad_preactivations, s, kGates * step.H), at_.weights.w_hh);
+      device_.multiply(first_rows(recurrent_, rows),
+                       at_.rows(call_.grad_preactivations, s, kGates * step.H), at_.weights.w_hh);
   }
 
  private:
@@ -285,8 +285,8 @@ void step_path(const SingleStep& call, const OnDevice& device) {
   const Kind wide_kind = wide(call.kind);
   const Tensor input_product = empty({N, kGates * H}, wide_kind);
   const Tensor recurrent_product = empty({N, kGates * H}, wide_kind);
-  multiply(input_product, call.input, transposed(call.weights.w_ih));
-  multiply(recurrent_product, call.h0, transposed(call.weights.w_hh));
+  device.multiply(input_product, call.input, transposed(call.weights.w_ih));
+  device.multiply(recurrent_product, call.h0, transposed(call.weights.w_hh));
   GatesForward rest{};
   rest.step = step;
   rest.input_product = input_product.const_data_ptr();

@@ -1,5 +1,6 @@
 """What the tests on a GPU share."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -8,6 +9,12 @@ import lstm_kernels
 DEVICE = "cuda"
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 PATHS = ("step", "persistent")  # what LSTM_KERNELS_CUDA_PATH takes
+ON_PATHS = [  # what each can compute: forced, it never falls back
+    pytest.param(dtype, path, id=f"{dtype}-{path}".removeprefix("torch."))
+    for dtype in FLOATING
+    for path in PATHS
+    if (dtype, path) != (torch.float64, "persistent")
+]
 
 
 def take(path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gpu_support import PATHS, pair, random
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import lstm_kernels
 
@@ -25,6 +26,13 @@ def gradients(module, x, **options):
     output, _, states = module(x, return_gates=True, **options)
     (output.double().sum() + states.cell[0].double().square().sum()).backward()
     return [output.detach(), *states.cell, *(p.grad.clone() for p in module.parameters())]
+
+
+def packed_gradients(module, packed):
+    module.zero_grad()
+    output = module(packed)[0].data
+    output.double().square().sum().backward()
+    return [output.detach(), *(p.grad.clone() for p in module.parameters())]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -51,13 +59,18 @@ def test_a_second_backward_gives_the_same_gradients(path, dtype):
 def test_nothing_waits_for_the_device(path):
     """Neither forward nor backward, ragged or not."""
     ours, _ = pair(torch.bfloat16, 32, 128)
+    both_ways, _ = pair(torch.bfloat16, 32, 128, bidirectional=True)
     x = random(12, 9, 32, dtype=torch.bfloat16)
+    packed = pack_padded_sequence(x, torch.tensor([12, 9, 9, 7, 5, 3, 3, 2, 1]))
     lengths = torch.randint(1, 13, (9,), device="cuda")
     reset = torch.rand(12, 9, device="cuda") < 0.2
     gradients(ours, x)
+    packed_gradients(both_ways, packed)
     torch.cuda.set_sync_debug_mode("error")
     try:
         gradients(ours, x)
+        packed_gradients(ours, packed)
+        packed_gradients(both_ways, packed)
         gradients(ours, x, lengths=lengths)
         gradients(ours, x, reset=reset)
     finally:
@@ -97,6 +110,30 @@ def test_threads_of_the_host_may_call_at_once(path):
     torch.cuda.synchronize()
     with ThreadPoolExecutor(len(sizes)) as pool:
         assert all(pool.map(run, range(len(sizes))))
+
+
+def test_streams_of_different_priority_do_not_starve_each_other(path):
+    """Each launch needs most of the device, and other work holds some of it."""
+    ours, _ = pair(torch.bfloat16, 128, 1024)
+    x = random(20, 8, 128, dtype=torch.bfloat16)
+    a = random(2048, 2048, dtype=torch.bfloat16)
+    streams = [torch.cuda.Stream(priority=p) for p in (0, -1, 0, -1)]
+    side = torch.cuda.Stream()
+    with torch.no_grad():
+        expected = ours(x)[0]
+        torch.cuda.synchronize()
+
+        def run(stream):
+            with torch.no_grad(), torch.cuda.stream(stream):
+                return all(torch.equal(ours(x)[0], expected) for _ in range(50))
+
+        with ThreadPoolExecutor(len(streams)) as pool:
+            results = pool.map(run, streams)
+            with torch.cuda.stream(side):
+                for _ in range(100):
+                    a @ a
+            assert all(results)
+    torch.cuda.synchronize()
 
 
 def test_other_kernels_may_hold_the_device(path):
@@ -153,6 +190,27 @@ def test_a_captured_training_step(path):
     assert all(map(torch.equal, got, [p.grad for p in reference.parameters()]))
 
 
+def test_a_captured_training_step_on_packed_rows(path):
+    """Its gradients are those of the rows that the buffer holds at replay."""
+    ours, _ = pair(torch.bfloat16, 32, 64, bidirectional=True)
+    x = random(10, 6, 32, dtype=torch.bfloat16)
+    packed = pack_padded_sequence(x, torch.tensor([10, 8, 8, 5, 2, 1]))
+    other = random(*packed.data.shape, dtype=torch.bfloat16, seed=9)
+    expected = packed_gradients(ours, PackedSequence(other, packed.batch_sizes))
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        packed_gradients(ours, packed)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = ours(packed)[0].data
+        captured = torch.autograd.grad(output.double().square().sum(), ours.parameters())
+    packed.data.copy_(other)
+    graph.replay()
+    assert all(map(torch.equal, [output, *captured], expected))
+
+
 def test_a_captured_cell():
     native = nn.LSTMCell(256, 512, device="cuda")
     ours = lstm_kernels.LSTMCell.from_native(native)
@@ -190,18 +248,36 @@ def test_tensors_on_two_devices_are_refused():
 
 def test_an_unknown_path_is_refused(monkeypatch):
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "fast")
-    with pytest.raises(RuntimeError, match="'persistent' or 'step'"):
+    with pytest.raises(RuntimeError, match="'persistent' or 'step', got 'fast'"):
         lstm_kernels.LSTM(8, 16, device="cuda")(torch.ones(3, 2, 8, device="cuda"))
 
 
-def test_autocast_gives_the_dtype_that_nn_lstm_gives():
+def test_a_forced_path_is_the_one_that_runs(path):
+    """By the profiler's names of the kernels, and an error where it cannot."""
+    ours, _ = pair(torch.bfloat16, 32, 128)
+    x = random(12, 9, 32, dtype=torch.bfloat16)
+    gradients(ours, x)
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        gradients(ours, x)
+        torch.cuda.synchronize()
+    names = [event.key for event in profile.key_averages()]
+    for kernel in ("persistent_forward_kernel", "persistent_backward_kernel"):
+        assert any(kernel in name for name in names) == (path == "persistent")
+    if path == "persistent":
+        with pytest.raises(RuntimeError, match="float64 has no tensor core instruction"):
+            ours.double()(x.double())
+
+
+def test_autocast_gives_its_dtype():
+    """nn.LSTM gives float16 whatever autocast is set to."""
     ours, native = pair(torch.float32, 16, 32)
     x = random(5, 3, 16)
     for dtype in (torch.float16, torch.bfloat16):
         with torch.autocast("cuda", dtype):
             output, wanted = ours(x)[0], native(x)[0]
-        assert output.dtype == wanted.dtype
-        torch.testing.assert_close(output, wanted, rtol=0, atol=2e-2)
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.float(), wanted.float(), rtol=0, atol=2e-2)
 
 
 def test_out_of_memory_is_an_error_and_nothing_else():

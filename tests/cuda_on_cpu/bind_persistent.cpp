@@ -1,5 +1,6 @@
 // The persistent kernels and the rule that chooses them.
 #include "binding.h"
+#include "resident.h"
 #include "small_geometry.h"
 
 namespace {
@@ -21,14 +22,16 @@ Pass pass_of(const std::string& name) {
 Sizes sizes(int64_t T, int64_t N, int64_t H, int D) { return {T, N, H, H, H, D}; }
 
 // A plan for a named geometry rather than the one that the rule would choose.
-Plan plan(const std::string& pass, const std::string& geometry, int tile_rows, int multiprocessors,
-          const std::string& type, int64_t T, int64_t N, int64_t H, int D) {
+Plan plan(const std::string& pass, const std::string& geometry, const std::string& exchange,
+          int tile_rows, int multiprocessors, const std::string& type, int64_t T, int64_t N,
+          int64_t H, int D) {
   const bool forward = pass_of(pass) == Pass::forward;
   const Geometry g = geometry == "small"  ? forward ? kSmallForward : kSmallBackward
                      : geometry == "wide" ? (forward ? kForwardGeometries : kBackwardGeometries)[0]
                                           : kForwardGeometries[1];
-  return make_plan(pass_of(pass), g, tile_rows, {multiprocessors, 227 * 1024, true}, type_of(type),
-                   sizes(T, N, H, D));
+  const Exchange kind = exchange == "tagged" ? Exchange::tagged : Exchange::counter;
+  return make_plan(pass_of(pass), g, kind, tile_rows, {multiprocessors, 227 * 1024, true},
+                   type_of(type), sizes(T, N, H, D));
 }
 
 Rows rows(const py::kwargs& a) {
@@ -74,6 +77,9 @@ void backward(const Plan& p, bool small, const std::string& type, int64_t T, int
 void bind_persistent(py::module_& m) {
   py::class_<Plan>(m, "Plan")
       .def_readonly("persistent", &Plan::persistent)
+      .def_property_readonly(
+          "exchange",
+          [](const Plan& p) { return p.exchange == Exchange::tagged ? "tagged" : "counter"; })
       .def_readonly("units", &Plan::units)
       .def_readonly("slices", &Plan::slices)
       .def_readonly("groups", &Plan::groups)
@@ -87,7 +93,41 @@ void bind_persistent(py::module_& m) {
     return choose(pass_of(pass), {multiprocessors, shared_bytes, cooperative}, type_of(type),
                   allow_tf32, {T, N, H, H, P, D});
   });
+  // Microseconds, of a plan that choose() made.
+  m.def("predicted_step", [](const std::string& pass, const Plan& p) {
+    const bool forward = pass_of(pass) == Pass::forward;
+    return predicted_step(!forward        ? kBackwardGeometries[0]
+                          : p.units == 16 ? kForwardGeometries[0]
+                                          : kForwardGeometries[1],
+                          p);
+  });
   m.def("plan", &plan);
+  // Launches of {stream, blocks} in this order on a device with that room; for each, the {stream,
+  // number of its launch on the stream} that it waits for.
+  m.def("residents", [](const std::vector<std::pair<int64_t, int>>& launches, int room,
+                        int64_t capturing) {
+    const auto stream_of = [](int64_t number) { return reinterpret_cast<cudaStream_t>(number); };
+    Residents residents;
+    machine::capturing = stream_of(capturing);
+    machine::recorded.clear();
+    std::vector<std::vector<std::pair<int64_t, int>>> waits;
+    for (const auto& [stream, blocks] : launches) {
+      machine::waits.clear();
+      bool launched = false;
+      check(residents.launch(stream_of(stream), blocks, room, [&] {
+        launched = true;
+        return cudaSuccess;
+      }));
+      if (!launched) throw std::logic_error("not launched");
+      auto& of_launch = waits.emplace_back();
+      for (const auto& [who, what] : machine::waits) {
+        if (who != stream_of(stream)) throw std::logic_error("another stream waits");
+        of_launch.emplace_back(int64_t(reinterpret_cast<uintptr_t>(what.stream)), what.number);
+      }
+    }
+    machine::capturing = nullptr;
+    return waits;
+  });
   m.def("persistent_forward", &forward);
   m.def("persistent_backward", &backward);
   m.def("pack_offsets", [](const py::array& batch_sizes, const py::array& offsets) {

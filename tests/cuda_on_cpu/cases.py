@@ -144,6 +144,7 @@ class Case:
     ragged: str | None = None
     tile_rows: int = 8
     geometry: str = "small"
+    exchange: str = "counter"
     multiprocessors: int = 132
     given: tuple = ("b_ih", "b_hh", "h0", "c0", "cell", "gates")
     seed: int = 1
@@ -167,8 +168,8 @@ class Case:
 
     def plan(self, which):
         plan = module().plan(
-            which, self.geometry, self.tile_rows, self.multiprocessors, self.dtype, self.T, self.N,
-            self.H, self.D,
+            which, self.geometry, self.exchange, self.tile_rows, self.multiprocessors, self.dtype,
+            self.T, self.N, self.H, self.D,
         )  # fmt: skip
         assert plan.persistent
         return plan

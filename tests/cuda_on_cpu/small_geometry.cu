@@ -7,8 +7,11 @@ namespace lstm_kernels::cuda {
 cudaError_t small_persistent_forward(const PersistentForward& call, const Plan& plan,
                                      cudaStream_t stream) {
   return with_operand_dtype(call.dtype, [&]<class E>(E) {
-    using S = Shape<2, 1, 2>;
-    return launch_persistent<S>(persistent_forward_kernel<E, S>, call, plan, stream);
+    using S = Shape<2, 2, 2>;
+    return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                    ? persistent_forward_kernel<E, S, TaggedExchange>
+                                    : persistent_forward_kernel<E, S, CounterExchange>,
+                                call, plan, stream);
   });
 }
 
@@ -16,7 +19,10 @@ cudaError_t small_persistent_backward(const PersistentBackward& call, const Plan
                                       cudaStream_t stream) {
   return with_operand_dtype(call.dtype, [&]<class E>(E) {
     using S = Shape<2, 1, 8>;
-    return launch_persistent<S>(persistent_backward_kernel<E, S>, call, plan, stream);
+    return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                    ? persistent_backward_kernel<E, S, TaggedExchange>
+                                    : persistent_backward_kernel<E, S, CounterExchange>,
+                                call, plan, stream);
   });
 }
 

@@ -5,7 +5,7 @@
 
 namespace lstm_kernels::cuda {
 
-constexpr Geometry kSmallForward{2, 1, 2}, kSmallBackward{2, 1, 8};
+constexpr Geometry kSmallForward{2, 2, 2}, kSmallBackward{2, 1, 8};
 cudaError_t small_persistent_forward(const PersistentForward& call, const Plan& plan,
                                      cudaStream_t stream);
 cudaError_t small_persistent_backward(const PersistentBackward& call, const Plan& plan,

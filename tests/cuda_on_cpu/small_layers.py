@@ -19,15 +19,17 @@ CASES = [
     ("float32", {"T": 3, "N": 9, "H": 70}),  # weights beyond the registers
     ("bfloat16", {"T": 3, "N": 35, "H": 18, "tile_rows": 16, "multiprocessors": 10}),
 ]
+EXCHANGES = ("counter", "tagged")
 
 
 def main(folder, *seeds):
     sys.path.insert(0, folder)
     for seed in map(int, seeds or ("1",)):
-        for dtype, shape in CASES:
-            module().set_seed(seed)
-            run_forward(Case(dtype, **shape, seed=seed))
-            run_backward(Case(dtype, **shape, seed=seed))
+        for exchange in EXCHANGES:
+            for dtype, shape in CASES:
+                module().set_seed(seed)
+                run_forward(Case(dtype, **shape, exchange=exchange, seed=seed))
+                run_backward(Case(dtype, **shape, exchange=exchange, seed=seed))
     print("all values are right")
 
 

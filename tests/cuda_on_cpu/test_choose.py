@@ -1,5 +1,8 @@
 """The rule that picks a CUDA path, on figures of real devices."""
 
+from pathlib import Path
+
+import predictions
 import pytest
 
 H200 = {"multiprocessors": 132, "shared_bytes": 227 * 1024, "cooperative": True}
@@ -9,6 +12,7 @@ RTX_5090 = {"multiprocessors": 170, "shared_bytes": 99 * 1024, "cooperative": Tr
 @pytest.fixture(autouse=True)
 def no_path_forced(monkeypatch):
     monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH", raising=False)
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PLAN", raising=False)
 
 
 @pytest.fixture
@@ -38,8 +42,6 @@ def test_small_batches_run_persistent(choose, pass_, dtype, H):
         {"dtype": "float32", "tf32": False},
         {"P": 100},
         {"T": 3},
-        {"T": 0},
-        {"N": 0},
         {"H": 2500},
         {"N": 256, "H": 1024},
         {"device": {**H200, "cooperative": False}},
@@ -49,6 +51,16 @@ def test_small_batches_run_persistent(choose, pass_, dtype, H):
 )
 def test_the_rest_runs_step_by_step(choose, case):
     assert not choose(**case).persistent
+
+
+def fits(choose, *case, **sizes):
+    try:
+        choose(*case, **sizes)
+    except RuntimeError as error:
+        if "W_hh does not fit" in str(error):
+            return False
+        raise
+    return True
 
 
 @pytest.mark.parametrize("pass_", ["forward", "backward"])
@@ -62,8 +74,11 @@ def test_a_plan_fits_the_device_and_covers_the_layer(choose, pass_, device, forc
         for N in (1, 8, 9, 63, 64, 256, 1000):
             for H in (1, 40, 129, 512, 777, 1024, 1500, 2048):
                 for D in (1, 2):
+                    if forced and not fits(choose, pass_, dtype, N=N, H=H, D=D, device=device):
+                        continue
                     plan = choose(pass_, dtype, N=N, H=H, D=D, device=device)
                     if not plan.persistent:
+                        assert not forced
                         continue
                     plans += 1
                     blocks = plan.slices * plan.groups * D
@@ -78,13 +93,98 @@ def test_a_plan_fits_the_device_and_covers_the_layer(choose, pass_, device, forc
     assert plans > 50
 
 
+# Of an H200, bfloat16: units per block, rows per tile, tiles per block, exchange.
+PLANS = {
+    ("forward", 256, 1): (8, 8, 1, "tagged"),
+    ("forward", 256, 16): (8, 8, 1, "tagged"),
+    ("forward", 256, 64): (16, 8, 1, "tagged"),
+    ("forward", 512, 1): (8, 8, 1, "tagged"),
+    ("forward", 512, 16): (8, 8, 1, "tagged"),
+    ("forward", 512, 64): (16, 16, 1, "tagged"),
+    ("forward", 1024, 1): (8, 8, 1, "tagged"),
+    ("forward", 1024, 16): (16, 8, 1, "tagged"),
+    ("forward", 1024, 64): (16, 32, 1, "counter"),
+    ("backward", 512, 1): (16, 8, 1, "tagged"),
+    ("backward", 512, 64): (16, 16, 1, "counter"),
+    ("backward", 1024, 64): (16, 32, 1, "counter"),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), PLANS.items(), ids=str)
+def test_plans_of_the_sizes_that_matter(choose, case, expected):
+    """A block works on one tile where it can: each costs a chain of waits from end to end."""
+    pass_, H, N = case
+    plan = choose(pass_, N=N, H=H)
+    tiles = -(-plan.tiles // plan.groups)
+    assert (plan.units, plan.tile_rows, tiles, plan.exchange) == expected
+
+
+def test_the_document_says_what_the_model_predicts(machine):
+    document = Path(__file__).parents[2].joinpath("docs", "gpu.md").read_text()
+    for line in predictions.table(machine):
+        assert line in document.splitlines()
+
+
+def test_a_block_has_no_second_tile_unless_it_must(choose):
+    for pass_ in ("forward", "backward"):
+        for dtype in ("bfloat16", "float32"):
+            for H in (40, 129, 256, 512, 768, 1024):
+                for N in (1, 8, 9, 16, 32, 63, 64):
+                    for D in (1, 2):
+                        plan = choose(pass_, dtype, N=N, H=H, D=D)
+                        fewest = -(-N // 32)  # tiles of the batch at least
+                        if plan.persistent and plan.slices * D * fewest <= 132:
+                            assert plan.tiles == plan.groups
+
+
+def test_the_environment_forces_a_plan(choose, monkeypatch):
+    for text, units, rows, exchange in (
+        ("16,24", 16, 24, None),
+        ("8,8,counter", 8, 8, "counter"),
+        ("16,32,tagged", 16, 32, "tagged"),
+    ):
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", text)
+        plan = choose(N=64)
+        assert (plan.units, plan.tile_rows) == (units, rows)
+        assert exchange in (None, plan.exchange)
+        assert choose("backward", N=64).tile_rows == rows
+    for text in ("8", "fast", "8,8,slow", "8,8,tagged,1", "-8,8", "0,8"):
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", text)
+        with pytest.raises(RuntimeError, match="LSTM_KERNELS_CUDA_PLAN must be UNITS,ROWS"):
+            choose()
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", "12,8")
+    with pytest.raises(RuntimeError, match="LSTM_KERNELS_CUDA_PLAN leaves no plan"):
+        choose()
+
+
 def test_the_environment_forces_a_path(choose, monkeypatch):
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
     assert not choose().persistent
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
     assert choose(T=1).persistent
     assert choose(N=256, H=1024).persistent
-    assert not choose(dtype="float64").persistent  # what cannot run persistent never does
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "fast")
-    with pytest.raises(ValueError, match="must be 'persistent' or 'step'"):
+    with pytest.raises(RuntimeError, match="must be 'persistent' or 'step', got 'fast'"):
         choose()
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ({"dtype": "float64"}, "float64 has no tensor core instruction"),
+        ({"dtype": "float32", "tf32": False}, "float32 needs TF32"),
+        ({"P": 100}, "the layer projects"),
+        ({"device": {**H200, "cooperative": False}}, "no cooperative launch"),
+        ({"T": 2**31}, r"exceeds 2\^30"),
+        ({"H": 2500}, "W_hh does not fit"),
+    ],
+    ids=str,
+)
+def test_a_forced_path_never_falls_back(choose, monkeypatch, case, reason):
+    """Or a test of the persistent path could pass on the other one."""
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    with pytest.raises(RuntimeError, match=f"LSTM_KERNELS_CUDA_PATH=persistent: .*{reason}"):
+        choose(**case)
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH")
+    assert not choose(**case).persistent

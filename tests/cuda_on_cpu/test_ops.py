@@ -155,6 +155,66 @@ def test_a_layer_in_one_launch(ops, monkeypatch, dtype, ragged):
         )
 
 
+def test_where_blocks_find_no_room_steps_run_one_by_one(ops, monkeypatch):
+    """Unless the persistent path is forced: then that is an error, and nothing is computed."""
+    case = Case(torch.bfloat16, 5, 3, 2, 5, D=2, seed=5)
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
+    by_step = case.forward(ops)
+    gradients = case.gradients(by_step)
+    expected = case.backward(ops, gradients, *by_step[3:])
+    ops.set_room(1)  # of two directions only one
+    try:
+        monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH")
+        assert all(map(torch.equal, case.forward(ops), by_step))
+        assert all(map(torch.equal, case.backward(ops, gradients, *by_step[3:]), expected))
+        monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+        with pytest.raises(RuntimeError, match="no room for all blocks"):
+            case.forward(ops)
+        with pytest.raises(RuntimeError, match="no room for all blocks"):
+            case.backward(ops, gradients, *by_step[3:])
+    finally:
+        ops.set_room(132)
+    case.forward(ops)
+
+
+def to_tf32(tensor):
+    """Rounded to 10 bits of mantissa, ties away from zero."""
+    return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.parametrize("path", ["step", "persistent"])
+def test_every_product_is_in_tf32_where_that_is_allowed(ops, monkeypatch, path):
+    """Factors that are TF32 numbers already give the same bits; float64 knows nothing of it."""
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path)
+    case = Case(torch.float32, 4, 17, 3, 5, D=2, seed=1)
+    in_tf32 = case.forward(ops, True)
+    gradients = case.gradients(in_tf32)
+    backward = case.backward(ops, gradients, *in_tf32[3:], True)
+    weights, *rest = case.layer
+    if path == "step":
+        assert not torch.equal(case.forward(ops)[0], in_tf32[0])
+        assert not torch.equal(case.backward(ops, gradients, *in_tf32[3:])[1], backward[1])
+    case.x = to_tf32(case.x)
+    case.layer = ([to_tf32(w) if w.dim() == 2 else w for w in weights], *rest)
+    assert all(map(torch.equal, case.forward(ops, True), in_tf32))
+    assert all(map(torch.equal, case.backward(ops, gradients, *in_tf32[3:], True), backward))
+    case = Case(torch.float64, 4, 17, 3, 5, D=2, seed=1)
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
+    assert all(map(torch.equal, case.forward(ops, True), case.forward(ops)))
+    a, b = case.x[0].float(), case.x[1].float().mT
+    expected = to_tf32(a).double() @ to_tf32(b).double()
+    torch.testing.assert_close(ops._tf32_product(a, b).double(), expected, rtol=1e-6, atol=1e-7)
+    with pytest.raises(RuntimeError, match="matrices that fit"):
+        ops._tf32_product(a, a)
+    with pytest.raises(RuntimeError, match="float32"):
+        ops._tf32_product(a.double(), b.double())
+
+
+def test_offsets_of_packed_steps_are_sums(ops):
+    sizes = torch.tensor([5, 3, 3, 1])
+    assert ops._pack_offsets(sizes, torch.empty(12)).tolist() == [0, 5, 8, 11, 12]
+
+
 def test_gradients_that_are_absent_count_as_zero(ops, monkeypatch):
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
     for k in range(5):

@@ -38,6 +38,12 @@ def named(shape):
     return "-".join(f"{k}{v}" if isinstance(v, int) else v for k, v in shape.items())
 
 
+@pytest.fixture(params=["counter", "tagged"])
+def exchange(request):
+    """How blocks hand each other what a step gives, see csrc/cuda/exchange.cuh."""
+    return request.param
+
+
 @pytest.fixture(params=range(1, 5))
 def schedule(request, machine):
     """Seeds 1 to 4 favour threads, warps, blocks and threads again, see machine.h."""
@@ -47,28 +53,28 @@ def schedule(request, machine):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", SHAPES + RAGGED, ids=named)
-def test_forward(dtype, shape, schedule):
-    run_forward(Case(dtype, **shape, seed=schedule))
+def test_forward(dtype, shape, exchange, schedule):
+    run_forward(Case(dtype, **shape, exchange=exchange, seed=schedule))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", SHAPES + RAGGED, ids=named)
-def test_backward(dtype, shape, schedule):
-    run_backward(Case(dtype, **shape, seed=schedule))
+def test_backward(dtype, shape, exchange, schedule):
+    run_backward(Case(dtype, **shape, exchange=exchange, seed=schedule))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", DEVICE + NARROW, ids=named)
-def test_forward_as_compiled_for_devices(dtype, shape, machine):
+def test_forward_as_compiled_for_devices(dtype, shape, exchange, machine):
     machine.set_seed(3)
-    run_forward(Case(dtype, **shape))
+    run_forward(Case(dtype, **shape, exchange=exchange))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("shape", DEVICE, ids=named)
-def test_backward_as_compiled_for_devices(dtype, shape, machine):
+def test_backward_as_compiled_for_devices(dtype, shape, exchange, machine):
     machine.set_seed(3)
-    run_backward(Case(dtype, **shape))
+    run_backward(Case(dtype, **shape, exchange=exchange))
 
 
 @pytest.mark.parametrize(("dtype", "H"), [("bfloat16", 1090), ("float32", 530)])
@@ -95,11 +101,12 @@ def test_backward_with_only_some_of_the_gradients(signals, machine):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("run", [run_forward, run_backward])
-def test_every_schedule_gives_the_same_bits(dtype, run, machine):
+def test_every_schedule_and_exchange_gives_the_same_bits(dtype, run, machine):
     results = []
     for seed in range(6):
         machine.set_seed(seed)
-        results.append(run(Case(dtype, T=4, N=13, H=37, D=2)))
+        exchange = ("counter", "tagged")[seed % 2]
+        results.append(run(Case(dtype, T=4, N=13, H=37, D=2, exchange=exchange)))
     for name in results[0]:
         for other in results[1:]:
             np.testing.assert_array_equal(results[0][name], other[name], err_msg=name)
@@ -193,3 +200,39 @@ def test_the_references_rounding_is_that_of_the_types():
     np.testing.assert_array_equal(
         operand("float32")(values), [1 + 2.0**-10, 1 + 2.0**-9, -1 - 2.0**-10, 0]
     )
+
+
+def test_kernels_that_do_not_fit_together_wait(machine):
+    """On streams of different priority each might hold what the other needs, and neither end."""
+
+    def waits(*launches, room=132, capturing=0):
+        return machine.residents(launches, room, capturing)
+
+    assert waits((1, 128), (1, 128), (1, 128)) == [[], [], []]  # of one stream: in order anyway
+    assert waits((1, 128), (2, 128), (1, 128), (2, 8)) == [[], [(1, 0)], [(2, 0)], [(1, 1)]]
+    assert waits((1, 60), (2, 60), (1, 60), (2, 60)) == [[], [], [], []]  # side by side
+    assert waits((1, 60), (2, 60), (3, 60), (1, 60)) == [[], [], [(1, 0), (2, 0)], [(2, 0)]]
+    assert waits((1, 100), (1, 8), (2, 60)) == [[], [], [(1, 1)]]  # the larger one may still run
+    assert waits((1, 128), (2, 60), (3, 60)) == [[], [(1, 0)], [(1, 0)]]
+    assert waits((1, 128), (2, 128), capturing=2) == [[], []]
+
+
+def test_at_no_time_can_kernels_overlap_that_do_not_fit(machine):
+    """Over random launches: what is not ordered by streams and waits has room all at once."""
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        launches = [(int(rng.integers(1, 5)), int(rng.integers(1, 133))) for _ in range(12)]
+        of_stream = {
+            s: [k for k, (stream, _) in enumerate(launches) if stream == s] for s in range(5)
+        }
+        before = []  # of each launch: those that have ended when it starts
+        for k, waits in enumerate(machine.residents(launches, 132, 0)):
+            direct = [of_stream[stream][number] for stream, number in waits]
+            direct += [j for j in of_stream[launches[k][0]] if j < k]
+            before.append(set(direct).union(*(before[j] for j in direct)))
+        for k in range(len(launches)):
+            together = [k]  # of which none has ended before another starts
+            for j in range(k):
+                if all(j not in before[m] and m not in before[j] for m in together):
+                    together.append(j)
+            assert sum(launches[m][1] for m in together) <= 132, launches

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -53,8 +54,9 @@ double distance(const std::vector<T>& got, const std::vector<double>& expected) 
 
 struct Aligned {
   void* data;
-  explicit Aligned(size_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64)) {}
-  ~Aligned() { std::free(data); }
+  static constexpr std::align_val_t kAlignment{64};
+  explicit Aligned(size_t bytes) : data(::operator new(bytes + 64, kAlignment)) {}
+  ~Aligned() { ::operator delete(data, kAlignment); }
 };
 
 template <class T>

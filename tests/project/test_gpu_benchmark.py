@@ -1,7 +1,11 @@
 """What the GPU benchmark decides without a GPU: its cases, its model, its tables."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +75,10 @@ def test_every_target_has_its_cases():
     assert {c.N for c in grid.cases} == {1, 4, 8, 63, 64, 256}
     assert {40, 129, 160, 192, 2048} <= {c.H for c in grid.cases}
     assert {c.dtype for c in grid.cases} == {"bfloat16", "float16", "tf32", "float32"}
+    installed = QUESTIONS["float32 as installed"]
+    assert installed.as_installed
+    assert {c.dtype for c in installed.cases} == {"float32"}
+    assert [q.name for q in questions() if q.last] == ["against torch.compile"]
     for name in ("published peers' shape", "against torch.compile"):
         assert {(c.T, c.N, c.H) for c in QUESTIONS[name].cases} == {(1024, 16, 768)}
 
@@ -102,6 +110,92 @@ def entry(question, case, ours, theirs, **more):
         "milliseconds": {"ours": ours, "nn.LSTM": theirs}, "ratio": theirs / ours,
         "microseconds_per_step": ours * 1e3 / case.T, **more,
     }  # fmt: skip
+
+
+def test_precisions_are_those_of_the_question():
+    """As installed, float32 is TF32 for nn.LSTM alone."""
+
+    def switches(question, dtype):
+        gpu.set_precisions(QUESTIONS[question], Case(1, 1, 1, dtype=dtype))
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+
+    assert switches("one layer", "tf32") == ("tf32", "tf32")
+    assert switches("one layer", "float32") == ("ieee", "ieee")
+    assert switches("float32 as installed", "float32") == ("none", "tf32") == gpu.AS_INSTALLED
+
+
+def test_a_run_that_hangs_at_its_end_has_left_all_before(tmp_path, monkeypatch):
+    """Where a row of torch.compile ends the process, the rest is on disk."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(gpu, "compare_plans", lambda cases: {str(c): {} for c in cases})
+    monkeypatch.setattr(gpu, "profiled", lambda *_: {"kernels": {}})
+
+    def row(question, case):
+        if question.last:
+            raise SystemExit("as the watchdog would")
+        return {**entry(question.name, case, 1.0, 2.0), "peer": question.peer}
+
+    monkeypatch.setattr(gpu, "row", row)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="watchdog"):
+        gpu.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert {r["question"] for r in found["rows"]} == set(QUESTIONS) - {"against torch.compile"}
+    assert found["rows"][0]["kernels"] == {}
+    assert len(found["plans"]) == 18
+    assert "never slower" in (tmp_path / "gpu.txt").read_text()
+    assert (tmp_path / "gpu.png").exists()
+
+
+def test_an_error_of_the_device_does_not_end_the_run(monkeypatch):
+    """A row says what it was, though giving memory back fails then, too."""
+
+    def fail():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    monkeypatch.setattr(gpu, "contenders", lambda *_: fail())
+    question = QUESTIONS["one layer"]
+    assert "illegal memory access" in gpu.row(question, question.cases[0])["error"]
+    assert "illegal" in gpu.profiled(question, question.cases[0], None)["profiler_error"]
+    found = gpu.compare_plans(question.cases[:1])
+    assert len(found[str(question.cases[0])]) == 1 + len(gpu.PLANS)
+
+
+def test_stages_can_be_chosen_and_leave_five_files(tmp_path):
+    """With tools that only answer: the script's own doing."""
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/bash\n"
+        'case "$*" in\n'
+        "  *get_device_name*) echo '90 A GPU' ;;\n"
+        '  *benchmarks.gpu*--output*) echo "$*" >&2; touch $4/gpu.{json,png,txt} ;;\n'
+        "esac\n"
+    )
+    for tool in ("nvcc", "cmake", "ninja"):
+        (tmp_path / tool).write_text("#!/bin/bash\n")
+    for file in tmp_path.iterdir():
+        file.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(python), "QUESTION": "never"}
+    environment["PATH"] = f"{tmp_path}{os.pathsep}{environment['PATH']}"
+    script = Path(gpu.__file__).with_name("gpu.sh")
+
+    def run(stages):
+        return subprocess.run(
+            ["bash", script, tmp_path / "out"], env={**environment, "STAGES": stages},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = run("step benchmark")
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert files == ["gpu.json", "gpu.png", "gpu.txt", "logs.tar.gz", "summary.txt"]
+    report = (tmp_path / "out" / "summary.txt").read_text()
+    assert [line.split()[0] for line in report.split("\n")[1:3]] == ["step", "benchmark"]
+    assert "contract" not in report
+    assert "--question never" in done.stdout
+    assert "there is no stage parity" in run("parity").stderr
 
 
 def test_rows_are_printed_summed_up_and_drawn(tmp_path):

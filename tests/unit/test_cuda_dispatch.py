@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lstm_kernels
-from lstm_kernels import _load, _ops
+from lstm_kernels import _load, _ops, _weight_gradients
 from lstm_kernels._layer import Layer, LayerBackward
 
 
@@ -37,3 +38,72 @@ def test_shapes_and_devices_of_the_ops_results(fake_cuda):
     gradients = _ops.sequence_backward(LayerBackward.of_layer(layer, results, *results[3:]))
     assert [tuple(t.shape) for t in gradients] == [shapes[4], (2, 3, 16), (2, 3, 16), (0,)]
     assert all(t.device.type == "cuda" for t in (*results, *gradients))
+
+
+class Recorder(TorchDispatchMode):
+    """The name of every op that runs, and of those that bring host memory to the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.waiting = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.names.append(func._schema.name)
+        from_host = any(isinstance(a, torch.Tensor) and a.is_cpu for a in args)
+        to_device = isinstance(result, torch.Tensor) and not result.is_cpu
+        if from_host and to_device and func.namespace == "aten":
+            self.waiting.append(str(func))
+        return result
+
+
+def products(dtype, packed, D, by_ops=True):
+    """The gradients of a layer's weights and input on a device without data, recorded."""
+    batch_sizes = torch.tensor([3, 2, 2, 1]) if packed else None
+    rows = (8,) if packed else (4, 3)
+
+    def on_device(*size):
+        return torch.empty(*size, device="meta", dtype=dtype)
+
+    layer = Layer(on_device(*rows, 6), on_device(D, 3, 5), None, [], True, D == 2, batch_sizes)
+    z, output = on_device(*rows, D, 4, 5), on_device(*rows, D * 5)
+    with Recorder() as recorder:
+        weights, of_input = _weight_gradients.gradients(
+            z, layer, output, [True] * D, [on_device(20, 6)] * D, by_ops
+        )
+    shapes = [tuple(t.shape) for w in weights for t in w]
+    assert shapes == D * [(20, 6), (20, 5), (20,)]
+    assert tuple(of_input.shape) == (*rows, 6)
+    return recorder
+
+
+@pytest.mark.parametrize("D", [1, 2])
+def test_gradients_of_packed_weights_wait_for_nothing(D):
+    """Copies from the host would: they wait for the device, and no graph can capture them."""
+    recorder = products(torch.bfloat16, True, D)
+    assert not recorder.waiting
+    assert recorder.names.count("lstm_kernels::_pack_offsets") == D
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_are_products_in_tf32_where_nn_lstms_are(packed, monkeypatch):
+    """As torch is installed, its switch for cuDNN's LSTM is "tf32" and that for matmul is not."""
+
+    def count(dtype, by_ops=True):
+        names = products(dtype, packed, 2, by_ops).names
+        return names.count("lstm_kernels::_tf32_product"), names.count("aten::mm")
+
+    # of each direction: w_ih, w_hh from the steps and from h0; and of the input
+    assert count(torch.float32) == (0, 7)
+    monkeypatch.setattr(_ops, "allow_tf32", lambda tensor: True)
+    assert count(torch.float32) == (7, 0)
+    assert count(torch.float32, by_ops=False) == (0, 7)  # they may be differentiated again
+
+
+def test_tf32_follows_the_switch_of_nn_lstm(fake_cuda, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+    assert _ops.allow_tf32(fake_cuda(2))
+    assert not _ops.allow_tf32(fake_cuda(2).double())
+    assert not _ops.allow_tf32(torch.ones(2, device="cpu"))
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    assert not _ops.allow_tf32(fake_cuda(2))

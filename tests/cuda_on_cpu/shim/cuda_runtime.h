@@ -4,8 +4,12 @@
 #include <bit>
 #include <cmath>
 #include <cstdlib>
+#include <deque>
+#include <map>
 #include <tuple>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "machine.h"
 
@@ -109,19 +113,13 @@ T __shfl_down_sync(unsigned mask, T v, int delta, int width = 32,
 }
 
 // ---- memory -------------------------------------------------------------------------------------
+// By the cache of constants, which no instruction makes look again: memory that changes during a
+// launch may be seen as it was.
 template <class T>
 T __ldg(const T* p) {
-  return *p;
-}
-template <class T>
-T __ldcg(const T* p) {
-  machine::maybe_yield();
-  return *p;
-}
-template <class T>
-void __stcg(T* p, T v) {
-  machine::maybe_yield();
-  *p = v;
+  T v = *p;
+  machine::through_cache(p, &v, sizeof v);
+  return v;
 }
 
 // ---- the runtime API ----------------------------------------------------------------------------
@@ -135,6 +133,38 @@ enum cudaError_t {
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   std::memset(p, value, bytes);
+  return cudaSuccess;
+}
+
+// A launch has ended when it returns, so events order nothing; who waited for whom is remembered.
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1 };
+enum { cudaEventDisableTiming = 2 };
+struct Event {
+  cudaStream_t stream = nullptr;
+  int number = 0;  // of those recorded on the stream, from 0 on
+};
+using cudaEvent_t = Event*;
+namespace machine {
+inline cudaStream_t capturing = nullptr;                   // the one stream that a graph captures
+inline std::vector<std::pair<cudaStream_t, Event>> waits;  // who waited, for what
+inline std::map<cudaStream_t, int> recorded;               // events, of each stream
+}  // namespace machine
+inline cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  *status = stream && stream == machine::capturing ? cudaStreamCaptureStatusActive
+                                                   : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  static std::deque<Event> events;
+  *event = &events.emplace_back();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {stream, machine::recorded[stream]++};
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  machine::waits.emplace_back(stream, *event);
   return cudaSuccess;
 }
 
@@ -177,6 +207,9 @@ struct cudaLaunchConfig_t {
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... a) {
   const std::tuple<P...> arguments(std::forward<A>(a)...);
+  const bool cooperative = config->numAttrs > 0 && config->attrs[0].val.cooperative;
+  if (cooperative && !machine::has_room_for(config->gridDim))
+    return cudaErrorCooperativeLaunchTooLarge;
   machine::run(config->gridDim, config->blockDim, config->dynamicSmemBytes,
                [&] { std::apply(kernel, arguments); });
   return cudaSuccess;

@@ -75,8 +75,13 @@ struct Warp {
   std::vector<Meeting> meetings;
   char token[2];  // what __syncwarp orders, for ThreadSanitizer
 };
+struct CacheLine {
+  const void* address;
+  unsigned char bytes[16];
+};
 struct Block {
   uint3 index{};
+  std::vector<CacheLine> cache;
   int live = 0;
   std::unique_ptr<void, void (*)(void*)> shared{nullptr, std::free};
   int arrived = 0;  // at the barrier
@@ -87,6 +92,7 @@ struct Block {
 };
 
 uint64_t seed = 1, random_state = 1;
+unsigned room = 132;
 Fiber main_fiber, *current = nullptr;
 std::vector<Fiber*> ready, sleeping;
 std::vector<Fiber> fibers;
@@ -217,11 +223,28 @@ struct Unmap {
 }  // namespace
 
 void set_seed(uint64_t value) { seed = value; }
+void set_room(unsigned blocks) { room = blocks; }
+bool has_room_for(dim3 grid) { return uint64_t(grid.x) * grid.y * grid.z <= room; }
 int lane() { return current->lane; }
 void* shared_memory() { return current->block->shared.get(); }
+void through_cache(const void* address, void* value, size_t bytes) {
+  std::vector<CacheLine>& cache = current->block->cache;
+  const uintptr_t number = reinterpret_cast<uintptr_t>(address) / bytes;
+  CacheLine& line = cache[number * 0x9e3779b97f4a7c15ull >> 54];
+  const bool held = line.address == address;
+  line.address = address;
+  auto* const of_thread = static_cast<volatile unsigned char*>(value);  // no memcpy: the race
+  for (size_t i = 0; i < bytes; i++)                                    //   checker would see it
+    if (held)
+      of_thread[i] = line.bytes[i];
+    else
+      line.bytes[i] = of_thread[i];
+}
 void maybe_yield() {
   if (seed && random_number() % 4 == 0) yield();
 }
+
+bool one_in(int times) { return seed && random_number() % uint64_t(times) == 0; }
 
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread_body) {
   const size_t n_blocks = size_t(grid.x) * grid.y * grid.z;
@@ -254,6 +277,7 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>
     blk.shared.reset(std::aligned_alloc(16, (shared_bytes + 15) / 16 * 16));
     std::memset(blk.shared.get(), 0xff, shared_bytes);
     blk.waiting.reserve(n_threads);
+    blk.cache.assign(1024, {});
     for (size_t w = 0; w < n_warps; w++) warps[b * n_warps + w].meetings.reserve(32);
     for (size_t t = 0; t < n_threads; t++) {
       Fiber& f = fibers[b * n_threads + t];

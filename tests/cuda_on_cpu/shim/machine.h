@@ -2,8 +2,9 @@
 // resident at once, a seeded random schedule, exact-size poisoned memory. What it checks and nobody
 // else does: values under many schedules, deadlock, divergent barriers and warp instructions, and,
 // with the sanitizers, races between threads (ThreadSanitizer sees fibers) and bounds
-// (AddressSanitizer). It does not model time, caches or the relaxed parts of the memory model
-// beyond what ThreadSanitizer derives from acquire and release.
+// (AddressSanitizer). Loads by __ldg may give what the block has read there before. It does not
+// model time, other caches or the relaxed parts of the memory model beyond what ThreadSanitizer
+// derives from acquire and release.
 //
 // A failure inside a kernel (deadlock, divergence) is thrown by run() as std::runtime_error.
 #pragma once
@@ -30,11 +31,19 @@ using Location = std::source_location;
 // seed % 4: 1 any thread next, 2 random warps run ahead, 3 random blocks, 0 random threads.
 void set_seed(uint64_t seed);
 
+// How many blocks fit at a time in the launches that follow; a cooperative one needs room for all.
+void set_room(unsigned blocks);
+bool has_room_for(dim3 grid);
+
 // Runs a launch to its end.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& thread_body);
 
 // For the stand-ins of CUDA's functions, called by fibers.
+// What the block's cache holds of this address, or now does: a few of those read last, to a
+// launch's end.
+void through_cache(const void* address, void* value, size_t bytes);
 void maybe_yield();                // a point where another thread may run: one time in four
+bool one_in(int times);            // by the schedule's chance; never where it has none
 void notify(const void* address);  // its value changed: wakes the threads that poll it
 void polled(const void* address, uint64_t value);  // sleeps if the same value was seen there before
 void block_barrier(Location where);

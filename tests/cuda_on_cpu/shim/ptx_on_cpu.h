@@ -32,6 +32,42 @@ inline unsigned ld_acquire(const unsigned* p) {
   return v;
 }
 
+inline uint4 ld_exchange(const uint4* p) {
+  machine::maybe_yield();
+  return *p;
+}
+template <class E>
+void st_exchange(E* p, E v) {
+  machine::maybe_yield();
+  *p = v;
+}
+
+// A thread that finds another tag sleeps until it is the right one, or goes on with what it found:
+// either may happen on a device, and the caller must look.
+inline uint2 ld_word(const uint2* word, unsigned tag) {
+  machine::maybe_yield();
+  for (;;) {
+    uint64_t bits;
+    __atomic_load(reinterpret_cast<const uint64_t*>(word), &bits, __ATOMIC_RELAXED);
+    const uint2 v = machine::from_bits<uint2>(bits);
+    if (v.y == tag || machine::one_in(4)) return v;
+    machine::polled(word, bits);
+  }
+}
+inline uint4 ld_tagged(const uint2* two, unsigned tag) {
+  const uint2 first = ld_word(two, tag), second = ld_word(two + 1, tag);
+  return {first.x, first.y, second.x, second.y};
+}
+inline void st_tagged(uint2* word, unsigned data, unsigned tag) {
+  machine::maybe_yield();
+  const uint64_t bits = uint64_t(tag) << 32 | data;
+  __atomic_store(reinterpret_cast<uint64_t*>(word), &bits, __ATOMIC_RELAXED);
+  machine::notify(word);
+}
+
+inline float exponential_of_2(float x) { return std::exp2(x); }
+inline float reciprocal(float x) { return 1.f / x; }
+
 inline int opaque(int v) { return v; }
 
 template <class T>

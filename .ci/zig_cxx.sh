@@ -1,0 +1,13 @@
+#!/bin/sh
+# zig as a C++ compiler that takes GCC's and clang's names of processors.
+#
+#   ZIG_TARGET=aarch64-linux-gnu.2.28 ZIG=path/to/zig zig_cxx.sh -c file.cpp
+for argument; do
+  shift
+  case $argument in
+    -march=x86-64-v*) argument=-march=x86_64_v${argument#-march=x86-64-v} ;;
+    -march=armv8.2-a+bf16) argument=-mcpu=generic+v8_2a+bf16 ;;
+  esac
+  set -- "$@" "$argument"
+done
+exec "$ZIG" c++ -target "$ZIG_TARGET" "$@"
