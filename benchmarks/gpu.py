@@ -45,7 +45,12 @@ AS_INSTALLED = (
     torch.backends.cuda.matmul.fp32_precision,
     torch.backends.cudnn.rnn.fp32_precision,  # type: ignore[attr-defined]
 )
-PLANS = tuple((units, rows) for units in (8, 16) for rows in (8, 16, 24, 32))
+PLANS = tuple(
+    (units, rows, exchange)
+    for exchange in ("tagged", "counter")
+    for units in (8, 16)
+    for rows in (8, 16, 24, 32)
+)
 
 
 def dtype_of(case: Case) -> torch.dtype:
@@ -378,8 +383,8 @@ def compare_plans(cases: Iterable[Case]) -> dict[str, dict[str, float | str]]:
         faulthandler.dump_traceback_later(ROW_SECONDS, exit=True)
         of_case: dict[str, float | str] = {}
         for plan in (None, *PLANS):
-            name = "chosen" if plan is None else f"{plan[0]} units, {plan[1]} rows"
-            asked = {} if plan is None else {"LSTM_KERNELS_CUDA_PLAN": f"{plan[0]},{plan[1]}"}
+            name = ",".join(map(str, plan)) if plan else "chosen"
+            asked = {"LSTM_KERNELS_CUDA_PLAN": name} if plan else {}
             try:
                 with forced(LSTM_KERNELS_CUDA_PATH="persistent", **asked):
                     set_precisions(question, case)

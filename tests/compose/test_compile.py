@@ -11,13 +11,6 @@ import lstm_kernels
 SHAPES = [(5, 3), (12, 4), (3, 9)]
 
 
-@pytest.fixture(autouse=True)
-def _fresh_dynamo():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 def _assert_compiles(call, parameters, backend="aot_eager", shapes=SHAPES):
     """`call(x)` compiles to one graph, with the first shape, and gives what it gives uncompiled."""
     counter = CompileCounterWithBackend(backend)
