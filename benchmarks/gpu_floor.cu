@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   }
   __syncthreads();
   for (int i = int(threadIdx.x); i < 8 * S::kRows; i += S::kThreads)  // of the first warp
-    sums[blockIdx.x * 8 * S::kRows + i] = weights.sums(partials, i / S::kRows)[i % S::kRows];
+    sums[blockIdx.x * 8 * S::kRows + i] = partials[weights.sums_at(i / S::kRows) + i % S::kRows];
 }
 
 #ifndef __CUDACC__  // what stands in for CUDA on the CPU has no clusters
@@ -143,7 +143,7 @@ EXPORT int floor_gather(int blocks, int rounds, const void* data, int count, uns
 // 16-row tile with 8 columns per round, each over 32 bytes of k.
 EXPORT int floor_products(int dtype, int blocks, int rounds, const void* operands, float* sums,
                           void* stream) {
-  return with_operand_dtype(DType(dtype), [&]<class E>(E) {
+  return with_operand_dtype(DType(dtype), false, [&]<class E>(E) {
     return launch(Launch::plain, products_kernel<E>, dim3(unsigned(blocks)), dim3(kThreads), 0,
                   cudaStream_t(stream), rounds, static_cast<const uint4*>(operands), sums);
   });
@@ -153,7 +153,7 @@ EXPORT int floor_products(int dtype, int blocks, int rounds, const void* operand
 // bytes), moving: (row_groups, pairs, 512 bytes); sums: (blocks, 8, rows), of the first warp.
 EXPORT int floor_tile(int dtype, int geometry, int blocks, int rounds, int pairs, int row_groups,
                       const void* stationary, const void* moving, float* sums, void* stream) {
-  return with_operand_dtype(DType(dtype), [&]<class E>(E) {
+  return with_operand_dtype(DType(dtype), false, [&]<class E>(E) {
     const auto run = [&]<class S>(S, const Geometry& g) {
       const int64_t partials_at = spilled_bytes(g, pairs);
       return launch(Launch::plain, tile_kernel<E, S>, dim3(unsigned(blocks)), dim3(S::kThreads),

@@ -3,7 +3,8 @@
 // The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
 // step; the per-step path pays two launches per step and serves every type and size. The persistent
 // path is used when all hold:
-//   1. the dtype has a tensor core instruction: float16, bfloat16, float32 where TF32 is allowed;
+//   1. tensor cores multiply the dtype: float16, bfloat16, float32 in TF32 where that is allowed, and
+//      by three products of TF32 (number.cuh) where it is not;
 //   2. nothing is projected;
 //   3. the sequence repays the launch;
 //   4. a slice of W_hh fits each multiprocessor;
@@ -48,6 +49,7 @@ enum class Exchange { counter, tagged };
 // `tile_rows` sequences. Each direction has its own blocks.
 struct Plan {
   bool persistent = false;
+  bool full_float32 = false;  // its products as they are, not in TF32
   Exchange exchange = Exchange::counter;
   int units = 0;
   int slices = 0;
@@ -188,10 +190,8 @@ constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
 constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
 
 // What keeps the persistent kernels from a layer whatever its plan, or null.
-inline const char* obstacle(const DeviceLimits& device, DType dtype, bool allow_tf32,
-                            const Sizes& size) {
+inline const char* obstacle(const DeviceLimits& device, DType dtype, const Sizes& size) {
   if (dtype == DType::kFloat64) return "float64 has no tensor core instruction";
-  if (dtype == DType::kFloat32 && !allow_tf32) return "float32 needs TF32, which is not allowed";
   if (size.P != size.H) return "the layer projects";
   if (!device.cooperative_launch) return "the device has no cooperative launch";
   if (std::max({size.T, size.N, size.H}) > (1 << 30)) return "a size exceeds 2^30";
@@ -208,7 +208,7 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
   const ForcedPath forced = forced_path();
   if (forced == ForcedPath::step) return {};
   if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
-  if (const char* reason = obstacle(device, dtype, allow_tf32, size)) {
+  if (const char* reason = obstacle(device, dtype, size)) {
     if (forced == ForcedPath::persistent) throw cannot_be_forced(reason);
     return {};
   }
@@ -219,7 +219,8 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
   const auto consider = [&](const Geometry& g) {
     for (const Exchange exchange : {Exchange::counter, Exchange::tagged})
       for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
-        const Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size);
+        Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size);
+        plan.full_float32 = dtype == DType::kFloat32 && !allow_tf32;
         if (!plan.persistent || !forced_plan.allows(pass, plan)) continue;
         const double step = predicted_step(g, plan);
         if (step < best_step) best = plan, best_step = step;

@@ -57,12 +57,23 @@ struct Place {
   }
 };
 
-// The chunk that holds an operand, in a tile.
+// Where the operands of a thread lie in a tile: the first, of a row and a column, and the others,
+// `down` rows further down and of another gate, at a distance that is the same for all threads. So
+// a step computes next to no addresses. The first row is below `down`, or below 8.
 template <class E>
-DEV int chunk_of(const Plan& plan, int row, int column) {
-  const int lane = row % 8 * 4 + column % kPairColumns<E> / kVector<E>;
-  return (row / 8 * plan.pairs + column / kPairColumns<E>)*32 + lane;
-}
+struct OperandPlace {
+  int pair, lane;  // of the first, in the row group of its row
+  int element;     // of the chunk
+
+  DEV OperandPlace(const Plan& plan, int row, int column)
+      : pair(row / 8 * plan.pairs + column / kPairColumns<E>),
+        lane(row % 8 * 4 + column % kPairColumns<E> / kVector<E>),
+        element(column % kVector<E>) {}
+  DEV static int pairs_to(const Plan& plan, int down, int gate) {
+    return down / 8 * plan.pairs + gate * (plan.gate_columns / kPairColumns<E>);
+  }
+  DEV static int lanes_to(int down) { return down % 8 * 4; }
+};
 
 // Arrival counters and slots of one direction, in the zeroed workspace: counters (D, tiles), then
 // slots (2, D, tiles). Rows and columns beyond the batch and the matrix stay zero. Counters only
@@ -70,13 +81,18 @@ DEV int chunk_of(const Plan& plan, int row, int column) {
 template <class E>
 class CounterExchange {
  public:
-  DEV CounterExchange(void* workspace, const Place& place)
-      : workspace_(static_cast<unsigned char*>(workspace)), at_(place) {}
+  DEV CounterExchange(void* workspace, const Place& place, int row, int column)
+      : workspace_(static_cast<unsigned char*>(workspace)), at_(place) {
+    const OperandPlace<E> first(place.plan, row, column);
+    first_ = (first.pair * 32 + first.lane) * kVector<E> + first.element;
+  }
 
-  DEV void publish(int step, int tile, int row, int column, E value, bool exists, bool) const {
+  DEV void publish(int step, int tile, int down, int gate, E value, bool exists, bool) const {
     if (!exists) return;
-    E* elements = reinterpret_cast<E*>(this->tile(step, tile) + chunk_of<E>(at_.plan, row, column));
-    st_exchange(elements + column % kVector<E>, operand<E>(value));
+    E* elements = reinterpret_cast<E*>(this->tile(step, tile)) + first_;
+    const int chunks = OperandPlace<E>::pairs_to(at_.plan, down, gate) * 32 +
+                       OperandPlace<E>::lanes_to(down);
+    st_exchange(elements + chunks * kVector<E>, operand<E>(value));
   }
   DEV void announce(int, int tile) const {
     __syncthreads();  // [operands stored, partial sums used up]
@@ -95,14 +111,16 @@ class CounterExchange {
    public:
     using Raw = uint4;
     static constexpr bool kAhead = true;
-    DEV Moving(const uint4* tile, int pairs) : first_(tile + (threadIdx.x & 31)), pairs_(pairs) {}
-    DEV uint4 load(int group, int pair, int, bool exists) const {
-      return exists ? ld_exchange(first_ + (group * pairs_ + pair) * 32) : make_uint4(0, 0, 0, 0);
+    DEV Moving(const uint4* tile, int pairs) : first_(tile + threadIdx.x), pairs_(pairs) {}
+    template <int kWarps>
+    DEV uint4 load(int group, int j, bool exists) const {
+      return exists ? ld_exchange(first_ + group * (pairs_ * 32) + j * kWarps * 32)
+                    : make_uint4(0, 0, 0, 0);
     }
     DEV uint4 data(uint4 raw) const { return raw; }
 
    private:
-    const uint4* first_;
+    const uint4* first_;  // of this lane, of the first pair of its warp
     int pairs_;
   };
   DEV Moving moving(int step, int tile) const { return {this->tile(step, tile), at_.plan.pairs}; }
@@ -120,6 +138,7 @@ class CounterExchange {
 
   unsigned char* workspace_;
   const Place& at_;
+  int first_;  // element of a tile
 };
 
 // Slots (2, D, tiles, row groups, pairs, 2 halves of a chunk, 32 lanes) of two words {4 bytes, tag}
@@ -127,8 +146,12 @@ class CounterExchange {
 template <class E>
 class TaggedExchange {
  public:
-  DEV TaggedExchange(void* workspace, const Place& place)
+  DEV TaggedExchange(void* workspace, const Place& place, int row, int column)
       : words_(static_cast<uint2*>(workspace)), at_(place), pairs_written_(0) {
+    const OperandPlace<E> first(place.plan, row, column);
+    const int word = first.element * int(sizeof(E)) / 4;
+    first_ = (first.pair * 2 + word / 2) * 64 + first.lane * 2 + word % 2;
+    stores_ = first.element * int(sizeof(E)) % 4 == 0;
     // Bit j: whether this lane's chunk of the j-th pair of its warp is ever written. Columns of
     // each gate are padded to whole pairs, of which the blocks write what lies in their units.
     const int gates = at_.plan.gate_columns, written = at_.plan.slices * at_.plan.units;
@@ -140,22 +163,17 @@ class TaggedExchange {
   }
 
   // All lanes of a warp: those of a word's elements are neighbours.
-  DEV void publish(int step, int tile, int row, int column, E value, bool exists,
+  DEV void publish(int step, int tile, int down, int gate, E value, bool exists,
                    bool has_sequence) const {
     E pair[4 / sizeof(E)];
     pair[0] = operand<E>(exists ? value : narrow<E>(0));
-    bool stores = has_sequence;
-    if constexpr (sizeof(E) == 2) {
-      pair[1] = exchange_neighbours(pair[0]);
-      stores = stores && column % 2 == 0;
-    }
-    if (!stores) return;
+    if constexpr (sizeof(E) == 2) pair[1] = exchange_neighbours(pair[0]);
+    if (!stores_ || !has_sequence) return;
     unsigned data;
     memcpy(&data, pair, sizeof data);
-    const int chunk = chunk_of<E>(at_.plan, row, column);
-    const int word = column % kVector<E> * int(sizeof(E)) / 4;
-    const int at = ((chunk / 32 * 2 + word / 2) * 32 + chunk % 32) * 2 + word % 2;
-    st_tagged(this->tile(step, tile) + at, data, unsigned(step + 1));
+    const int further = OperandPlace<E>::pairs_to(at_.plan, down, gate) * 128 +
+                        OperandPlace<E>::lanes_to(down) * 2;
+    st_tagged(this->tile(step, tile) + first_ + further, data, unsigned(step + 1));
   }
   DEV void announce(int, int) const {}
   DEV void await(int, int) const {}
@@ -167,17 +185,18 @@ class TaggedExchange {
       uint4 half[2];  // {data, tag, data, tag}
     };
     DEV Moving(const uint2* tile, int pairs, unsigned tag, int rows, unsigned pairs_written)
-        : first_(tile + (threadIdx.x & 31) * 2),
+        : first_(tile + (threadIdx.x / 32 * 128 + threadIdx.x % 32 * 2)),
           pairs_(pairs),
           rows_(rows - int((threadIdx.x & 31) / 4)),
           tag_(tag),
           pairs_written_(pairs_written) {}
-    DEV Raw load(int group, int pair, int j, bool exists) const {
-      if (!exists || group * 8 >= rows_ || !(pairs_written_ >> j & 1)) {
+    template <int kWarps>
+    DEV Raw load(int group, int j, bool) const {
+      if (group * 8 >= rows_ || !(pairs_written_ >> j & 1)) {
         const uint4 nothing = make_uint4(0, tag_, 0, tag_);
         return {nothing, nothing};
       }
-      const uint2* p = first_ + (group * pairs_ + pair) * 128;
+      const uint2* p = first_ + group * (pairs_ * 128) + j * kWarps * 128;
       return {ld_tagged(p, tag_), ld_tagged(p + 64, tag_)};
     }
     template <int n>
@@ -195,8 +214,8 @@ class TaggedExchange {
     }
 
    private:
-    const uint2* first_;
-    int pairs_, rows_;  // rows_: of the batch, from this lane's of the first group on
+    const uint2* first_;  // of this lane, of the first pair of its warp
+    int pairs_, rows_;    // rows_: of the batch, from this lane's of the first group on
     unsigned tag_, pairs_written_;
   };
   DEV Moving moving(int step, int tile) const {
@@ -219,7 +238,9 @@ class TaggedExchange {
 
   uint2* words_;
   const Place& at_;
-  unsigned pairs_written_;
+  int first_;             // word of a tile
+  bool stores_;           // for itself and the lane with the other half of its word
+  unsigned pairs_written_;  // none beyond the last
 };
 
 }  // namespace lstm_kernels::cuda

@@ -27,6 +27,7 @@
 #pragma once
 #include <cstring>
 
+#include "cell.cuh"
 #include "choose.h"
 #include "exchange.cuh"
 #include "kernels.h"
@@ -62,6 +63,38 @@ DEV void mma_pair(float (&d0)[4], float (&d1)[4], uint4 a0, uint4 a1, uint4 b) {
   mma<E>(d0, a0.x, a0.y, a0.z, a0.w, b.x, b.y);
   mma<E>(d1, a1.x, a1.y, a1.z, a1.w, b.z, b.w);
 }
+
+// A float as two TF32 numbers: the nearest one, and what is left, of which the tensor cores take as
+// many bits as fit.
+struct TwoTf32 {
+  uint32_t high, low;
+  DEV explicit TwoTf32(uint32_t bits) : high((bits + 0x1000) & 0xffffe000) {
+    low = bits_of(float_of(bits) - float_of(high));
+  }
+
+ private:
+  DEV static float float_of(uint32_t bits) {
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+  }
+};
+DEV void mma_full(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, TwoTf32 b0,
+                  TwoTf32 b1) {
+  const TwoTf32 a[4] = {TwoTf32(a0), TwoTf32(a1), TwoTf32(a2), TwoTf32(a3)};
+  mma<float>(d, a[0].low, a[1].low, a[2].low, a[3].low, b0.high, b1.high);
+  mma<float>(d, a[0].high, a[1].high, a[2].high, a[3].high, b0.low, b1.low);
+  mma<float>(d, a[0].high, a[1].high, a[2].high, a[3].high, b0.high, b1.high);
+}
+template <>
+DEV void mma_pair<FullFloat>(float (&d0)[4], float (&d1)[4], uint4 a0, uint4 a1, uint4 b) {
+  mma_full(d0, a0.x, a0.y, a0.z, a0.w, TwoTf32(b.x), TwoTf32(b.y));
+  mma_full(d1, a1.x, a1.y, a1.z, a1.w, TwoTf32(b.z), TwoTf32(b.w));
+}
+
+// Activations no less exact than the sums they are of.
+template <class E>
+using ActivationOf = std::conditional_t<std::is_same_v<E, FullFloat>, Exact, Fast>;
 
 // A block's slice of the stationary factor.
 template <class E, class S>
@@ -103,9 +136,10 @@ class StationaryWeights {
   }
 
   // Where multiply() leaves the sums of the first warp for a row of the tile; those of the others
-  // follow at intervals of 8 * kPartialStride.
-  DEV static float* sums(float* partials, int row) {
-    return partials + (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride;
+  // follow at intervals of 8 * kPartialStride. In rows further down: at a distance that does not
+  // depend on the row, as long as that is below `down`, or below 8.
+  DEV static int sums_at(int row) {
+    return (row / 8 * S::kWarps * 8 + row % 8) * S::kPartialStride;
   }
 
   // For each group of 8 sequences of a tile, this warp's share of weights @ moving:
@@ -115,6 +149,7 @@ class StationaryWeights {
   DEV void multiply(const Moving& moving, int row_groups, float* partials) const {
     typename Moving::Raw next[kLoads];
     if constexpr (Moving::kAhead) fetch(next, moving, 0, 0);
+    float* out = partials + (warp_ * 8 + (lane_ & 3) * 2) * S::kPartialStride + (lane_ >> 2);
     for (int group = 0; group < row_groups; group++) {
       float d[S::kRowTiles * kChains][4] = {};
       const bool more = group + 1 < row_groups;
@@ -132,7 +167,6 @@ class StationaryWeights {
         add_products(d, b, batch,
                      [&](int j, int m, int tile) { return spilled_[spilled_offset(j, m, tile)]; });
       }
-      float* out = partials + (group * S::kWarps + warp_) * 8 * S::kPartialStride;
 #pragma unroll
       for (int m = 0; m < S::kRowTiles; m++)
 #pragma unroll
@@ -140,9 +174,9 @@ class StationaryWeights {
           float sum = d[m * kChains][r];
 #pragma unroll
           for (int chain = 1; chain < kChains; chain++) sum += d[m * kChains + chain][r];
-          const int row = m * 16 + (lane_ >> 2) + (r >> 1) * 8, column = (lane_ & 3) * 2 + (r & 1);
-          out[column * S::kPartialStride + row] = sum;
+          out[(r & 1) * S::kPartialStride + m * 16 + (r >> 1) * 8] = sum;
         }
+      out += S::kWarps * 8 * S::kPartialStride;
     }
   }
 
@@ -158,7 +192,7 @@ class StationaryWeights {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) {
       const int j = batch * kLoads + l;
-      raw[l] = moving.load(group, pair(j), j, pair(j) < pairs_);
+      raw[l] = moving.template load<S::kWarps>(group, j, pair(j) < pairs_);
     }
   }
   // Takes a batch once all of it has come. Where registers allow, it has been fetched ahead, and
@@ -244,10 +278,12 @@ class Cells {
   DEV int64_t state_index(int tile, int i) const {  // in arrays over (D, N, H)
     return (int64_t(direction_) * N_ + sequence(tile, i)) * H_ + unit_;
   }
+  // How many rows cell i is below the first.
+  DEV static int down(int i) { return i * kRowStride; }
   // Of the n-th tile of this block.
   DEV float2& state(int n, int i) const {
     float2* states = reinterpret_cast<float2*>(shared_memory<unsigned char>() + plan_.states_at);
-    return states[(n * plan_.tile_rows + row(i)) * UNITS + local_unit()];
+    return states[n * (plan_.tile_rows * UNITS) + i * S::kThreads + int(threadIdx.x)];
   }
 
   // No address lives through the product: it is computed again, not kept in a register.
@@ -261,29 +297,29 @@ class Cells {
 // An element of an array that may be absent, widened.
 template <class E>
 DEV float load_or_zero(const void* array, int64_t index) {
-  return array ? widen(__ldg(static_cast<const E*>(array) + index)) : 0.f;
+  return array ? widen(read_only(static_cast<const E*>(array) + index)) : 0.f;
 }
 // An element as it is stored, or any number where there is no array: to choose a zero instead would
 // wait for the load. `other` is an array that is there.
 template <class E>
 DEV E load_or_any(const void* array, int64_t index, const void* other) {
-  return __ldg(static_cast<const E*>(array ? array : other) + (array ? index : 0));
+  return read_only(static_cast<const E*>(array ? array : other) + (array ? index : 0));
 }
 template <class E>
 DEV void store(void* array, int64_t index, float value) {
   static_cast<E*>(array)[index] = narrow<E>(value);
 }
 
-// Calls f(E()) with the type of the operands.
+// Calls f(E()) with the type of the operands. full: float32 as it is, not in TF32.
 template <class F>
-cudaError_t with_operand_dtype(DType dtype, F f) {
+cudaError_t with_operand_dtype(DType dtype, bool full, F f) {
   switch (dtype) {
     case DType::kFloat16:
       return f(__half());
     case DType::kBFloat16:
       return f(__nv_bfloat16());
     case DType::kFloat32:
-      return f(float());
+      return full ? f(FullFloat()) : f(float());
     case DType::kFloat64:
       break;
   }

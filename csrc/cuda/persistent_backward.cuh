@@ -12,7 +12,6 @@
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
 #pragma once
-#include "cell.cuh"
 #include "persistent.cuh"
 
 namespace lstm_kernels::cuda {
@@ -50,10 +49,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int from = column % plan.gate_columns;
         const E* w = w_hh + (int64_t(gate) * H + from) * H + to;
         return gather<E>([&](int e) {
-          return to < H && from + e < H ? __ldg(w + int64_t(e) * H) : narrow<E>(0);
+          return to < H && from + e < H ? read_only(w + int64_t(e) * H) : narrow<E>(0);
         });
       });
-  const Exchange<E> exchange(call.workspace, place);
+  const Exchange<E> exchange(call.workspace, place, cells.row(0), cells.unit());
+  const int sums_at = weights.sums_at(cells.row(0)) + cells.local_unit();
   // Round r undoes step T - 1 - r.
   const auto time_of = [&](int round) { return direction ? round : T - 1 - round; };
   // Addresses of cells that take no part are those of the first row,
@@ -84,14 +84,14 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                                    : 0;
       if (!has_before && !call.c0) inputs.from_zero |= bit;
       const int64_t element = at * H + place_in_row;
-      inputs.c[i] = __ldg(static_cast<const E*>(call.cell) + element);
+      inputs.c[i] = read_only(static_cast<const E*>(call.cell) + element);
       inputs.c_prev[i] = load_or_any<E>(has_before ? call.cell : call.c0, before, call.cell);
       inputs.grad_h[i] = load_or_any<E>(call.grad_output, element, call.cell);
       inputs.grad_c[i] = load_or_any<E>(call.grad_cell, element, call.cell);
 #pragma unroll
       for (int q = 0; q < kGates; q++)
         inputs.gate[i][q] =
-            __ldg(static_cast<const E*>(call.gates) + (at * kGates + q) * H + place_in_row);
+            read_only(static_cast<const E*>(call.gates) + (at * kGates + q) * H + place_in_row);
     }
     return inputs;
   };
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           float2& state = cells.state(k, i);
           float dh = state.y;
           if (round > 0 && !(inputs.cut >> i & 1)) {
-            const float* sums = weights.sums(sums_of_tile, cells.row(i)) + cells.local_unit();
+            const float* sums = sums_of_tile + sums_at + weights.sums_at(cells.down(i));
             float recurrent = 0.f;
 #pragma unroll
             for (int warp = 0; warp < S::kWarps; warp++)
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             const bool no_c_prev = is_reset || inputs.from_zero >> i & 1;
             if (call.grad_output) dh += widen(inputs.grad_h[i]);
             const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
-            grad[i] = retreat<Fast>(gate, widen(inputs.c[i]),
+            grad[i] = retreat<ActivationOf<E>>(gate, widen(inputs.c[i]),
                                     no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc, grad_gate);
             state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
           } else {
@@ -161,9 +161,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         if (step >= 0)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
-            exchange.publish(round, tile, cells.row(i), q * plan.gate_columns + unit,
-                             narrow<E>(grad[i].preactivation[q]), cells.exists(tile, i),
-                             cells.has_sequence(tile, i));
+            exchange.publish(round, tile, cells.down(i), q, narrow<E>(grad[i].preactivation[q]),
+                             cells.exists(tile, i), cells.has_sequence(tile, i));
       }
       exchange.announce(round, tile);
 

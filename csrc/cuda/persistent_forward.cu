@@ -6,7 +6,7 @@ namespace lstm_kernels::cuda {
 
 cudaError_t persistent_forward(const PersistentForward& call, const Plan& plan,
                                cudaStream_t stream) {
-  return with_operand_dtype(call.dtype, [&]<class E>(E) {
+  return with_operand_dtype(call.dtype, plan.full_float32, [&]<class E>(E) {
     const auto run = [&]<class S>(S) {
       return launch_persistent<S>(plan.exchange == Exchange::tagged
                                       ? persistent_forward_kernel<E, S, TaggedExchange>

@@ -11,7 +11,6 @@
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
 #pragma once
-#include "cell.cuh"
 #include "persistent.cuh"
 
 namespace lstm_kernels::cuda {
@@ -53,7 +52,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           memcpy(elements, &v, sizeof v);
           return gather<E>([&](int e) { return elements[e]; });
         }
-        return gather<E>([&](int e) { return column + e < H ? __ldg(w + e) : narrow<E>(0); });
+        return gather<E>([&](int e) { return column + e < H ? read_only(w + e) : narrow<E>(0); });
       });
   for (int i = int(threadIdx.x); i < kUnits * kGates; i += S::kThreads) {
     const int unit = int(blockIdx.x) * kUnits + i / kGates, at = i % kGates * H + unit;
@@ -61,11 +60,12 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                                load_or_zero<E>(call.b_hh[direction], at)
                          : 0.f;
   }
-  const Exchange<E> exchange(call.workspace, place);
+  const Exchange<E> exchange(call.workspace, place, cells.row(0), cells.unit());
   const auto publish = [&](int step, int tile, int i, float h) {
-    exchange.publish(step, tile, cells.row(i), cells.unit(), narrow<E>(h), cells.exists(tile, i),
+    exchange.publish(step, tile, cells.down(i), 0, narrow<E>(h), cells.exists(tile, i),
                      cells.has_sequence(tile, i));
   };
+  const int sums_at = weights.sums_at(cells.row(0)) + cells.local_unit() * kGates;
   const auto time_of = [&](int step) { return direction ? T - 1 - step : step; };
   // Addresses of cells that take no part are those of the first row, so that no load waits for a
   // branch.
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       const E* x = static_cast<const E*>(call.x_gates[direction]) +
                    (now ? row_of(call.rows, N, t, n) * kGates * H + unit : 0);
 #pragma unroll
-      for (int q = 0; q < kGates; q++) inputs.x[i][q] = __ldg(x + q * H);
+      for (int q = 0; q < kGates; q++) inputs.x[i][q] = read_only(x + q * H);
     }
     return inputs;
   };
@@ -124,8 +124,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           float2& state = cells.state(k, i);
           if (marks >> i & 1) {
             float4 recurrent = make_float4(0, 0, 0, 0);
-            const float* sums =
-                weights.sums(sums_of_tile, cells.row(i)) + cells.local_unit() * kGates;
+            const float* sums = sums_of_tile + sums_at + weights.sums_at(cells.down(i));
 #pragma unroll
             for (int warp = 0; warp < S::kWarps; warp++) {
               const float4 v =
@@ -139,7 +138,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                                      widen(inputs.x[i][1]) + b.y + recurrent.y,
                                      widen(inputs.x[i][2]) + b.z + recurrent.z,
                                      widen(inputs.x[i][3]) + b.w + recurrent.w};
-            cell[i] = advance<Fast>(a, is_reset ? 0.f : state.x);
+            cell[i] = advance<ActivationOf<E>>(a, is_reset ? 0.f : state.x);
             state = make_float2(cell[i].c, cell[i].h);
           }
           h = state.y;

@@ -9,22 +9,24 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #define DEV __device__ __forceinline__
+
+namespace lstm_kernels::cuda {
+template <class E>
+DEV auto bits_of(E v) {
+  std::conditional_t<sizeof(E) == 2, uint16_t, uint32_t> bits;
+  static_assert(sizeof bits == sizeof v);
+  memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+}  // namespace lstm_kernels::cuda
 
 #ifndef __CUDACC__
 #include "ptx_on_cpu.h"
 #else
 namespace lstm_kernels::cuda {
-
-// The bits of a 16-bit number.
-template <class E>
-DEV uint16_t bits_of(E v) {
-  static_assert(sizeof(E) == 2);
-  uint16_t bits;
-  memcpy(&bits, &v, sizeof bits);
-  return bits;
-}
 
 // d (16 x 8) += a (16 x k) * b (k x 8) in fp32, by one warp. Fragments as the PTX ISA lays them
 // out: k = 16 for __nv_bfloat16 and __half, 8 for float, which is multiplied as TF32.
@@ -86,7 +88,7 @@ DEV uint4 ld_exchange(const uint4* p) {
 template <class E>
 DEV void st_exchange(E* p, E v) {
   if constexpr (sizeof(E) == 4)
-    asm volatile("st.global.cg.b32 [%0], %1;" ::"l"(p), "r"(__float_as_uint(v)) : "memory");
+    asm volatile("st.global.cg.b32 [%0], %1;" ::"l"(p), "r"(bits_of(v)) : "memory");
   else
     asm volatile("st.global.cg.b16 [%0], %1;" ::"l"(p), "h"(bits_of(v)) : "memory");
 }

@@ -10,7 +10,7 @@ using namespace lstm_kernels::cuda;
 DType type_of(const std::string& name) {
   if (name == "float16") return DType::kFloat16;
   if (name == "bfloat16") return DType::kBFloat16;
-  if (name == "float32") return DType::kFloat32;
+  if (name == "float32" || name == "tf32") return DType::kFloat32;
   if (name == "float64") return DType::kFloat64;
   throw std::invalid_argument(name);
 }
@@ -30,8 +30,10 @@ Plan plan(const std::string& pass, const std::string& geometry, const std::strin
                      : geometry == "wide" ? (forward ? kForwardGeometries : kBackwardGeometries)[0]
                                           : kForwardGeometries[1];
   const Exchange kind = exchange == "tagged" ? Exchange::tagged : Exchange::counter;
-  return make_plan(pass_of(pass), g, kind, tile_rows, {multiprocessors, 227 * 1024, true},
-                   type_of(type), sizes(T, N, H, D));
+  Plan p = make_plan(pass_of(pass), g, kind, tile_rows, {multiprocessors, 227 * 1024, true},
+                     type_of(type), sizes(T, N, H, D));
+  p.full_float32 = type == "float32";
+  return p;
 }
 
 Rows rows(const py::kwargs& a) {

@@ -16,7 +16,7 @@ def module():
 def to_storage(values, dtype):
     """float64 array -> the bits that a kernel of that type reads; bfloat16 as uint16."""
     if dtype != "bfloat16":
-        return np.array(values, dtype)
+        return np.array(values, "float32" if dtype == "tf32" else dtype)
     values = np.array(values, np.float32)
     bits = values.view(np.uint32)
     nearest = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16  # ties to even
@@ -40,7 +40,8 @@ def to_tf32(values):
 
 
 def operand(dtype):
-    return to_tf32 if dtype == "float32" else lambda values: values
+    """What a product makes of its factors. "tf32" is float32 where that is allowed."""
+    return to_tf32 if dtype == "tf32" else lambda values: values
 
 
 def poisoned(shape, dtype):
@@ -52,10 +53,11 @@ def tolerance(dtype, expected):
     """One unit in the last place of the stored type.
 
     Half of it is the rounding of the result. Rounding what is fed back may fall to the other side
-    of a tie than in the reference, which moves later steps by less than the other half. float32 is
-    fed back as TF32, so there the unit is TF32's.
+    of a tie than in the reference, which moves later steps by less than the other half. With TF32
+    it is that which is fed back, so there the unit is TF32's. A product of float32 is exact to 2^-21
+    of itself, and those of a sum here come to 16 at most, in absolute values.
     """
-    unit = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-11}[dtype]
+    unit = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "tf32": 2.0**-11, "float32": 2.0**-17}[dtype]
     return unit * np.maximum(1, np.abs(expected))
 
 

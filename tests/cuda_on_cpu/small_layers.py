@@ -16,7 +16,7 @@ CASES = [
     ("float16", {"T": 5, "N": 11, "H": 20, "D": 2, "ragged": "packed"}),
     ("bfloat16", {"T": 5, "N": 11, "H": 20, "D": 2, "ragged": "lengths"}),
     ("float16", {"T": 5, "N": 11, "H": 20, "ragged": "reset"}),
-    ("float32", {"T": 3, "N": 9, "H": 70}),  # weights beyond the registers
+    ("tf32", {"T": 3, "N": 9, "H": 70}),  # weights beyond the registers
     ("bfloat16", {"T": 3, "N": 35, "H": 18, "tile_rows": 16, "multiprocessors": 10}),
 ]
 EXCHANGES = ("counter", "tagged")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from cases import SIGNALS, Case, backward, forward, operand, rounded, run_backward, run_forward
 
-TYPES = ["float16", "bfloat16", "float32"]
+TYPES = ["float16", "bfloat16", "tf32", "float32"]
 
 # Sizes that are no multiple of any tile; more columns (H > 128, of 16 bits) than registers hold in
 # the small geometry; several tiles per block (few multiprocessors) and several groups of 8 rows.
@@ -77,7 +77,7 @@ def test_backward_as_compiled_for_devices(dtype, shape, exchange, machine):
     run_backward(Case(dtype, **shape, exchange=exchange))
 
 
-@pytest.mark.parametrize(("dtype", "H"), [("bfloat16", 1090), ("float32", 530)])
+@pytest.mark.parametrize(("dtype", "H"), [("bfloat16", 1090), ("tf32", 530), ("float32", 530)])
 def test_weights_beyond_the_registers_of_a_device(dtype, H, machine):
     machine.set_seed(3)
     run_forward(Case(dtype, T=2, N=2, H=H, geometry="wide"))
@@ -198,7 +198,7 @@ def test_the_references_rounding_is_that_of_the_types():
         np.testing.assert_array_equal(rounded(values.astype(np.float32), dtype), theirs)
     values = np.array([1 + 2.0**-11, 1 + 3 * 2.0**-11, -1 - 2.0**-11, 0.0])
     np.testing.assert_array_equal(
-        operand("float32")(values), [1 + 2.0**-10, 1 + 2.0**-9, -1 - 2.0**-10, 0]
+        operand("tf32")(values), [1 + 2.0**-10, 1 + 2.0**-9, -1 - 2.0**-10, 0]
     )
 
 
