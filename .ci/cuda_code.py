@@ -26,6 +26,7 @@ MMA = {
     "6__half": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
     "f": "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
 }
+MMA["NS0_9FullFloatE"] = MMA["f"]  # three times
 EXCHANGE = {
     "Counter": {
         "ld.acquire.gpu.global.u32",
@@ -43,7 +44,7 @@ TOLD_APART = re.compile(
 # Inputs of a step: elements of 16 or 32 bits, by the cache of constants.
 INPUT = re.compile(r"LDG\.E(?:\.U16)?\.CONSTANT (R\d+),")
 KERNEL = re.compile(
-    r"persistent_(?P<which>forward|backward)_kernelI(?P<type>13__nv_bfloat16|6__half|f)N.*?"
+    r"persistent_(?P<which>forward|backward)_kernelI(?P<type>13__nv_bfloat16|6__half|f|NS0_9FullFloatE)N.*?"
     r"(?P<exchange>Counter|Tagged)Exchange"
 )
 
@@ -82,7 +83,7 @@ def check_ptx(name: str, body: str) -> str | None:
     kernel = KERNEL.search(name)
     if not kernel:
         return None
-    bits = 32 if kernel["type"] == "f" else 16
+    bits = 16 if kernel["type"] in ("13__nv_bfloat16", "6__half") else 32
     expected = {i.format(bits=bits) for i in EXCHANGE[kernel["exchange"]]} | {MMA[kernel["type"]]}
     found = set(TOLD_APART.findall(body))
     return f"has {sorted(found)}, expected {sorted(expected)}" if found != expected else None

@@ -4,7 +4,7 @@
 #   bash benchmarks/gpu.sh [FOLDER]     # default: benchmarks/results/<gpu>
 #   STAGES="build benchmark" QUESTION="never" bash benchmarks/gpu.sh    # some stages and questions
 #
-# Takes at most 9 minutes. Needs python3 with a CUDA build of torch and pytest, nvcc, cmake and
+# Takes at most LIMIT seconds, 540 unless it is set. Needs python3 with a CUDA build of torch and pytest, nvcc, cmake and
 # ninja; no network. A stage that fails or hangs does not keep the next from running. FOLDER holds
 # five files at the end: gpu.json, gpu.png and gpu.txt from the benchmark, summary.txt, and the logs
 # of all stages in logs.tar.gz. No test, row of the benchmark or other single step may take more
@@ -41,26 +41,27 @@ begin=$SECONDS
 report=""
 all="build step persistent contract memcheck racecheck benchmark synccheck initcheck"
 stages=${STAGES:-$all}
+limit=${LIMIT:-540}
 for name in $stages; do
   [[ " $all " == *" $name "* ]] || fail "STAGES: there is no stage $name, only $all."
 done
 
-# stage NAME LIMIT COMMAND...: runs it for at most LIMIT seconds, of which 540 are left in all.
+# stage NAME SECONDS COMMAND...: runs it for at most so long, or for what is left of the limit.
 stage() {
-  local name=$1 limit=$2 start=$SECONDS left=$((540 - (SECONDS - begin))) status
+  local name=$1 most=$2 start=$SECONDS left=$((limit - (SECONDS - begin))) status
   shift 2
   [[ " $stages " == *" $name "* ]] || return
-  if [ "$left" -lt "$limit" ]; then limit=$left; fi
-  if [ "$limit" -le 5 ]; then
+  if [ "$left" -lt "$most" ]; then most=$left; fi
+  if [ "$most" -le 5 ]; then
     report+=$(printf '%-12s not run: the time is up' "$name")$'\n'
     return
   fi
   printf '\n===== %s\n' "$name"
-  timeout --kill-after=5 "$limit" "$@" 2>&1 | tee "$logs/$name.log"
+  timeout --kill-after=5 "$most" "$@" 2>&1 | tee "$logs/$name.log"
   status=${PIPESTATUS[0]}
   case $status in
     0) result=ok ;;
-    124 | 137) result="stopped after $limit s" ;;
+    124 | 137) result="stopped after $most s" ;;
     *) result="FAILED ($status)" ;;
   esac
   report+=$(printf '%-12s %4d s   %s' "$name" $((SECONDS - start)) "$result")$'\n'
@@ -104,13 +105,13 @@ sanitize() {
 }
 export -f sanitize
 
-stage build 60 bash -c build
+stage build 180 bash -c build
 stage step 70 bash -c "tests tests/cuda/test_cuda_parity.py -k 'not persistent'"
 stage persistent 60 bash -c "tests tests/cuda/test_cuda_parity.py -k persistent"
 stage contract 70 bash -c "tests tests/cuda/test_cuda_contract.py"
 stage memcheck 75 bash -c "sanitize memcheck"
 stage racecheck 60 bash -c "sanitize racecheck"
-left=$((540 - (SECONDS - begin)))
+left=$((limit - (SECONDS - begin)))
 benchmark() {
   "$python" -m benchmarks.gpu --output "$out" --seconds $((left - 80)) \
     --floor build/gpu/gpu_floor.so ${QUESTION:+--question $QUESTION}

@@ -3,7 +3,8 @@
 // The persistent kernels keep W_hh on chip for all T steps and pay one exchange between blocks per
 // step; the per-step path pays two launches per step and serves every type and size. The persistent
 // path is used when all hold:
-//   1. tensor cores multiply the dtype: float16, bfloat16, float32 in TF32 where that is allowed, and
+//   1. tensor cores multiply the dtype: float16, bfloat16, float32 in TF32 where that is allowed,
+//   and
 //      by three products of TF32 (number.cuh) where it is not;
 //   2. nothing is projected;
 //   3. the sequence repays the launch;
@@ -13,7 +14,7 @@
 // and 5 say, and raises where it cannot run: what is forced never falls back.
 // LSTM_KERNELS_CUDA_PLAN forces a plan, for measurements.
 //
-// The model is built on published H200 figures, not on measurements of these kernels.
+// The model's constants are those of an H200; on other devices they are a guess.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -120,30 +121,52 @@ inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_
   return plan;
 }
 
-// Microseconds per step that the model predicts. A block works on one tile after the other, each
-// from end to end: waiting for the first word, products, cells, handing over. `chain` is what that
-// takes for the smallest tile; a block with one tile also waits for the slowest of the others.
-inline double predicted_step(const Geometry& g, const Plan& plan) {
-  constexpr double kGatherBytes = 73e3;  // per microsecond and multiprocessor, from L2
-  constexpr double kSharedBytes = 224e3, kProducts = 1100;  // ditto; m16n8 products of a k tile
-  const bool tagged = plan.exchange == Exchange::tagged;
-  const double chain = tagged ? 0.6 : 1.1, wait = tagged ? 0.3 : 0.5;
-  const double rows8 =
-      plan.pairs * (tagged ? 1024 : 512) / kGatherBytes + plan.pairs * 2 * g.row_tiles / kProducts +
-      double(spilled_bytes(g, plan.pairs) + 2 * partial_bytes(g, 8)) / kSharedBytes;
-  const double tile = chain + plan.tile_rows / 8 * rows8;
-  return std::max(wait + tile, double(ceil_div(plan.tiles, plan.groups)) * tile);
+// What the parts of a step take, in microseconds, as measured on an H200 by benchmarks/gpu.py (its
+// plans): the chain of waits from the first word to handing over, whatever the sizes; a group of 8
+// rows; the products of a pair of k tiles with 16 rows, of each warp; the same from spilled weights.
+struct StepCosts {
+  double chain, rows8, product, spilled;
+};
+inline StepCosts step_costs(Pass pass, Exchange exchange) {
+  const bool tagged = exchange == Exchange::tagged;
+  if (pass == Pass::forward)
+    return tagged ? StepCosts{0.8, 0.40, 0.049, 0.032} : StepCosts{1.2, 0.39, 0.042, 0.012};
+  return tagged ? StepCosts{1.3, 0.45, 0.098, 0.062} : StepCosts{1.8, 0.40, 0.076, 0.031};
 }
-// Directions run one after the other. With few sequences a step is one kernel that reads the
-// weights from L2; otherwise the host takes as long to launch two as most products take.
-inline double predicted_step_of_per_step_path(DType dtype, const Sizes& size) {
-  constexpr double kLaunch = 3, kHost = 10, kL2Bytes = 5e6;
-  const double flops_per_microsecond = dtype == DType::kFloat32 ? 2e8 : 4e8;
+
+// Microseconds per step that the model predicts. A block works on one tile after the other, each
+// from end to end; a block with one tile also waits for the slowest of the others.
+inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan) {
+  constexpr double kSlowest = 0.1, kSplitFactors = 0.45;
+  const StepCosts cost = step_costs(pass, plan.exchange);
+  const int64_t pairs = ceil_div(plan.pairs, g.warps);  // of a warp
+  const double products = double(pairs * g.row_tiles) * (plan.full_float32 ? 3 : 1);
+  const double spilled = double(std::max<int64_t>(0, pairs - g.register_pairs) * g.row_tiles);
+  const double rows8 = cost.rows8 + cost.product * products + cost.spilled * spilled;
+  const double tile =
+      cost.chain + plan.tile_rows / 8 * rows8 + (plan.full_float32 ? kSplitFactors : 0);
+  const int64_t tiles = ceil_div(plan.tiles, plan.groups);  // of a block
+  return tiles == 1 ? tile + kSlowest : double(tiles) * tile;
+}
+
+// The same of the per-step path; directions run one after the other. With few sequences a step is
+// one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and the host
+// needs longer to launch them than the device for small products.
+inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_float32,
+                                              const Sizes& size) {
   const double weights = double(kGates) * double(size.H) * double(size.H);
-  const double step =
-      size.N <= 16
-          ? kLaunch + double(ceil_div(size.N, 8)) * weights * double(size_of(dtype)) / kL2Bytes
-          : std::max(kHost, kLaunch + 2 * weights * double(size.N) / flops_per_microsecond);
+  const double flops = 2 * weights * double(size.N);
+  double step;
+  if (pass == Pass::forward && size.N <= 16) {
+    const double bytes_per_microsecond = size.N == 1 ? 4.5e6 : 1.7e6;
+    const double reads = double(ceil_div(size.N, 8)) * weights * double(size_of(dtype));
+    step = std::max(5.0, 2.5 + reads / bytes_per_microsecond);
+  } else {
+    const double flops_per_microsecond = full_float32                ? 2.5e7
+                                         : dtype == DType::kFloat32 ? 1.6e8
+                                                                    : 2.8e8;
+    step = (pass == Pass::forward ? 13 : 20) + flops / flops_per_microsecond;
+  }
   return size.D * step;
 }
 
@@ -213,16 +236,18 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
     return {};
   }
   const ForcedPlan forced_plan;
+  const bool full_float32 = dtype == DType::kFloat32 && !allow_tf32;
   Plan best;
   double best_step =
-      forced == ForcedPath::none ? predicted_step_of_per_step_path(dtype, size) : 1e30;
+      forced == ForcedPath::none ? predicted_step_of_per_step_path(pass, dtype, full_float32, size)
+                                 : 1e30;
   const auto consider = [&](const Geometry& g) {
     for (const Exchange exchange : {Exchange::counter, Exchange::tagged})
       for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
         Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size);
-        plan.full_float32 = dtype == DType::kFloat32 && !allow_tf32;
+        plan.full_float32 = full_float32;
         if (!plan.persistent || !forced_plan.allows(pass, plan)) continue;
-        const double step = predicted_step(g, plan);
+        const double step = predicted_step(pass, g, plan);
         if (step < best_step) best = plan, best_step = step;
       }
   };

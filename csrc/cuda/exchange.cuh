@@ -3,7 +3,8 @@
 // All lay it out in fragment order: (row groups of 8, pairs, 32 lanes) chunks of 16 bytes. A kernel
 // hands over step s like this, and each class does its part in its way:
 //
-//   publish(s, ...)    every thread, of each of its cells: the operand goes out
+//   place(s, tile)     where the thread's first operand goes
+//   publish(...)       every thread, of each of its cells: the operand goes out
 //   announce(s, tile)  every thread, when its block has published all: it is there
 //   await(s, tile)     every thread: what the others announced may be read, through moving(s, tile)
 //
@@ -16,7 +17,8 @@
 // number of the step: no fence, no counter, no barrier, and the read that finds the data is also
 // the wait, about 0.55 us. It is twice the bytes, so the counter is better where there are many.
 //
-// What nobody writes is not read either: chunks beyond the batch count as zeros.
+// Columns that nobody writes are the zeros of the workspace. Rows beyond the batch are not read:
+// what stands in their place goes into sums that nobody reads.
 #pragma once
 #include <cstring>
 
@@ -87,12 +89,14 @@ class CounterExchange {
     first_ = (first.pair * 32 + first.lane) * kVector<E> + first.element;
   }
 
-  DEV void publish(int step, int tile, int down, int gate, E value, bool exists, bool) const {
+  DEV E* place(int step, int tile) const {
+    return reinterpret_cast<E*>(this->tile(step, tile)) + first_;
+  }
+  DEV void publish(E* place, int, int down, int gate, E value, bool exists, bool) const {
     if (!exists) return;
-    E* elements = reinterpret_cast<E*>(this->tile(step, tile)) + first_;
-    const int chunks = OperandPlace<E>::pairs_to(at_.plan, down, gate) * 32 +
-                       OperandPlace<E>::lanes_to(down);
-    st_exchange(elements + chunks * kVector<E>, operand<E>(value));
+    const int chunks =
+        OperandPlace<E>::pairs_to(at_.plan, down, gate) * 32 + OperandPlace<E>::lanes_to(down);
+    st_exchange(place + chunks * kVector<E>, operand<E>(value));
   }
   DEV void announce(int, int tile) const {
     __syncthreads();  // [operands stored, partial sums used up]
@@ -113,10 +117,10 @@ class CounterExchange {
     static constexpr bool kAhead = true;
     DEV Moving(const uint4* tile, int pairs) : first_(tile + threadIdx.x), pairs_(pairs) {}
     template <int kWarps>
-    DEV uint4 load(int group, int j, bool exists) const {
-      return exists ? ld_exchange(first_ + group * (pairs_ * 32) + j * kWarps * 32)
-                    : make_uint4(0, 0, 0, 0);
+    DEV void load(uint4& raw, int group, int j) const {
+      raw = ld_exchange(first_ + group * (pairs_ * 32) + j * kWarps * 32);
     }
+    DEV static Raw nothing() { return anything(); }
     DEV uint4 data(uint4 raw) const { return raw; }
 
    private:
@@ -163,7 +167,8 @@ class TaggedExchange {
   }
 
   // All lanes of a warp: those of a word's elements are neighbours.
-  DEV void publish(int step, int tile, int down, int gate, E value, bool exists,
+  DEV uint2* place(int step, int tile) const { return this->tile(step, tile) + first_; }
+  DEV void publish(uint2* place, int step, int down, int gate, E value, bool exists,
                    bool has_sequence) const {
     E pair[4 / sizeof(E)];
     pair[0] = operand<E>(exists ? value : narrow<E>(0));
@@ -171,9 +176,9 @@ class TaggedExchange {
     if (!stores_ || !has_sequence) return;
     unsigned data;
     memcpy(&data, pair, sizeof data);
-    const int further = OperandPlace<E>::pairs_to(at_.plan, down, gate) * 128 +
-                        OperandPlace<E>::lanes_to(down) * 2;
-    st_tagged(this->tile(step, tile) + first_ + further, data, unsigned(step + 1));
+    const int further =
+        OperandPlace<E>::pairs_to(at_.plan, down, gate) * 128 + OperandPlace<E>::lanes_to(down) * 2;
+    st_tagged(place + further, data, unsigned(step + 1));
   }
   DEV void announce(int, int) const {}
   DEV void await(int, int) const {}
@@ -184,6 +189,7 @@ class TaggedExchange {
     struct Raw {
       uint4 half[2];  // {data, tag, data, tag}
     };
+    DEV static Raw nothing() { return {anything(), anything()}; }
     DEV Moving(const uint2* tile, int pairs, unsigned tag, int rows, unsigned pairs_written)
         : first_(tile + (threadIdx.x / 32 * 128 + threadIdx.x % 32 * 2)),
           pairs_(pairs),
@@ -191,22 +197,23 @@ class TaggedExchange {
           tag_(tag),
           pairs_written_(pairs_written) {}
     template <int kWarps>
-    DEV Raw load(int group, int j, bool) const {
-      if (group * 8 >= rows_ || !(pairs_written_ >> j & 1)) {
-        const uint4 nothing = make_uint4(0, tag_, 0, tag_);
-        return {nothing, nothing};
-      }
+    DEV void load(Raw& raw, int group, int j) const {
+      if (group * 8 >= rows_) return;
       const uint2* p = first_ + group * (pairs_ * 128) + j * kWarps * 128;
-      return {ld_tagged(p, tag_), ld_tagged(p + 64, tag_)};
+      const unsigned tag = pairs_written_ >> j & 1 ? tag_ : 0;
+      raw.half[0] = ld_tagged(p, tag), raw.half[1] = ld_tagged(p + 64, tag);
     }
+    // Of the pairs from j on, whether all words that are ever written are those of the step.
     template <int n>
-    DEV bool have_come(const Raw (&raw)[n]) const {
+    DEV bool have_come(const Raw (&raw)[n], int group, int j) const {
+      const unsigned written = group * 8 < rows_ ? pairs_written_ >> j : 0;
       unsigned other = 0;
 #pragma unroll
-      for (int l = 0; l < n; l++)
-#pragma unroll
-        for (int half = 0; half < 2; half++)
-          other |= (raw[l].half[half].y ^ tag_) | (raw[l].half[half].w ^ tag_);
+      for (int l = 0; l < n; l++) {
+        const uint4 a = raw[l].half[0], b = raw[l].half[1];
+        const unsigned of_pair = ((a.y ^ tag_) | (a.w ^ tag_)) | ((b.y ^ tag_) | (b.w ^ tag_));
+        if (written >> l & 1) other |= of_pair;
+      }
       return other == 0;
     }
     DEV uint4 data(const Raw& raw) const {
@@ -238,8 +245,8 @@ class TaggedExchange {
 
   uint2* words_;
   const Place& at_;
-  int first_;             // word of a tile
-  bool stores_;           // for itself and the lane with the other half of its word
+  int first_;               // word of a tile
+  bool stores_;             // for itself and the lane with the other half of its word
   unsigned pairs_written_;  // none beyond the last
 };
 

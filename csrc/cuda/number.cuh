@@ -1,8 +1,8 @@
 // Storage types and the types they are computed in: float16 and bfloat16 in float.
 //
-// FullFloat is a float whose matrix products are as exact as float32's, where those of a plain float
-// are TF32: tensor cores know no more, so it is taken as the sum of two TF32 numbers, and of the
-// four products the three that count are added. An infinite factor gives NaN.
+// FullFloat is a float whose matrix products are as exact as float32's, where those of a plain
+// float are TF32: tensor cores know no more, so it is taken as the sum of two TF32 numbers, and of
+// the four products the three that count are added. An infinite factor gives NaN.
 #pragma once
 #include "ptx.cuh"
 

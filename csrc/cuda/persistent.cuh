@@ -94,7 +94,7 @@ DEV void mma_pair<FullFloat>(float (&d0)[4], float (&d1)[4], uint4 a0, uint4 a1,
 
 // Activations no less exact than the sums they are of.
 template <class E>
-using ActivationOf = std::conditional_t<std::is_same_v<E, FullFloat>, Exact, Fast>;
+using ActivationOf = std::conditional_t<std::is_same_v<E, FullFloat>, FastToFloat, Fast>;
 
 // A block's slice of the stationary factor.
 template <class E, class S>
@@ -148,6 +148,8 @@ class StationaryWeights {
   template <class Moving>
   DEV void multiply(const Moving& moving, int row_groups, float* partials) const {
     typename Moving::Raw next[kLoads];
+#pragma unroll
+    for (int l = 0; l < kLoads; l++) next[l] = Moving::nothing();
     if constexpr (Moving::kAhead) fetch(next, moving, 0, 0);
     float* out = partials + (warp_ * 8 + (lane_ & 3) * 2) * S::kPartialStride + (lane_ >> 2);
     for (int group = 0; group < row_groups; group++) {
@@ -192,7 +194,7 @@ class StationaryWeights {
 #pragma unroll
     for (int l = 0; l < kLoads; l++) {
       const int j = batch * kLoads + l;
-      raw[l] = moving.template load<S::kWarps>(group, j, pair(j) < pairs_);
+      if (pair(j) < pairs_) moving.template load<S::kWarps>(raw[l], group, j);
     }
   }
   // Takes a batch once all of it has come. Where registers allow, it has been fetched ahead, and
@@ -208,7 +210,7 @@ class StationaryWeights {
         fetch(next, moving, group + 1, 0);
     } else {
       do fetch(next, moving, group, batch);
-      while (!moving.have_come(next));
+      while (!moving.have_come(next, group, batch * kLoads));
       __syncwarp();  // lanes that waited longer join those that go on to multiply
       take(b, next, moving);
     }
@@ -240,14 +242,34 @@ class StationaryWeights {
   uint4 held_[S::kRowTiles][S::kRegisterPairs][2];
 };
 
-// Whether sequence n takes part in step t, and its row in arrays over (R).
-DEV bool takes_part(const Rows& rows, int t, int n) {
-  if (rows.offsets) return n < __ldg(rows.offsets + t + 1) - __ldg(rows.offsets + t);
-  return !rows.lengths || t < __ldg(rows.lengths + n);
-}
-DEV int64_t row_of(const Rows& rows, int batch, int t, int n) {
-  return n + (rows.offsets ? __ldg(rows.offsets + t) : int64_t(t) * batch);
-}
+// Who takes part in which steps, and where the rows of arrays over (R) are. Most layers are plain:
+// every sequence takes part in every step, and none is reset. They go without all looking up.
+class Sequences {
+ public:
+  DEV Sequences(const Rows& rows, int batch)
+      : rows_(rows), batch_(batch), plain_(!rows.offsets && !rows.lengths && !rows.reset) {}
+
+  DEV bool plain() const { return plain_; }
+  DEV bool packed() const { return rows_.offsets; }
+  // Of sequence n in step t.
+  DEV bool takes_part(int t, int n) const {
+    if (plain_) return true;
+    if (rows_.offsets) return n < __ldg(rows_.offsets + t + 1) - __ldg(rows_.offsets + t);
+    return !rows_.lengths || t < __ldg(rows_.lengths + n);
+  }
+  DEV bool is_reset(int t, int n) const {
+    return !plain_ && rows_.reset && rows_.reset[int64_t(t) * batch_ + n];
+  }
+  DEV int64_t row(int t, int n) const {
+    if (plain_) return int64_t(t) * batch_ + n;
+    return n + (rows_.offsets ? __ldg(rows_.offsets + t) : int64_t(t) * batch_);
+  }
+
+ private:
+  const Rows& rows_;
+  int batch_;
+  bool plain_;
+};
 
 // The cells of a thread: of one hidden unit, in every kRowStride-th row of the batch tiles of its
 // block. Their states lie in shared memory, and no other thread touches them.
@@ -257,6 +279,7 @@ class Cells {
   static constexpr int kRowStride = S::kThreads / UNITS;
   static constexpr int kCount = kMaxTileRows / kRowStride;  // in a tile
   static_assert(kRowStride * UNITS == S::kThreads && kCount * kRowStride == kMaxTileRows);
+  static_assert(32 / UNITS <= 8);  // rows of a warp: tiles have whole groups of 8
 
   DEV Cells(const Plan& plan, const Sizes& size, int direction)
       : plan_(plan),
@@ -271,9 +294,8 @@ class Cells {
   // Of cell i: its row in the tile, its sequence, whether there is one.
   DEV int row(int i) const { return first_row_ + i * kRowStride; }
   DEV int sequence(int tile, int i) const { return tile * plan_.tile_rows + row(i); }
-  DEV bool has_sequence(int tile, int i) const {
-    return row(i) < plan_.tile_rows && sequence(tile, i) < N_;
-  }
+  DEV bool in_tile(int i) const { return row(i) < plan_.tile_rows; }  // so in the whole warp
+  DEV bool has_sequence(int tile, int i) const { return in_tile(i) && sequence(tile, i) < N_; }
   DEV bool exists(int tile, int i) const { return has_sequence(tile, i) && unit_ < H_; }
   DEV int64_t state_index(int tile, int i) const {  // in arrays over (D, N, H)
     return (int64_t(direction_) * N_ + sequence(tile, i)) * H_ + unit_;

@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
+  const Sequences sequences(call.rows, N);
   // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh (of
   // sequences that have ended, until their last step is reached).
   Cells<S, kUnits> cells(plan, call.size, direction);
@@ -64,24 +65,23 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int t_before = direction ? t + 1 : t - 1, t_after = direction ? t - 1 : t + 1;
 #pragma unroll
     for (int i = 0; i < kCells; i++) {
+      if (!cells.in_tile(i)) continue;
       const int n = cells.sequence(tile, i), unit = cells.unit();
       const bool exists = cells.exists(tile, i) && step >= -1;
-      const bool now = exists && step >= 0 && takes_part(call.rows, t, n);
+      const bool now = exists && step >= 0 && sequences.takes_part(t, n);
       const unsigned bit = 1u << i;
       if (now) inputs.active |= bit;
-      if (exists && call.rows.reset) {
-        if (now && call.rows.reset[int64_t(t) * N + n]) inputs.reset |= bit;
-        if (round > 0 && takes_part(call.rows, t_after, n) &&
-            call.rows.reset[int64_t(t_after) * N + n])
+      if (exists && !sequences.plain()) {
+        if (now && sequences.is_reset(t, n)) inputs.reset |= bit;
+        if (round > 0 && sequences.takes_part(t_after, n) && sequences.is_reset(t_after, n))
           inputs.cut |= bit;
       }
-      const int64_t at = now ? row_of(call.rows, N, t, n) * D + direction : 0;
+      const int64_t at = now ? sequences.row(t, n) * D + direction : 0;
       const int64_t place_in_row = now ? unit : 0;
-      const bool has_before = now && step > 0 && takes_part(call.rows, t_before, n);
-      const int64_t before = has_before
-                                 ? (row_of(call.rows, N, t_before, n) * D + direction) * H + unit
-                             : now ? (int64_t(direction) * N + n) * H + unit
-                                   : 0;
+      const bool has_before = now && step > 0 && sequences.takes_part(t_before, n);
+      const int64_t before = has_before ? (sequences.row(t_before, n) * D + direction) * H + unit
+                             : now      ? (int64_t(direction) * N + n) * H + unit
+                                        : 0;
       if (!has_before && !call.c0) inputs.from_zero |= bit;
       const int64_t element = at * H + place_in_row;
       inputs.c[i] = read_only(static_cast<const E*>(call.cell) + element);
@@ -116,20 +116,23 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       if (round > 0) {
         exchange.await(round - 1, tile);
         weights.multiply(exchange.moving(round - 1, tile), plan.tile_rows / 8, sums_of_tile);
-        __syncthreads();  // [partial sums are there]
       }
-
       cells.forget_addresses();
+      const float* const sums_of_cells = sums_of_tile + sums_at;
+      auto* const place_of_gradients = exchange.place(round, tile);
+      if (round > 0) __syncthreads();  // [partial sums are there]
+
       CellGradient<float> grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
+        if (!cells.in_tile(i)) continue;
         const int unit = cells.unit();
         if (cells.exists(tile, i)) {
           const int n = cells.sequence(tile, i);
           float2& state = cells.state(k, i);
           float dh = state.y;
           if (round > 0 && !(inputs.cut >> i & 1)) {
-            const float* sums = sums_of_tile + sums_at + weights.sums_at(cells.down(i));
+            const float* sums = sums_of_cells + weights.sums_at(cells.down(i));
             float recurrent = 0.f;
 #pragma unroll
             for (int warp = 0; warp < S::kWarps; warp++)
@@ -140,7 +143,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             const bool is_reset = inputs.reset >> i & 1;
             float grad_gate[kGates] = {};
             if (call.grad_gates) {  // not worth registers during the product: few ask for it
-              const int64_t at = row_of(call.rows, N, t, n) * D + direction;
+              const int64_t at = sequences.row(t, n) * D + direction;
 #pragma unroll
               for (int q = 0; q < kGates; q++)
                 grad_gate[q] = load_or_zero<E>(call.grad_gates, (at * kGates + q) * H + unit);
@@ -152,7 +155,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             if (call.grad_output) dh += widen(inputs.grad_h[i]);
             const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
             grad[i] = retreat<ActivationOf<E>>(gate, widen(inputs.c[i]),
-                                    no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc, grad_gate);
+                                               no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc,
+                                               grad_gate);
             state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
           } else {
             state.y = dh;
@@ -161,8 +165,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         if (step >= 0)
 #pragma unroll
           for (int q = 0; q < kGates; q++)
-            exchange.publish(round, tile, cells.down(i), q, narrow<E>(grad[i].preactivation[q]),
-                             cells.exists(tile, i), cells.has_sequence(tile, i));
+            exchange.publish(place_of_gradients, round, cells.down(i), q,
+                             narrow<E>(grad[i].preactivation[q]), cells.exists(tile, i),
+                             cells.has_sequence(tile, i));
       }
       exchange.announce(round, tile);
 
@@ -173,9 +178,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         const bool has_row =
-            cells.exists(tile, i) && step >= 0 && (inputs.active >> i & 1 || !call.rows.offsets);
+            cells.exists(tile, i) && step >= 0 && (inputs.active >> i & 1 || !sequences.packed());
         if (!has_row) continue;
-        const int64_t at = row_of(call.rows, N, t, cells.sequence(tile, i)) * D + direction;
+        const int64_t at = sequences.row(t, cells.sequence(tile, i)) * D + direction;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
           store<E>(call.grad_preactivations, (at * kGates + q) * H + cells.unit(),

@@ -34,6 +34,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
+  const Sequences sequences(call.rows, N);
   Cells<S, kUnits> cells(plan, call.size, direction);  // the state of a cell: c, h
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
@@ -60,9 +61,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
                                load_or_zero<E>(call.b_hh[direction], at)
                          : 0.f;
   }
+  __syncthreads();  // [biases are there]
   const Exchange<E> exchange(call.workspace, place, cells.row(0), cells.unit());
-  const auto publish = [&](int step, int tile, int i, float h) {
-    exchange.publish(step, tile, cells.down(i), 0, narrow<E>(h), cells.exists(tile, i),
+  const auto publish = [&](auto* place, int step, int tile, int i, float h) {
+    exchange.publish(place, step, cells.down(i), 0, narrow<E>(h), cells.exists(tile, i),
                      cells.has_sequence(tile, i));
   };
   const int sums_at = weights.sums_at(cells.row(0)) + cells.local_unit() * kGates;
@@ -74,13 +76,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     const int t = time_of(step);
 #pragma unroll
     for (int i = 0; i < kCells; i++) {
+      if (!cells.in_tile(i)) continue;
       const int n = cells.sequence(tile, i), unit = cells.unit();
-      const bool now = step < T && cells.exists(tile, i) && takes_part(call.rows, t, n);
+      const bool now = step < T && cells.exists(tile, i) && sequences.takes_part(t, n);
       if (now) inputs.marks |= 1u << i;
-      if (now && call.rows.reset && call.rows.reset[int64_t(t) * N + n])
-        inputs.marks |= 1u << (kCells + i);
+      if (now && sequences.is_reset(t, n)) inputs.marks |= 1u << (kCells + i);
       const E* x = static_cast<const E*>(call.x_gates[direction]) +
-                   (now ? row_of(call.rows, N, t, n) * kGates * H + unit : 0);
+                   (now ? sequences.row(t, n) * kGates * H + unit : 0);
 #pragma unroll
       for (int q = 0; q < kGates; q++) inputs.x[i][q] = read_only(x + q * H);
     }
@@ -97,7 +99,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         h0 = load_or_zero<E>(call.h0, at);
         cells.state(k, i) = make_float2(load_or_zero<E>(call.c0, at), h0);
       }
-      publish(0, tile, i, h0);
+      publish(exchange.place(0, tile), 0, tile, i, h0);
     }
     exchange.announce(0, tile);
   }
@@ -113,18 +115,29 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
       exchange.await(step, tile);
       weights.multiply(exchange.moving(step, tile), plan.tile_rows / 8, sums_of_tile);
+
+      // What the cells need and is there already, while the other warps multiply.
+      cells.forget_addresses();
+      const float* const sums_of_cells = sums_of_tile + sums_at;
+      auto* const place_of_h = exchange.place(step + 1, tile);
+      const float4 b = *reinterpret_cast<const float4*>(biases + cells.local_unit() * kGates);
+      float4 known[kCells];
+#pragma unroll
+      for (int i = 0; i < kCells; i++)
+        known[i] = make_float4(widen(inputs.x[i][0]) + b.x, widen(inputs.x[i][1]) + b.y,
+                               widen(inputs.x[i][2]) + b.z, widen(inputs.x[i][3]) + b.w);
       __syncthreads();  // [partial sums are there]
 
-      cells.forget_addresses();
       Cell<float> cell[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
+        if (!cells.in_tile(i)) continue;
         float h = 0;
         if (cells.exists(tile, i)) {
           float2& state = cells.state(k, i);
           if (marks >> i & 1) {
             float4 recurrent = make_float4(0, 0, 0, 0);
-            const float* sums = sums_of_tile + sums_at + weights.sums_at(cells.down(i));
+            const float* sums = sums_of_cells + weights.sums_at(cells.down(i));
 #pragma unroll
             for (int warp = 0; warp < S::kWarps; warp++) {
               const float4 v =
@@ -133,17 +146,14 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             }
             const bool is_reset = marks >> (kCells + i) & 1;
             if (is_reset) recurrent = make_float4(0, 0, 0, 0);
-            const float4 b = *reinterpret_cast<const float4*>(biases + cells.local_unit() * kGates);
-            const float a[kGates] = {widen(inputs.x[i][0]) + b.x + recurrent.x,
-                                     widen(inputs.x[i][1]) + b.y + recurrent.y,
-                                     widen(inputs.x[i][2]) + b.z + recurrent.z,
-                                     widen(inputs.x[i][3]) + b.w + recurrent.w};
+            const float a[kGates] = {known[i].x + recurrent.x, known[i].y + recurrent.y,
+                                     known[i].z + recurrent.z, known[i].w + recurrent.w};
             cell[i] = advance<ActivationOf<E>>(a, is_reset ? 0.f : state.x);
             state = make_float2(cell[i].c, cell[i].h);
           }
           h = state.y;
         }
-        publish(step + 1, tile, i, h);
+        publish(place_of_h, step + 1, tile, i, h);
       }
       exchange.announce(step + 1, tile);
 
@@ -153,9 +163,9 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       next = ask(last ? step + 1 : step, last ? first_tile : tile + plan.groups);
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        if (!cells.exists(tile, i) || (call.rows.offsets && !(marks >> i & 1))) continue;
+        if (!cells.exists(tile, i) || (sequences.packed() && !(marks >> i & 1))) continue;
         const int unit = cells.unit();
-        const int64_t at = row_of(call.rows, N, t, cells.sequence(tile, i)) * D + direction;
+        const int64_t at = sequences.row(t, cells.sequence(tile, i)) * D + direction;
         store<E>(call.output, at * H + unit, cell[i].h);
         if (call.cell) store<E>(call.cell, at * H + unit, cell[i].c);
         if (call.gates)

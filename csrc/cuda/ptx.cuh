@@ -114,6 +114,13 @@ DEV int opaque(int v) {
   return v;
 }
 
+// Any value, which takes no instruction.
+DEV uint4 anything() {
+  uint4 v;
+  asm("" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w));
+  return v;
+}
+
 // The dynamic shared memory of the block: all the shared memory there is.
 template <class T>
 DEV T* shared_memory() {

@@ -1,4 +1,4 @@
-"""torch.compile knows nothing of the tests before: it gives up on code that it compiled too often."""
+"""torch.compile forgets the tests before: it gives up on code that it compiled too often."""
 
 import pytest
 import torch

@@ -9,18 +9,19 @@ import lstm_kernels
 DEVICE = "cuda"
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 PATHS = ("step", "persistent")  # what LSTM_KERNELS_CUDA_PATH takes
+TF32 = "persistent in TF32"
 ON_PATHS = [  # what each can compute: forced, it never falls back
     pytest.param(dtype, path, id=f"{dtype}-{path}".removeprefix("torch."))
     for dtype in FLOATING
-    for path in PATHS
-    if (dtype, path) != (torch.float64, "persistent")
+    for path in (*PATHS, TF32)
+    if (dtype is not torch.float64 or path == "step") and (dtype is torch.float32 or path != TF32)
 ]
 
 
 def take(path, monkeypatch):
-    """Force a path; the persistent one multiplies float32 in TF32 or not at all."""
-    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path)
-    precision = "tf32" if path == "persistent" else "ieee"
+    """Force a path, and float32 as it is or in TF32."""
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path.split()[0])
+    precision = "tf32" if path == TF32 else "ieee"
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", precision)
 
 

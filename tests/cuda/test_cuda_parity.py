@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_support import FLOATING, ON_PATHS, PATHS, error, leaves, pair, random, run, take
+from gpu_support import FLOATING, ON_PATHS, PATHS, TF32, error, leaves, pair, random, run, take
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -35,7 +35,7 @@ FLOOR = {
 
 def floor(dtype, path):
     """TF32 has the mantissa of float16."""
-    return FLOOR[torch.float16 if (dtype, path) == (torch.float32, "persistent") else dtype]
+    return FLOOR[torch.float16 if path == TF32 else dtype]
 
 
 def no_less_exact(dtype, path, T, N, inputs, hidden, options):
@@ -64,14 +64,14 @@ def no_less_exact(dtype, path, T, N, inputs, hidden, options):
 @pytest.mark.parametrize(("dtype", "path"), ON_PATHS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_results_and_gradients(case, dtype, path, monkeypatch):
-    if path == "persistent" and "proj_size" in case[-1]:
+    if path != "step" and "proj_size" in case[-1]:
         pytest.skip("the persistent path takes no projection")
     take(path, monkeypatch)
     no_less_exact(dtype, path, *case)
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("step", "ieee"), ("step", "tf32"), ("persistent", "tf32")]
+    ("path", "allowed"), [(path, allowed) for path in PATHS for allowed in ("ieee", "tf32")]
 )
 def test_tf32_where_torch_allows_it_and_only_there(path, allowed, monkeypatch):
     """`torch.backends.cudnn.rnn.fp32_precision` rules nn.LSTM and this one alike."""

@@ -98,7 +98,8 @@ void bind_persistent(py::module_& m) {
   // Microseconds, of a plan that choose() made.
   m.def("predicted_step", [](const std::string& pass, const Plan& p) {
     const bool forward = pass_of(pass) == Pass::forward;
-    return predicted_step(!forward        ? kBackwardGeometries[0]
+    return predicted_step(pass_of(pass),
+                          !forward        ? kBackwardGeometries[0]
                           : p.units == 16 ? kForwardGeometries[0]
                                           : kForwardGeometries[1],
                           p);

@@ -54,10 +54,10 @@ def tolerance(dtype, expected):
 
     Half of it is the rounding of the result. Rounding what is fed back may fall to the other side
     of a tie than in the reference, which moves later steps by less than the other half. With TF32
-    it is that which is fed back, so there the unit is TF32's. A product of float32 is exact to 2^-21
-    of itself, and those of a sum here come to 16 at most, in absolute values.
+    it is that which is fed back, so there the unit is TF32's. A product of float32 is exact to
+    2^-21 of itself, and those of a sum here come to 16 at most, in absolute values.
     """
-    unit = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "tf32": 2.0**-11, "float32": 2.0**-17}[dtype]
+    unit = {"float16": 2**-10, "bfloat16": 2**-7, "tf32": 2**-11, "float32": 2**-17}[dtype]
     return unit * np.maximum(1, np.abs(expected))
 
 

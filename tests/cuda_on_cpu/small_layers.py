@@ -17,6 +17,7 @@ CASES = [
     ("bfloat16", {"T": 5, "N": 11, "H": 20, "D": 2, "ragged": "lengths"}),
     ("float16", {"T": 5, "N": 11, "H": 20, "ragged": "reset"}),
     ("tf32", {"T": 3, "N": 9, "H": 70}),  # weights beyond the registers
+    ("float32", {"T": 3, "N": 9, "H": 70}),
     ("bfloat16", {"T": 3, "N": 35, "H": 18, "tile_rows": 16, "multiprocessors": 10}),
 ]
 EXCHANGES = ("counter", "tagged")

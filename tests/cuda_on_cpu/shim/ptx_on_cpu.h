@@ -69,6 +69,7 @@ inline float exponential_of_2(float x) { return std::exp2(x); }
 inline float reciprocal(float x) { return 1.f / x; }
 
 inline int opaque(int v) { return v; }
+inline uint4 anything() { return {~0u, ~0u, ~0u, ~0u}; }  // NaNs
 
 template <class T>
 T* shared_memory() {
