@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import lstm_kernels
-from lstm_kernels import Variant, _variants, _variants_reference
+from lstm_kernels import Variant, VariantWeights, _variants, _variants_reference
 from lstm_kernels._layer import Layer
 
 from .contenders import ours, run, run_module
@@ -49,11 +49,13 @@ def eager_loop(workload: Workload) -> Call:
     module = module_of(workload)
     variant = VARIANTS[workload.case.variant]
     parameters = dict(module.named_parameters())
-    own = [parameters[name] for name in module._flat_weights_names]
+    own = [parameters[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    shapes = variant.weight_shapes(workload.case.H)
+    of_variant = VariantWeights(**{name: parameters[f"{name}_l0"] for name in shapes})
 
     def forward() -> Tensor:
         x = workload.padded
-        bound = lstm_kernels.modules._bind(module, variant, ["_l0"], None, None, None)
+        bound = variant.bind([of_variant] if shapes else [])
         call = _variants.call_of(x, own, 1, 1, None)
         tensors = bound.of_layer(0, x, call, module.training)
         layer = Layer(x, None, None, own, True, False)

@@ -44,7 +44,7 @@ def sequence(layer: Layer) -> _ops.Forwarded:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
     if forward_mode_active():
         return _reference.sequence_forward(layer)
-    result: _ops.Forwarded = _apply(_Sequence, *layer.flat())
+    result: _ops.Forwarded = apply(_Sequence, *layer.flat())
     return result
 
 
@@ -52,7 +52,7 @@ def recomputed_sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
     if forward_mode_active():
         return sequence(layer)[:3]
-    result: tuple[Tensor, Tensor, Tensor] = _apply(_RecomputedSequence, *layer.flat())
+    result: tuple[Tensor, Tensor, Tensor] = apply(_RecomputedSequence, *layer.flat())
     return result
 
 
@@ -68,7 +68,7 @@ def cell(
     """Differentiable step: h, c and gates."""
     if forward_mode_active():
         return _reference.cell_forward(input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    result: _ops.Stepped = _apply(_Cell, input, h0, c0, w_ih, w_hh, b_ih, b_hh)
+    result: _ops.Stepped = apply(_Cell, input, h0, c0, w_ih, w_hh, b_ih, b_hh)
     return result
 
 
@@ -76,7 +76,7 @@ def sequence_backward(call: LayerBackward) -> _ops.Backward:
     """The differentiable backward op of a layer."""
     if forward_mode_active():
         return _reference.sequence_backward(call)
-    result: _ops.Backward = _apply(_SequenceBackward, *call.flat())
+    result: _ops.Backward = apply(_SequenceBackward, *call.flat())
     return result
 
 
@@ -84,11 +84,11 @@ def cell_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     """The differentiable backward op of a step."""
     if forward_mode_active():
         return _reference.cell_backward(*arguments)
-    result: tuple[Tensor, Tensor] = _apply(_CellBackward, *arguments)
+    result: tuple[Tensor, Tensor] = apply(_CellBackward, *arguments)
     return result
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """Apply a Function, in eager mode by what Function.apply itself calls in the end.
 
     Before that it inspects forward's signature, which takes several times as long as a small step.
@@ -98,7 +98,7 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
 
 
-def _differentiated() -> bool:
+def differentiated() -> bool:
     """Whether a backward pass is to be differentiated again."""
     return torch.is_grad_enabled() or _transforms_active()
 
@@ -153,7 +153,7 @@ class _RecomputedSequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         needs = Layer.of(ctx.needs_input_grad)
         layer: Layer = ctx.kind.with_tensors(ctx.saved_tensors)
-        with _full_precision(layer.input):
+        with full_precision(layer.input):
             if wanted(layer.input, layer.h0, layer.c0, *layer.weights):
                 again = sequence(layer)
             else:
@@ -201,8 +201,8 @@ def _sequence_gradients(
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
     call = LayerBackward.of_layer(layer, grads, cell, gates)
-    with _full_precision(cell):
-        again = _differentiated()
+    with full_precision(cell):
+        again = differentiated()
         backward = sequence_backward if again else _ops.sequence_backward
         grad_z, grad_h0, grad_c0, grad_hidden = backward(call)
         products, grad_input = gradients(
@@ -223,7 +223,7 @@ def _sequence_gradients(
                     cell.unflatten(-1, (len(directions), -1)).select(-2, d),
                     by_ops=not again,
                 )
-            of_weights += _needed(w, need, products[d] or (None, None, None), of_w_hr)
+            of_weights += of_needed(w, need, products[d] or (None, None, None), of_w_hr)
     return Layer(
         input=grad_input,
         h0=grad_h0 if needs.h0 else None,
@@ -234,7 +234,7 @@ def _sequence_gradients(
     )
 
 
-def _needed(
+def of_needed(
     weights: DirectionWeights,
     needs: DirectionWeights,
     products: tuple[Tensor | None, Tensor | None, Tensor | None],
@@ -281,7 +281,7 @@ class _SequenceBackward(torch.autograd.Function):
 
         # The op does not read what is neither a gradient, c0, cell, gates nor a recurrent weight.
         nothing = LayerBackward(*[None] * len(LayerBackward._fields))
-        return nothing.with_floating(_pullback(equations, floating, grads)).flat()
+        return nothing.with_floating(pullback(equations, floating, grads)).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
@@ -331,8 +331,8 @@ class _Cell(torch.autograd.Function):
         need_input, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh = (
             ctx.needs_input_grad
         )
-        with _full_precision(c):
-            backward = cell_backward if _differentiated() else _ops.cell_backward
+        with full_precision(c):
+            backward = cell_backward if differentiated() else _ops.cell_backward
             grad_z, grad_c0 = backward(grad_h, grad_c, grad_gates, c0, c, gates)
             z = grad_z.flatten(1)
             bias = z.sum(0) if need_b_ih or need_b_hh else None
@@ -369,7 +369,7 @@ class _CellBackward(torch.autograd.Function):
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        return tuple(_pullback(_reference.cell_backward, ctx.saved_tensors, grads))
+        return tuple(pullback(_reference.cell_backward, ctx.saved_tensors, grads))
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
@@ -377,7 +377,7 @@ class _CellBackward(torch.autograd.Function):
         return _batching.unfold(cell_backward(*folded), (0, 0), info.batch_size)
 
 
-def _pullback(
+def pullback(
     function: Callable[..., Sequence[Tensor]], inputs: MaybeTensors, cotangents: MaybeTensors
 ) -> list[Tensor | None]:
     """The vector-Jacobian product of `function`; absent inputs have no gradient."""
@@ -407,7 +407,7 @@ def _refuse_mapped_batch_sizes(dim: int | None) -> None:
         raise ValueError("vmap over the batch_sizes of packed sequences is not possible")
 
 
-def _full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+def full_precision(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Gradients keep the dtype of the forward pass, also when backward() runs under autocast."""
     device = tensor.device.type
     if device != "meta" and torch.is_autocast_enabled(device):

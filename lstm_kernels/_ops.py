@@ -34,7 +34,7 @@ Backward = tuple[Tensor, Tensor, Tensor, Tensor]
 _Fake = TypeVar("_Fake", bound=Callable[..., Any])
 
 
-def _fake(
+def fake_of(
     op: str, kind: type[Layer] | type[LayerBackward] | None = None
 ) -> Callable[[_Fake], _Fake]:
     """Registers the fake kernel of an op, which may take the first arguments as one of a kind."""
@@ -58,7 +58,7 @@ def allow_tf32(tensor: Tensor) -> bool:
     )
 
 
-def _dense(reset: Tensor | None) -> Tensor | None:
+def dense(reset: Tensor | None) -> Tensor | None:
     return None if reset is None else reset.contiguous()
 
 
@@ -90,7 +90,7 @@ def sequence_forward(
     """One layer: output, h_n, c_n, cell and gates."""
     if not recording():
         return eager_sequence_forward(*layer, save_cell, save_gates)
-    layer = layer._replace(reset=_dense(layer.reset))
+    layer = layer._replace(reset=dense(layer.reset))
     return _recorded_forward(*layer, save_cell, save_gates, allow_tf32(layer.input), recompute)
 
 
@@ -112,12 +112,12 @@ def eager_sequence_forward(
     if not ragged and not save_cell and not save_gates and input.is_cpu:
         # torch looks into each argument that it is given, defaults too: a tenth of a small step.
         return _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
-    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, _dense(reset))
+    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, dense(reset))
     return _sequence_forward(*layer, save_cell, save_gates, allow_tf32(input))
 
 
-@_fake("_sequence_forward", Layer)
-def _forward_shapes(
+@fake_of("_sequence_forward", Layer)
+def forward_shapes(
     layer: Layer, save_cell: bool = False, save_gates: bool = False, *_: bool
 ) -> Forwarded:
     input, weights = layer.input, layer.weights
@@ -141,13 +141,13 @@ _recorded_backward: Callable[..., Backward] = torch.ops.lstm_kernels.sequence_ba
 
 def sequence_backward(call: LayerBackward) -> Backward:
     """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
-    call = call._replace(reset=_dense(call.reset))
+    call = call._replace(reset=dense(call.reset))
     op = _recorded_backward if recording() else _sequence_backward
     return op(*call, allow_tf32(call.cell))
 
 
-@_fake("_sequence_backward", LayerBackward)
-def _backward_shapes(call: LayerBackward, allow_tf32: bool = False) -> Backward:
+@fake_of("_sequence_backward", LayerBackward)
+def backward_shapes(call: LayerBackward, allow_tf32: bool = False) -> Backward:
     cell, weights = call.cell, call.weights
     batch = _batch(cell, call.batch_sizes, call.c0, call.grad_h_n, call.grad_c_n)
     directions = 1 + call.bidirectional
@@ -167,7 +167,7 @@ def _backward_shapes(call: LayerBackward, allow_tf32: bool = False) -> Backward:
 prepack_weights: Callable[..., Tensor] = torch.ops.lstm_kernels._prepack_weights.default
 
 
-@_fake("_prepack_weights")
+@fake_of("_prepack_weights")
 def _prepacked_shape(weights: Sequence[Tensor], *_: Any) -> Tensor:
     # How many bytes depends on the instruction set.
     return weights[0].new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
@@ -192,16 +192,16 @@ def prepacked_forward(
     save_gates: bool,
 ) -> PrepackedForwarded:
     """sequence_forward on prepacked weights; last, those to use from now on, or an empty tensor."""
-    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, _dense(reset))
+    layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, dense(reset))
     return _prepacked_forward(*layer, save_cell, save_gates, prepacked)
 
 
-@_fake("_prepacked_forward", Layer)
+@fake_of("_prepacked_forward", Layer)
 def _prepacked_forward_shapes(
     layer: Layer, save_cell: bool, save_gates: bool, prepacked: Tensor
 ) -> PrepackedForwarded:
     renewed = prepacked.new_empty(torch.library.get_ctx().new_dynamic_size())
-    return *_forward_shapes(layer, save_cell, save_gates), renewed
+    return *forward_shapes(layer, save_cell, save_gates), renewed
 
 
 _weight_gradients: Callable[..., WeightGradients]
@@ -214,12 +214,12 @@ def weight_gradients(
     grad_preactivations: Tensor, layer: Layer, output: Tensor, direction: int
 ) -> WeightGradients:
     """One direction: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
-    ragged = (layer.batch_sizes, layer.lengths, _dense(layer.reset))
+    ragged = (layer.batch_sizes, layer.lengths, dense(layer.reset))
     op = _recorded_weight_gradients if recording() else _weight_gradients
     return op(grad_preactivations, layer.input, layer.h0, output, direction, *ragged)
 
 
-@_fake("_weight_gradients")
+@fake_of("_weight_gradients")
 def _weight_gradients_shapes(
     grad_preactivations: Tensor, input: Tensor, h0: Tensor | None, output: Tensor, *_: Any
 ) -> WeightGradients:
@@ -244,7 +244,7 @@ def input_gradient(
     return op(grad_preactivations, w_ih, lengths)
 
 
-@_fake("_input_gradient")
+@fake_of("_input_gradient")
 def _input_gradient_shape(
     grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
 ) -> Tensor:
@@ -263,7 +263,7 @@ def cell_forward(*arguments: Any) -> Stepped:
     return (_recorded_cell_forward if recording() else eager_cell_forward)(*arguments)
 
 
-@_fake("_cell_forward")
+@fake_of("_cell_forward")
 def _cell_forward_shapes(
     input: Tensor, h0: Tensor, c0: Tensor, *weights_and_save_gates: Any
 ) -> Stepped:
@@ -292,7 +292,7 @@ def cell_backward(
     return op(grad_h, grad_c, grad_gates, c0, c, gates)
 
 
-@_fake("_cell_backward")
+@fake_of("_cell_backward")
 def _cell_backward_shapes(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
     *_, c0, _, gates = arguments
     assert c0 is not None
@@ -308,7 +308,7 @@ def tf32_product(a: Tensor, b: Tensor) -> Tensor:
     return _tf32_product(a, b)
 
 
-@_fake("_tf32_product")
+@fake_of("_tf32_product")
 def _tf32_product_shape(a: Tensor, b: Tensor) -> Tensor:
     return a.new_empty(a.shape[0], b.shape[1])
 
@@ -323,6 +323,6 @@ def pack_offsets(batch_sizes: Tensor, rows: Tensor) -> Tensor:
     return _pack_offsets(batch_sizes, rows)
 
 
-@_fake("_pack_offsets")
+@fake_of("_pack_offsets")
 def _pack_offsets_shape(batch_sizes: Tensor, rows: Tensor) -> Tensor:
     return rows.new_empty(batch_sizes.shape[0] + 1, dtype=torch.int64)

@@ -116,6 +116,11 @@ def below_autograd(op: torch._ops.OpOverload, keyset: torch._C.DispatchKeySet, *
         return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
 
+def optional_tensor_type() -> Any:
+    """In a graph of the older exporter, the type of a tensor that may be absent."""
+    return torch._C.OptionalType.ofTensor()
+
+
 def is_expanded_weight(weight: Any) -> bool:
     """Whether a weight is to keep the gradient of each sample of a batch."""
     expanded = sys.modules.get("torch.nn.utils._expanded_weights.expanded_weights_impl")

@@ -89,7 +89,7 @@ def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Res
     """A layer of a variant, differentiable where it is not recorded into a graph, too."""
     if not has_kernel(given, variant, tensors, True):
         return _variants_reference.sequence_forward(given, variant, tensors)
-    result: Results = _autograd._apply(_VariantSequence, variant, *tensors, *given.flat())
+    result: Results = _autograd.apply(_VariantSequence, variant, *tensors, *given.flat())
     return result
 
 
@@ -150,10 +150,10 @@ class _VariantSequence(torch.autograd.Function):
         has_biases, bidirectional = ctx.kind
         nothing = Layer(None, None, None, (), has_biases, bidirectional)
         layer = nothing.with_tensors(saved[_LAYER_TENSORS:])
-        if _autograd._differentiated():
+        if _autograd.differentiated():
             return None, *_pullback(ctx.variant, tensors, layer, grads)
         need_tensors, needs = _split(ctx.needs_input_grad[1:])
-        with _autograd._full_precision(cell):
+        with _autograd.full_precision(cell):
             found = _gradients(ctx.variant, tensors, layer, grads, output, cell, gates, needs)
         of_tensors, of_layer = found
         of_tensors = LayerTensors(
@@ -180,7 +180,7 @@ def _pullback(
         given = layer._replace(input=input, h0=h0, c0=c0, weights=weights)
         return _variants_reference.sequence_forward(given, variant, own)
 
-    found = _autograd._pullback(equations, floating, grads)
+    found = _autograd.pullback(equations, floating, grads)
     of_tensors, of_layer = found[:_LAYER_TENSORS], found[_LAYER_TENSORS:]
     return [*of_tensors, *of_layer[:3], *[None] * (len(layer.ragged()) + 2), *of_layer[3:]]
 
@@ -220,7 +220,7 @@ def _gradients(
             of_h = grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d)
             of_h = steps.rows.pad(of_h).flatten(0, 1)
             of_w_hr = product(of_h.mT, steps.unprojected(d).flatten(0, 1).to(of_h.dtype))
-        of_weights += _autograd._needed(w, need, products[d] or (None, None, None), of_w_hr)
+        of_weights += _autograd.of_needed(w, need, products[d] or (None, None, None), of_w_hr)
     of_peephole = None
     if tensors.peephole is not None and steps is not None:
         of_peephole = torch.stack([steps.peephole(d) for d in range(len(directions))])

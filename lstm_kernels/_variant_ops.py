@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._layer import Layer, LayerBackward
-from ._ops import Forwarded, _backward_shapes, _dense, _fake, _forward_shapes
+from ._ops import Forwarded, backward_shapes, dense, fake_of, forward_shapes
 from ._torch_private import recording
 from ._variants import ACTIVATIONS, Activation, LayerTensors, Variant
 
@@ -73,7 +73,7 @@ def forward(
     layer: Layer, variant: Variant, tensors: LayerTensors, save_cell: bool, save_gates: bool
 ) -> Forwarded:
     """One layer: output, h_n, c_n, cell and gates."""
-    layer = layer._replace(reset=_dense(layer.reset))
+    layer = layer._replace(reset=dense(layer.reset))
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
     return op(*layer, *of_variant, options(variant), save_cell, save_gates)
@@ -95,21 +95,21 @@ def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, 
     return layer, variant, tensors, save_cell, save_gates
 
 
-@_fake("_variant_forward", Layer)
+@fake_of("_variant_forward", Layer)
 def _variant_forward_shapes(layer: Layer, *arguments: Any) -> Forwarded:
     *_, save_cell, save_gates = arguments
-    return _forward_shapes(layer, save_cell, save_gates)
+    return forward_shapes(layer, save_cell, save_gates)
 
 
 def backward(call: LayerBackward, variant: Variant, tensors: LayerTensors) -> VariantBackward:
     """One layer: gradients of the pre-activations, h0, c0, every h_t (with projection) and of i."""
     *first, reset, cell, gates = call
     of_variant = given_tensors(variant, tensors)
-    return _backward(*first, _dense(reset), *of_variant, options(variant), cell, gates)
+    return _backward(*first, dense(reset), *of_variant, options(variant), cell, gates)
 
 
-@_fake("_variant_backward")
+@fake_of("_variant_backward")
 def _variant_backward_shapes(*arguments: Any) -> VariantBackward:
     *of_call, _, input_gate, _, _, _, _, _, cell, gates = arguments
-    results = _backward_shapes(LayerBackward._make([*of_call, cell, gates]))
+    results = backward_shapes(LayerBackward._make([*of_call, cell, gates]))
     return *results, cell.new_empty((0,) if input_gate is None else cell.shape)

@@ -128,8 +128,19 @@ class LSTM(nn.RNNBase):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_flat_weights":
-            _refuse_other_weights(self, value)
+            self._refuse_other_weights(value)
         super().__setattr__(name, value)
+
+    def _refuse_other_weights(self, weights: Sequence[Any]) -> None:
+        """Where torch.nn.LSTM would compute with a list that it is given, this module would not."""
+        own = self._parameters
+        for name, weight in zip(self._flat_weights_names, weights, strict=False):
+            if name in own and weight is not None and weight is not own[name]:
+                raise ValueError(
+                    f"_flat_weights: expected the module's own {name}, got another tensor. "
+                    "lstm_kernels.LSTM computes with its parameters: set them, or call "
+                    "lstm_kernels.lstm(input, hx, weights)"
+                )
 
     def extra_repr(self) -> str:
         forget_bias = "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
@@ -501,7 +512,7 @@ class LSTMCell(nn.RNNCellBase):
 
 def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
     """The weights. Read each attribute once: a parametrized weight is recomputed on access."""
-    plain = module._parameters
+    plain = module._parameters  # noqa: SLF001 - named_parameters() takes as long as a small step
     if [*plain] == names:
         return [*plain.values()]
     return [getattr(module, name) for name in names]
@@ -596,18 +607,6 @@ def _packed_like(packed: PackedSequence, padded: Tensor) -> PackedSequence:
     if packed.sorted_indices is not None:
         padded = padded.index_select(1, packed.sorted_indices)
     return packed._replace(data=padded[active])
-
-
-def _refuse_other_weights(module: LSTM, weights: Sequence[Any]) -> None:
-    """Where torch.nn.LSTM would compute with a list that it is given, this module would not."""
-    own = module._parameters
-    for name, weight in zip(module._flat_weights_names, weights, strict=False):
-        if name in own and weight is not None and weight is not own[name]:
-            raise ValueError(
-                f"_flat_weights: expected the module's own {name}, got another tensor. "
-                "lstm_kernels.LSTM computes with its parameters: set them, or call "
-                "lstm_kernels.lstm(input, hx, weights)"
-            )
 
 
 def _refuse_scripting(module: nn.Module) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from . import _torch_private
 from ._layer import kind_of
 from ._onnx_node import OnnxLSTM, from_node
 from ._variant_ops import variant_of
@@ -260,7 +261,7 @@ class _Nodes:
 
     def _absent(self) -> Any:
         absent = self._graph.op("prim::Constant")
-        absent.setType(torch._C.OptionalType.ofTensor())
+        absent.setType(_torch_private.optional_tensor_type())
         return absent
 
 

@@ -226,6 +226,14 @@ def test_below_autograd():
         assert torch.equal(op(X, 1), X + 2)
 
 
+def test_optional_tensor_type():
+    """It is the type that torch.jit gives an argument which may be None."""
+    schema = torch.ops.lstm_kernels.sequence_forward.default._schema
+    types = {argument.name: argument.type for argument in schema.arguments}
+    assert types["h0"] == private.optional_tensor_type()
+    assert types["input"] != private.optional_tensor_type()
+
+
 def test_expanded_weights():
     weight = torch.nn.Parameter(X)
     assert not private.is_expanded_weight(weight)
