@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 import lstm_kernels
 
-from .contenders import native_cell, run
+from .contenders import native_cell, run, run_module
 from .workload import Call, Workload
 
 RESET_SHARE = 0.05  # of all steps: episodes of 20 steps on average
@@ -86,4 +86,4 @@ def cell_loop_with_resets(workload: Workload) -> Call:
 def ours_recomputing(workload: Workload) -> Call:
     module = lstm_kernels.LSTM.from_native(workload.native)
     module.recompute = True
-    return run(workload, lambda: module(workload.input)[0], list(module.parameters()))
+    return run_module(workload, module)

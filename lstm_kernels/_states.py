@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from typing_extensions import NamedTuple, TypeVar  # generic, and with a default, in any Python
 
 from ._torch_private import register_namedtuple
 
+_Either = Tensor | PackedSequence
+_Rows = TypeVar("_Rows", bound=_Either, covariant=True, default=_Either)
 
-class LSTMStates(NamedTuple):
+
+class LSTMStates(NamedTuple, Generic[_Rows]):
     """Hidden state, cell state and gates of every step, one entry per layer.
 
     Shapes are for (T, N, I) input; batch_first swaps T and N, unbatched input has no N, and for a
@@ -26,9 +30,9 @@ class LSTMStates(NamedTuple):
             step, (T, N, D, 4, H); None unless they were asked for.
     """
 
-    hidden: tuple[Tensor | PackedSequence, ...]
-    cell: tuple[Tensor | PackedSequence, ...]
-    gates: tuple[Tensor | PackedSequence, ...] | None
+    hidden: tuple[_Rows, ...]
+    cell: tuple[_Rows, ...]
+    gates: tuple[_Rows, ...] | None
 
 
 # So that torch.export.save can write a program that returns one.

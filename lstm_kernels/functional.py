@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +32,62 @@ from ._torch_private import (
 )
 from ._variants import BoundVariant, Variant
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._types import (
+        Returned,
+        ReturnedStates,
+        Rows,
+        SequenceOptions,
+        StepOptions,
+        Stepped,
+        SteppedGates,
+    )
+
 _NOTHING_ELSE = contextlib.nullcontext()
 
 
+@overload
+def lstm(
+    input: Rows,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    return_states: Literal[False] = False,
+    return_gates: Literal[False] = False,
+    **options: Unpack[SequenceOptions],
+) -> Returned[Rows]: ...
+@overload
+def lstm(
+    input: Rows,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    return_states: Literal[True],
+    return_gates: bool = False,
+    **options: Unpack[SequenceOptions],
+) -> ReturnedStates[Rows]: ...
+@overload
+def lstm(
+    input: Rows,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    return_states: bool = False,
+    return_gates: Literal[True],
+    **options: Unpack[SequenceOptions],
+) -> ReturnedStates[Rows]: ...
+@overload
+def lstm(
+    input: Rows,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    *,
+    return_states: bool = False,
+    return_gates: bool = False,
+    **options: Unpack[SequenceOptions],
+) -> Returned[Rows] | ReturnedStates[Rows]: ...
 def lstm(
     input: Tensor | PackedSequence,
     hx: Sequence[Tensor] | None,
@@ -299,6 +352,42 @@ def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: 
 never_compile(_differentiable)  # type: ignore[arg-type]
 
 
+@overload
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    *,
+    return_gates: Literal[False] = False,
+    **options: Unpack[StepOptions],
+) -> Stepped: ...
+@overload
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    *,
+    return_gates: Literal[True],
+    **options: Unpack[StepOptions],
+) -> SteppedGates: ...
+@overload
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+    *,
+    return_gates: bool = False,
+    **options: Unpack[StepOptions],
+) -> Stepped | SteppedGates: ...
 def lstm_cell(
     input: Tensor,
     hx: Sequence[Tensor] | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,20 @@ from ._prepacked import Prepacked
 from ._states import LSTMStates
 from ._variants import BoundVariant, Masks, Variant, VariantWeights
 from .functional import lstm, lstm_cell
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._types import (
+        CallsForward,
+        CellOptions,
+        LSTMOptions,
+        Returned,
+        ReturnedStates,
+        Rows,
+        Stepped,
+        SteppedGates,
+    )
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
@@ -148,6 +162,46 @@ class LSTM(nn.RNNBase):
         variant = "" if self.variant is None else f", variant={self.variant}"
         return super().extra_repr() + forget_bias + recompute + variant
 
+    @overload
+    def forward(
+        self,
+        input: Rows,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_states: Literal[False] = False,
+        return_gates: Literal[False] = False,
+        **options: Unpack[LSTMOptions],
+    ) -> Returned[Rows]: ...
+    @overload
+    def forward(
+        self,
+        input: Rows,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_states: Literal[True],
+        return_gates: bool = False,
+        **options: Unpack[LSTMOptions],
+    ) -> ReturnedStates[Rows]: ...
+    @overload
+    def forward(
+        self,
+        input: Rows,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_states: bool = False,
+        return_gates: Literal[True],
+        **options: Unpack[LSTMOptions],
+    ) -> ReturnedStates[Rows]: ...
+    @overload
+    def forward(
+        self,
+        input: Rows,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_states: bool = False,
+        return_gates: bool = False,
+        **options: Unpack[LSTMOptions],
+    ) -> Returned[Rows] | ReturnedStates[Rows]: ...
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -225,6 +279,9 @@ class LSTM(nn.RNNBase):
             variant=variant,
             _prepacked=self._prepacked,
         )
+
+    if TYPE_CHECKING:
+        __call__: CallsForward
 
     def preactivations(
         self,
@@ -424,6 +481,33 @@ class LSTMCell(nn.RNNCellBase):
         variant = "" if self.variant is None else f", variant={self.variant}"
         return super().extra_repr() + forget_bias + variant
 
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_gates: Literal[False] = False,
+        **options: Unpack[CellOptions],
+    ) -> Stepped: ...
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_gates: Literal[True],
+        **options: Unpack[CellOptions],
+    ) -> SteppedGates: ...
+    @overload
+    def forward(
+        self,
+        input: Tensor,
+        hx: Sequence[Tensor] | None = None,
+        *,
+        return_gates: bool = False,
+        **options: Unpack[CellOptions],
+    ) -> Stepped | SteppedGates: ...
     def forward(
         self,
         input: Tensor,
@@ -469,6 +553,9 @@ class LSTMCell(nn.RNNCellBase):
             variant=variant,
             training=self.training,
         )
+
+    if TYPE_CHECKING:
+        __call__: CallsForward
 
     def preactivations(self, input: Tensor, hx: Sequence[Tensor] | None = None) -> Tensor:
         """The gates before their sigmoid or tanh, (N, 4, H) or (4, H), exact where these saturate.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -147,7 +147,7 @@ def recordings(states: States, *, gates: bool = False) -> Iterator[Recording]:
         ValueError: there are none, gates are needed and absent, or a state holds NaN.
     """
     if isinstance(states, (LSTMStates, Recording)):
-        states = [states]
+        states = [cast("LSTMStates | Recording", states)]
     elif not isinstance(states, Iterable):
         raise TypeError(f"states must be LSTMStates or Recordings, got {type(states).__name__}")
     count = 0
