@@ -54,6 +54,17 @@ class Layer(NamedTuple):
         kind = (self.has_biases, self.bidirectional)
         return Layer(input, h0, c0, weights, *kind, batch_sizes, lengths, reset)
 
+    def nth(self, index: int, count: int, input: Tensor) -> Layer:
+        """Layer `index` of `count`, whose states and weights this one has, on another input."""
+        directions, each = 1 + self.bidirectional, len(self.weights) // count
+        weights = self.weights[index * each : (index + 1) * each]
+        h0, c0, kind = self.h0, self.c0, (self.has_biases, self.bidirectional)
+        if h0 is not None and c0 is not None:
+            h0 = h0[index * directions : (index + 1) * directions]
+            c0 = c0[index * directions : (index + 1) * directions]
+        ragged = (self.batch_sizes, self.lengths, self.reset)
+        return Layer(input, h0, c0, weights, *kind, *ragged)
+
     def batch_axes(self) -> Layer:
         """Which axis of each argument is the batch."""
         rows = 1 if self.batch_sizes is None else 0  # (T, N, ...), or (R, ...) packed
@@ -172,7 +183,12 @@ class WeightKind(NamedTuple):
 def kind_of(weights: Sequence[Any], directions: int) -> WeightKind:
     """The kind of the weights of that many directions, of one layer or of several."""
     each = len(weights) // directions
-    return WeightKind(each, each >= 4, each % 2 == 1)
+    return WeightKind(each, have_biases(weights, directions), each % 2 == 1)
+
+
+def have_biases(weights: Sequence[Any], directions: int) -> bool:
+    """`kind_of(weights, directions).has_biases`, for small steps."""
+    return len(weights) // directions >= 4
 
 
 class DirectionWeights(NamedTuple):

@@ -39,13 +39,10 @@ def possible(*values: Any) -> bool:
 
     A quick look, for every call that records gradients.
     """
-    flat: list[Any] = []
     for value in values:
-        if isinstance(value, (tuple, list)):
-            flat += value
-        else:
-            flat.append(value)
-    return has_torch_function(flat)
+        if has_torch_function(value if isinstance(value, (tuple, list)) else (value,)):
+            return True
+    return False
 
 
 def lstm(

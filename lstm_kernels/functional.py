@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard, overload
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,8 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _autograd, _checks, _episodes, _ops, _overloads, _variant_autograd, _variants
-from ._layer import Layer, kind_of
+from ._layer import Layer, have_biases, kind_of
+from ._layouts import Layout, layout_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
 from ._torch_private import (
@@ -30,7 +31,7 @@ from ._torch_private import (
     tracing_state,
     transforms_active,
 )
-from ._variants import BoundVariant, Variant
+from ._variants import BoundVariant, Call, Variant, call_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,13 +139,21 @@ def lstm(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
-    directions = 2 if bidirectional else 1
-    # An op sees one layer, and no lengths or reset beyond what memory safety needs.
-    ragged = lengths is not None or reset is not None
-    look = num_layers != 1 or ragged or variant is not None or not _ops_look(input)
-    overloaded = look and variant is None and _overloads.possible(input, hx, weights)
+    plain = num_layers == 1 and lengths is None and reset is None and reset_state is None
+    if plain and variant is None and _ops_look(input):
+        return _plain_layer(
+            input,
+            hx,
+            weights,
+            bidirectional,
+            batch_first,
+            return_states or return_gates,
+            return_gates,
+            _prepacked,
+        )
+    overloaded = variant is None and _overloads.possible(input, hx, weights)
     if overloaded or reset_state is not None:
-        options: dict[str, Any] = {
+        options = {
             "num_layers": num_layers,
             "bidirectional": bidirectional,
             "batch_first": batch_first,
@@ -157,147 +166,227 @@ def lstm(
             "return_gates": return_gates,
             "recompute": recompute,
         }
-        result: Any = NotImplemented
-        if overloaded:
-            result = _overloads.lstm(lstm, input, hx, weights, **options)
-        if result is NotImplemented and reset_state is not None:
-            if variant is not None:
-                raise ValueError("the reset_state of a variant is an argument of Variant.bind")
-            result = _episodes.run(lstm, input, hx, weights, _prepacked=_prepacked, **options)
+        result = _elsewhere(overloaded, input, hx, weights, variant, _prepacked, options)
         if result is not NotImplemented:
             return result
-    bound = None if variant is None else _variants.bound(variant)
-    packed = batch_sizes = sorted_indices = unsorted_indices = None
-    x: Tensor = input  # type: ignore[assignment]
-    if look and isinstance(input, PackedSequence):
-        packed = input
-        x, batch_sizes, sorted_indices, unsorted_indices = input
-    dims = 3 if packed is not None else x.dim()
-    if dims != 3 and dims != 2:
-        raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {dims}D instead")
-    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
-    if look:
-        _checks.ragged_kinds(packed, lengths, reset)
-    if dims == 2:
-        _checks.state_dims(h0, c0, dims)
-        x = x.unsqueeze(1)
-        h0, c0, lengths, reset = (
-            None if value is None else value.unsqueeze(axis)
-            for value, axis in ((h0, 1), (c0, 1), (lengths, 0), (reset, -1))
-        )
-        bound = None if bound is None else bound.unbatched()
-    elif batch_first and packed is None:
-        if x.is_nested:  # which cannot be transposed
-            _checks.dense(x)
-        x = x.transpose(0, 1)
-        reset = reset.mT if reset is not None and reset.dim() == 2 else reset
-        bound = None if bound is None else bound.batch_first()
 
-    autocast, traced = None, look and _traced()
-    if look:
-        autocast = _checks.autocast_dtype(x)
-        with tracing_paused() if traced else _NOTHING_ELSE:
-            _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
-            _checks.ragged_fits(x, lengths, reset, directions)
-    kind = kind_of(weights, num_layers * directions)
-    if h0 is not None and c0 is not None and sorted_indices is not None:
-        h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
-    if bound is not None:
-        call = _variants.call_of(x, weights, num_layers, directions, batch_sizes)
-        bound.check(x, call, reset)
-        bound = bound if sorted_indices is None else bound.sorted(sorted_indices)
+    bound = None if variant is None else _variants.bound(variant)
+    layout = layout_of(input, batch_first)
+    stack, autocast = _fitting_layers(
+        input, hx, weights, num_layers, bidirectional, lengths, reset, layout
+    )
+    of_variant = None if bound is None else _fitting_variant(bound, stack, num_layers, layout)
+    if _prepacked is not None and (bound is not None or not _prepacked.serve(weights, autocast)):
         _prepacked = None
-    if lengths is not None:
-        lengths = lengths.to(torch.int64)
-    if reset is not None:
-        reset = reset.to(torch.bool)
-    if _prepacked is not None and not _prepacked.serve(weights, autocast):
-        _prepacked = None
+    stack = _as_the_ops_take_it(stack, layout, autocast)
+    return_states = return_states or return_gates
+    run = _Run(
+        return_states,
+        return_gates,
+        training,
+        dropout,
+        recompute,
+        recording(),
+        _traced() or _autograd.wanted(stack.input, stack.h0, stack.c0, *stack.weights),
+        of_variant,
+        _prepacked,
+    )
+    results = _run_layers(stack, num_layers, run)
+    own = run.differentiable and not recompute and _is_changeable(stack, results)
+    return _returned(results, layout, return_states, return_gates, own_output=own)
+
+
+def _plain_layer(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    bidirectional: bool,
+    batch_first: bool,
+    save_cell: bool,
+    save_gates: bool,
+    prepacked: Prepacked | None,
+) -> Any:
+    """The fast path of `lstm`: what the op refuses is looked at afterwards."""
+    layout = layout_of(input, batch_first)
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+    x, h0, c0 = layout.given(input, h0, c0)
+    directions = 2 if bidirectional else 1
+    kind = have_biases(weights, directions), bidirectional
+    arguments = (x, h0, c0, weights, *kind, None, None, None, save_cell, save_gates)
+    try:
+        if prepacked is not None and prepacked.serve(weights, None):
+            result = prepacked.forward(0, *arguments)
+        else:
+            result = _ops.eager_sequence_forward(*arguments)
+    except Exception as refusal:
+        fits = (x, h0, c0, weights, 1, directions, None, None)
+        _checks.explain(refusal, _checks.sequence_fits, *fits)
+    if save_cell:
+        return _returned([result], layout, save_cell, save_gates)
+    output, h_n, c_n, _, _ = result
+    return layout.results(output, h_n, c_n)
+
+
+def _elsewhere(
+    overloaded: bool,
+    input: Any,
+    hx: Any,
+    weights: Sequence[Any],
+    variant: Any,
+    prepacked: Prepacked | None,
+    options: dict[str, Any],
+) -> Any:
+    """A call that is not one of layers over tensors, or NotImplemented where it is one."""
+    result: Any = NotImplemented
+    if overloaded:
+        result = _overloads.lstm(lstm, input, hx, weights, **options)
+    if result is NotImplemented and options["reset_state"] is not None:
+        if variant is not None:
+            raise ValueError("the reset_state of a variant is an argument of Variant.bind")
+        result = _episodes.run(lstm, input, hx, weights, _prepacked=prepacked, **options)
+    return result
+
+
+def _fitting_layers(
+    input: Any,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    num_layers: int,
+    bidirectional: bool,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    layout: Layout,
+) -> tuple[Layer, torch.dtype | None]:
+    """The arguments of all layers, which fit each other, as (T, N, ...); and autocast's dtype."""
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+    _checks.ragged_kinds(layout.packed, lengths, reset)
+    x, h0, c0 = layout.given(input, h0, c0)
+    lengths, reset = layout.ragged(lengths, reset)
+    autocast = _checks.autocast_dtype(x)
+    directions = 2 if bidirectional else 1
+    with tracing_paused() if _traced() else _NOTHING_ELSE:
+        packed = layout.packed
+        _checks.sequence_fits(x, h0, c0, weights, num_layers, directions, packed, autocast)
+        _checks.ragged_fits(x, lengths, reset, directions)
+    kind = have_biases(weights, num_layers * directions), bidirectional
+    return Layer(x, h0, c0, weights, *kind, layout.batch_sizes, lengths, reset), autocast
+
+
+def _fitting_variant(
+    bound: BoundVariant, stack: Layer, num_layers: int, layout: Layout
+) -> tuple[BoundVariant, Call]:
+    """The variant of a call, whose tensors fit and are as (T, N, ...), and the call's sizes."""
+    directions = 2 if stack.bidirectional else 1
+    call = call_of(stack.input, stack.weights, num_layers, directions, stack.batch_sizes)
+    bound = layout.variant(bound)
+    bound.check(stack.input, call, stack.reset)
+    return bound if layout.order is None else bound.sorted(layout.order), call
+
+
+def _as_the_ops_take_it(stack: Layer, layout: Layout, autocast: torch.dtype | None) -> Layer:
+    """The arguments in the order and the dtypes of the ops."""
+    order = layout.order
+    if order is None and stack.lengths is None and stack.reset is None and autocast is None:
+        return stack
+    x, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset = stack
+    if h0 is not None and c0 is not None and order is not None:
+        h0, c0 = h0.index_select(1, order), c0.index_select(1, order)
     if autocast is not None:
         x, h0, c0, *weights = _autocast((x, h0, c0, *weights), autocast)
+    lengths = None if lengths is None else lengths.to(torch.int64)
+    reset = None if reset is None else reset.to(torch.bool)
+    kind = has_biases, bidirectional
+    return Layer(x, h0, c0, weights, *kind, batch_sizes, lengths, reset)
 
-    return_states = return_states or return_gates
-    recorded = look and recording()
-    keep_graph = look and (traced or _autograd.wanted(x, h0, c0, *weights))
-    given, results = x, []
-    for layer in range(num_layers):
-        if layer > 0 and training and dropout > 0:
-            x = F.dropout(x, dropout, True)
-        h, c, layer_weights = h0, c0, weights
-        if num_layers > 1:
-            of_layer = directions * kind.each
-            layer_weights = weights[layer * of_layer : (layer + 1) * of_layer]
-            if h0 is not None and c0 is not None:
-                h = h0[layer * directions : (layer + 1) * directions]
-                c = c0[layer * directions : (layer + 1) * directions]
-        if bound is not None:
-            layer_weights = bound.drop_weights(layer, layer_weights, directions, training)
-        arguments = (
-            x,
-            h,
-            c,
-            layer_weights,
-            kind.has_biases,
-            bidirectional,
-            batch_sizes,
-            lengths,
-            reset,
-            return_states,
-            return_gates,
-        )
-        try:
-            if bound is not None and bound.changes_steps:
-                *of_variant, save_cell, save_gates = arguments
-                result = _variant_autograd.layer(
-                    bound,
-                    layer,
-                    call,
-                    Layer(*of_variant),
-                    save_cell,
-                    save_gates,
-                    training=training,
-                    recompute=recompute,
-                )
-            elif keep_graph or recorded:
-                *given_layer, save_cell, save_gates = arguments
-                run = _ops.sequence_forward if recorded else _differentiable
-                result = run(Layer(*given_layer), save_cell, save_gates, recompute)
-            elif _prepacked is None:
-                result = _ops.eager_sequence_forward(*arguments)
-            else:
-                result = _prepacked.forward(layer, *arguments)
-        except Exception as refusal:
-            if look:
-                raise
-            fits = (given, h0, c0, weights, num_layers, directions, packed, autocast)
-            _checks.explain(refusal, _checks.sequence_fits, *fits)
-        results.append(result)
-        x = result[0]
 
-    _, h_n, c_n, _, _ = results[0]
-    if num_layers > 1:
+class _Run(NamedTuple):
+    """How the layers of a call run.
+
+    recorded: into a graph, which differentiates its ops itself.
+    differentiable: a derivative may be asked for.
+    """
+
+    save_cell: bool
+    save_gates: bool
+    training: bool
+    dropout: float
+    recompute: bool
+    recorded: bool
+    differentiable: bool
+    variant: tuple[BoundVariant, Call] | None
+    prepacked: Prepacked | None
+
+
+def _run_layers(stack: Layer, num_layers: int, run: _Run) -> list[_ops.Forwarded]:
+    """Output, h_n, c_n, cell and gates of each layer."""
+    results: list[_ops.Forwarded] = []
+    x = stack.input
+    for index in range(num_layers):
+        if index > 0 and run.training and run.dropout > 0:
+            x = F.dropout(x, run.dropout, True)
+        layer = stack if num_layers == 1 else stack.nth(index, num_layers, x)
+        results.append(_run_layer(layer, index, run))
+        x = results[-1][0]
+    return results
+
+
+def _run_layer(layer: Layer, index: int, run: _Run) -> _ops.Forwarded:
+    save_cell, save_gates = run.save_cell, run.save_gates
+    if run.variant is not None:
+        bound, call = run.variant
+        weights = bound.drop_weights(index, layer.weights, call.directions, run.training)
+        layer = layer._replace(weights=weights)
+        if bound.changes_steps:
+            how = {"training": run.training, "recompute": run.recompute}
+            return _variant_autograd.layer(bound, index, call, layer, save_cell, save_gates, **how)
+    if run.recorded:
+        return _ops.sequence_forward(layer, save_cell, save_gates, run.recompute)
+    if run.differentiable:
+        result: _ops.Forwarded = _differentiable(layer, save_cell, run.recompute)
+        return result
+    if run.prepacked is not None:
+        return run.prepacked.forward(index, *layer, save_cell, save_gates)
+    return _ops.eager_sequence_forward(*layer, save_cell, save_gates)
+
+
+def _differentiable(layer: Layer, save_cell: bool, recompute: bool) -> Any:
+    """`_ops.sequence_forward` where a derivative may be asked for."""
+    if recompute and not save_cell:
+        return *_autograd.recomputed_sequence(layer), None, None
+    return _autograd.sequence(layer)
+
+
+# torch.compile meets this where it left a graph for a packed input, and a Function is not for it.
+never_compile(_differentiable)  # type: ignore[arg-type]
+
+
+def _returned(
+    results: Sequence[_ops.Forwarded],
+    layout: Layout,
+    return_states: bool,
+    return_gates: bool,
+    own_output: bool = False,
+) -> Any:
+    """The results of all layers in the caller's layout.
+
+    own_output: the output must share no memory with what the backward pass reads.
+    """
+    output, h_n, c_n, _, _ = results[-1]
+    if len(results) > 1:
         h_n, c_n = (torch.cat([result[k] for result in results]) for k in (1, 2))
-    if unsorted_indices is not None:
-        h_n, c_n = h_n.index_select(1, unsorted_indices), c_n.index_select(1, unsorted_indices)
-    if dims == 2:
-        h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
     if not return_states:
-        if keep_graph and not recompute and _is_changeable(x, directions, packed, kind.projects):
-            x = x.clone()
-        return _as_given(x, packed, dims, batch_first), (h_n, c_n)
-    results[-1] = (x.clone(), *results[-1][1:])  # the output is the caller's to write to
+        return layout.results(output.clone() if own_output else output, h_n, c_n)
     hidden, _, _, cells, gates = zip(*results, strict=True)
+    hidden = (*hidden[:-1], output.clone())  # the output is the caller's to write to
     states = LSTMStates(
-        tuple(_as_given(rows, packed, dims, batch_first) for rows in hidden),
-        tuple(_as_given(rows, packed, dims, batch_first) for rows in cells),
-        tuple(_as_given(rows, packed, dims, batch_first) for rows in gates)
-        if return_gates
-        else None,
+        tuple(map(layout.back, hidden)),
+        tuple(map(layout.back, cells)),
+        tuple(map(layout.back, gates)) if return_gates else None,
     )
-    return _as_given(x, packed, dims, batch_first), (h_n, c_n), states
+    return *layout.results(output, h_n, c_n), states
 
 
-def _ops_look(input: object) -> bool:
+def _ops_look(input: object) -> TypeGuard[Tensor]:
     """Whether the ops get a call's very tensors, and so refuse what does not fit.
 
     Looking at them in Python beforehand would take as long as a small step. Where something is
@@ -316,40 +405,21 @@ def _ops_look(input: object) -> bool:
     )
 
 
-def _is_changeable(
-    output: Tensor, directions: int, packed: PackedSequence | None, projects: bool
-) -> bool:
+def _is_changeable(stack: Layer, results: Sequence[_ops.Forwarded]) -> bool:
     """Whether the caller may change the output in place before backward(), as after nn.LSTM.
 
     Where nn.LSTM's fused kernels run it does not, since they need the output there, as ours do.
     """
-    fused = output.dtype is torch.float32 and directions == 1 and packed is None and not projects
+    output = results[-1][0]
+    one_direction = not stack.bidirectional and stack.batch_sizes is None
+    projects = kind_of(stack.weights, len(results) * (1 + stack.bidirectional)).projects
+    fused = output.dtype is torch.float32 and one_direction and not projects
     return output.is_cpu and not fused
-
-
-def _as_given(rows: Tensor, packed: PackedSequence | None, dims: int, batch_first: bool) -> Any:
-    """Rows of the ops in the layout of the input."""
-    if packed is not None:
-        return PackedSequence(rows, *packed[1:])
-    if dims == 2:
-        return rows.squeeze(1)
-    return rows.transpose(0, 1) if batch_first else rows
 
 
 def _traced() -> bool:
     """Whether torch.jit.trace records the call, with or without gradients wanted when it does."""
     return not is_dynamo_compiling() and tracing_state() is not None
-
-
-def _differentiable(layer: Layer, save_cell: bool, save_gates: bool, recompute: bool) -> Any:
-    """`_ops.sequence_forward` where a derivative may be asked for."""
-    if recompute and not save_cell:
-        return *_autograd.recomputed_sequence(layer), None, None
-    return _autograd.sequence(layer)
-
-
-# torch.compile meets this where it left a graph for a packed input, and a Function is not for it.
-never_compile(_differentiable)  # type: ignore[arg-type]
 
 
 @overload
@@ -419,58 +489,91 @@ def lstm_cell(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
-    look = variant is not None or not _ops_look(input)
+    if variant is None and _ops_look(input):
+        return _plain_step(input, hx, w_ih, w_hh, b_ih, b_hh, return_gates)
     weights = (w_ih, w_hh, b_ih, b_hh)
-    if look and variant is None and _overloads.possible(input, hx, weights):
+    if variant is None and _overloads.possible(input, hx, weights):
         result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
         if result is not NotImplemented:
             return result
+    x, h0, c0, batched = _batched_step(input, hx)
+    autocast = _checks.autocast_dtype(x)
+    with tracing_paused() if _traced() else _NOTHING_ELSE:
+        _checks.cell_fits(x, h0, c0, *weights, 2 if batched else 1, autocast)
+    if autocast is not None:
+        if x.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
+            autocast = x.dtype if c0 is None else c0.dtype
+        x, h0, c0, *cast = _autocast((x, h0, c0, *weights), autocast)
+        weights = tuple(cast)
+    if h0 is None or c0 is None:
+        h0 = c0 = _zero_state(x, w_hh)
+    step = (x, h0, c0, *weights)
+    if variant is not None:
+        bound = _variants.bound(variant)
+        bound = bound if batched else bound.unbatched()
+        h, c, gates = _variant_autograd.cell(bound, training, *step)
+    else:
+        h, c, gates = _run_step(step, return_gates)
+    if batched:
+        return (h, c, gates) if return_gates else (h, c)
+    return _unbatched_step(h, c, gates, return_gates)
+
+
+def _plain_step(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    return_gates: bool,
+) -> Any:
+    """The fast path of `lstm_cell`: what the op refuses is looked at afterwards."""
+    x, h0, c0, batched = _batched_step(input, hx)
+    if h0 is None or c0 is None:
+        h0 = c0 = _zero_state(x, w_hh)
+    try:
+        h, c, gates = _ops.eager_cell_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+    except Exception as refusal:
+        fits = (x, h0, c0, w_ih, w_hh, b_ih, b_hh, 2 if batched else 1, None)
+        _checks.explain(refusal, _checks.cell_fits, *fits)
+    if batched:
+        return (h, c, gates) if return_gates else (h, c)
+    return _unbatched_step(h, c, gates, return_gates)
+
+
+def _batched_step(
+    input: Tensor, hx: Sequence[Tensor] | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
+    """Input and states as (N, ...), and whether the caller's are."""
     dims = input.dim()
     if dims != 2 and dims != 1:
         raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
     h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
-    if dims == 1:
-        _checks.cell_state_dims(h0, c0)
-        input = input.unsqueeze(0)
-        if h0 is not None and c0 is not None:
-            h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
-    autocast, traced = None, look and _traced()
-    if look:
-        autocast = _checks.autocast_dtype(input)
-        with tracing_paused() if traced else _NOTHING_ELSE:
-            _checks.cell_fits(input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
-    if autocast is not None:
-        if input.device.type == "cpu":  # as in nn.LSTMCell there: the states keep their dtype
-            autocast = input.dtype if c0 is None else c0.dtype
-        input, h0, c0, w_ih, w_hh, b_ih, b_hh = _autocast(
-            (input, h0, c0, w_ih, w_hh, b_ih, b_hh), autocast
-        )
-    if h0 is None or c0 is None:
-        h0 = c0 = input.new_zeros(input.shape[0], w_hh.shape[1])
-    arguments = (input, h0, c0, w_ih, w_hh, b_ih, b_hh)
-    keep_graph = look and variant is None and (traced or _autograd.wanted(*arguments))
-    if variant is not None:
-        bound = _variants.bound(variant)
-        bound = bound.unbatched() if dims == 1 else bound
-        h, c, gates = _variant_autograd.cell(bound, training, *arguments)
-    elif look and recording():
-        h, c, gates = _ops.cell_forward(*arguments, return_gates)
-    elif keep_graph:
-        h, c, gates = _autograd.cell(*arguments)
-    else:
-        try:
-            h, c, gates = _ops.eager_cell_forward(*arguments, return_gates)
-        except Exception as refusal:
-            if look:
-                raise
-            fits = (input, h0, c0, w_ih, w_hh, b_ih, b_hh, dims, autocast)
-            _checks.explain(refusal, _checks.cell_fits, *fits)
-    if keep_graph:
-        c = c.clone()  # the caller may change it before backward(), as with nn.LSTMCell
-    if dims == 1:
-        h, c = h.squeeze(0), c.squeeze(0)
-        gates = gates.squeeze(0) if return_gates else gates
-    return (h, c, gates) if return_gates else (h, c)
+    if dims == 2:
+        return input, h0, c0, True
+    _checks.cell_state_dims(h0, c0)
+    if h0 is not None and c0 is not None:
+        h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
+    return input.unsqueeze(0), h0, c0, False
+
+
+def _zero_state(x: Tensor, w_hh: Tensor) -> Tensor:
+    return x.new_zeros(x.shape[0], w_hh.shape[1])
+
+
+def _run_step(step: tuple[Any, ...], return_gates: bool) -> _ops.Stepped:
+    """h, c and gates of a step that Python has looked at."""
+    if not (_traced() or _autograd.wanted(*step)):
+        return _ops.cell_forward(*step, return_gates)
+    h, c, gates = _ops.cell_forward(*step, return_gates) if recording() else _autograd.cell(*step)
+    return h, c.clone(), gates  # the caller may change c before backward(), as with nn.LSTMCell
+
+
+def _unbatched_step(h: Tensor, c: Tensor, gates: Tensor, return_gates: bool) -> Any:
+    """The results of a step without N."""
+    h, c = h.squeeze(0), c.squeeze(0)
+    return (h, c, gates.squeeze(0)) if return_gates else (h, c)
 
 
 def _autocast(values: Sequence[Tensor | None], dtype: torch.dtype) -> list[Any]:
