@@ -9,6 +9,7 @@ can.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -87,32 +88,10 @@ def _run(
     found = _episodes(reset.to(torch.bool), lengths)
     if found is None:  # no sequence has a step
         result = function(x, (h0, c0), weights, lengths=lengths, **options)
-        output, (h_n, c_n), *states = result
     else:
-        starts = tuple(
-            torch.where(
-                found.from_reset[:, None],
-                given.index_select(1, found.sequence),
-                first.index_select(1, found.sequence),
-            )
-            for given, first in ((h_reset, h0), (c_reset, c0))
-        )
-        data = x.flatten(0, 1).index_select(0, found.rows)
-        packed = PackedSequence(data, found.batch_sizes)
-        output, ends, *states = function(packed, starts, weights, **options)
-        ended = found.sequence.index_select(0, found.last)
-        h_n, c_n = (
-            first.to(end.dtype).index_copy(1, ended, end.index_select(1, found.last))
-            for first, end in zip((h0, c0), ends, strict=True)
-        )
-        steps, batch = x.shape[:2]
-
-        def back(packed: PackedSequence) -> Any:
-            values = packed.data
-            every = values.new_zeros(steps * batch, *values.shape[1:])
-            return every.index_copy(0, found.rows, values).unflatten(0, (steps, batch))
-
-        output, states = back(output), [_of_states(back, each) for each in states]
+        run = partial(function, weights=weights, **options)
+        result = _run_episodes(run, found, x, (h0, c0), (h_reset, c_reset))
+    output, (h_n, c_n), *states = result
 
     def as_given(rows: Tensor) -> Any:
         if not batched:
@@ -124,6 +103,38 @@ def _run(
 
 
 _torch_private.never_compile(_run)  # type: ignore[arg-type]
+
+
+def _run_episodes(
+    run: Callable[..., Any], episodes: _Episodes, x: Tensor, first: State, reset: State
+) -> tuple[Any, ...]:
+    """What `run` returns of all episodes together, put back where they are in x, (T, N, I).
+
+    first, reset: the states that a sequence starts from, and that a reset leads to.
+    """
+    starts = tuple(
+        torch.where(
+            episodes.from_reset[:, None],
+            of_reset.index_select(1, episodes.sequence),
+            of_first.index_select(1, episodes.sequence),
+        )
+        for of_reset, of_first in zip(reset, first, strict=True)
+    )
+    data = x.flatten(0, 1).index_select(0, episodes.rows)
+    output, ends, *states = run(PackedSequence(data, episodes.batch_sizes), starts)
+    ended = episodes.sequence.index_select(0, episodes.last)
+    last = tuple(
+        of_first.to(end.dtype).index_copy(1, ended, end.index_select(1, episodes.last))
+        for of_first, end in zip(first, ends, strict=True)
+    )
+    steps, batch = x.shape[:2]
+
+    def back(packed: PackedSequence) -> Any:
+        values = packed.data
+        every = values.new_zeros(steps * batch, *values.shape[1:])
+        return every.index_copy(0, episodes.rows, values).unflatten(0, (steps, batch))
+
+    return back(output), last, *(_of_states(back, each) for each in states)
 
 
 def _of_states(function: Callable[[Any], Any], states: LSTMStates) -> LSTMStates:

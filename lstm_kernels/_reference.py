@@ -95,9 +95,19 @@ def _zero_rows(state: Tensor, rows: Tensor | None) -> Tensor:
     return state if rows is None else state.masked_fill(rows.unsqueeze(-1), 0)
 
 
+def input_product(x: Tensor, w: DirectionWeights) -> Tensor:
+    """What the input contributes to the arguments of the gates, (..., 4*H)."""
+    return x @ w.w_ih.mT
+
+
+def recurrent_product(h: Tensor, w: DirectionWeights) -> Tensor:
+    """What the hidden state contributes to them, (..., 4*H): variants change each apart."""
+    return h @ w.w_hh.mT
+
+
 def preactivations(x: Tensor, h: Tensor, w: DirectionWeights) -> Tensor:
     """The arguments of the gates, (..., 4, H), of steps on x (..., I) from h (..., P)."""
-    z = x @ w.w_ih.mT + h @ w.w_hh.mT
+    z = input_product(x, w) + recurrent_product(h, w)
     if w.b_ih is not None and w.b_hh is not None:
         z = z + w.b_ih + w.b_hh
     by_gate: Tensor = z.unflatten(-1, (4, -1))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._layer import DirectionWeights, Layer, by_direction
-from ._reference import Rows, in_time, joined, times
+from ._reference import Rows, in_time, input_product, joined, recurrent_product, times
 from ._variants import Activation, LayerTensors, Variant
 
 
@@ -51,7 +51,7 @@ def sequence_forward(
 
 def input_part(x: Tensor, w: DirectionWeights, variant: Variant, own: LayerTensors) -> Tensor:
     """What the input, (T, N, I), has part in z: biases too, unless a joint norm comes first."""
-    z = x @ w.w_ih.mT
+    z = input_product(x, w)
     if variant.layer_norm == "joint":
         return z
     if variant.layer_norm == "separate":
@@ -118,9 +118,9 @@ def preactivations(
 ) -> Tensor:
     """z, (N, 4*H), before peepholes."""
     if at.recurrent is None or variant.dropout_on == "candidate":
-        recurrent = h @ w.w_hh.mT
+        recurrent = recurrent_product(h, w)
     elif variant.dropout_on == "hidden":
-        recurrent = (h * at.recurrent) @ w.w_hh.mT
+        recurrent = recurrent_product(h * at.recurrent, w)
     else:  # a mask for each gate
         of_gates = w.w_hh.unflatten(0, (4, -1))
         recurrent = torch.einsum("ngp,ghp->ngh", h.unsqueeze(-2) * at.recurrent, of_gates)
