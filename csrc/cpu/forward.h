@@ -12,6 +12,10 @@
 // the same numbers. What the caller asked for is written once, in its final place. Bound: FMA peak
 // from about 8 rows on; with fewer, the bandwidth of the cache holding W_hh, which is why odd steps
 // take the panels in reverse: the last ones are still in the nearest cache.
+//
+// The products meet in one buffer, but each is made by a function that does nothing else:
+// project_input and add_recurrent. A variant that needs them apart, as layer norm does, calls the
+// second on a buffer of zeros.
 #pragma once
 #include "cell.h"
 #include "direct_gates.h"
@@ -278,6 +282,14 @@ struct ForwardPart : InArena {
     own.weights.w_ih.accumulate(p, next, work.x, rows, pre);
   }
 
+  // pre += h W_hh^T for the units of panel p; of one row, for those of two panels.
+  LSTM_INLINE void add_recurrent(int64_t p, int64_t next, int64_t n, T* pre) {
+    own.weights.w_hh.accumulate(p, next, work.h, n, pre);
+  }
+  LSTM_INLINE void add_recurrent_pair(int64_t p0, int64_t p1, T* pre0, T* pre1) {
+    own.weights.w_hh.accumulate_pair(p0, p1, work.h[0], pre0, pre1);
+  }
+
   void step(int64_t n, T* pre) {
     const int64_t t = steps.time(s);
     const X* h = own.h[s & 1];
@@ -302,12 +314,12 @@ struct ForwardPart : InArena {
         const int64_t p1 = order.panel(i + 1);
         T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
         if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
-        own.weights.w_hh.accumulate_pair(p, p1, work.h[0], pre0, pre1);
+        add_recurrent_pair(p, p1, pre0, pre1);
         cell(p, 1, pre0), cell(p1, 1, pre1);
         i += 2;
       } else {
         if (together) project_input(p, order.after(i), n, result(p));
-        own.weights.w_hh.accumulate(p, order.after(i), work.h, n, result(p));
+        add_recurrent(p, order.after(i), n, result(p));
         cell(p, n, result(p));
         ++i;
       }
