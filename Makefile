@@ -8,18 +8,21 @@
 #   make gpu            build, test and benchmark on the NVIDIA GPU of this machine
 #   make lint           formatting, static analysis and types
 #   make docs           the documentation site, into build/site
-#   make wheel-check    one wheel with several versions of torch and Python
+#   make wheels         the wheels of every platform and the source distribution, into dist/
+#   make wheel-check    the same, and run those that this machine can run
 #   make test-clients   libraries that build on nn.LSTM, run with this one, in their own environment
 #
-# ARGS goes to the program (make demo ARGS=--help); TORCH and PYTHON choose the versions.
+# ARGS goes to the program (make demo ARGS=--help); TORCH ("newest" too) and PYTHON choose the versions.
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
 ARGS ?=
 
+TORCH_VERSION := $(if $(filter newest,$(TORCH)),torch,torch==$(TORCH))
 VENV := .venv
 CLIENTS := .venv-clients
 DOCS := .venv-docs
+WHEELS := .venv-wheels
 BIN := $(VENV)/bin
 # Quiet where it only repeats that a requirement is already there.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -28,7 +31,7 @@ CPP := csrc tests benchmarks
 # cmake and ninja come from there too.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test bench memory gpu lint format docs wheel-check test-clients build clean
+.PHONY: demo test bench memory gpu lint format docs wheels wheel-check test-clients build clean
 .NOTPARALLEL:
 
 test: build $(VENV)/with-test
@@ -50,6 +53,7 @@ lint: build $(VENV)/with-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	find $(CPP) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \
 	  | xargs $(BIN)/clang-format --dry-run -Werror
 
@@ -63,20 +67,24 @@ format: build $(VENV)/with-lint
 docs: $(DOCS)/installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
 
-$(DOCS)/installed: pyproject.toml
-	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet --group docs
+# An environment for a group of pyproject.toml that needs no torch.
+.venv-%/installed: pyproject.toml
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --group $*
 	@touch $@
 
-wheel-check: $(BASE)
-	$(BIN)/python .ci/wheel_check.py $(ARGS)
+wheels: $(WHEELS)/installed
+	$(WHEELS)/bin/python .ci/wheels.py $(ARGS)
+
+wheel-check: $(WHEELS)/installed
+	$(WHEELS)/bin/python .ci/wheel_check.py $(ARGS)
 
 # The clients pull in much else: they get an environment of their own.
 test-clients:
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
-	  torch==$(TORCH) setuptools 'cmake>=3.26' ninja
+	  $(TORCH_VERSION) setuptools 'cmake>=3.26' ninja
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
 	  --no-build-isolation --editable '.[clients]'
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
@@ -93,8 +101,8 @@ $(BASE):
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo; \
 	  echo "$(PYTHON) cannot make a virtual environment. Run:"; \
 	  echo "    apt-get install python3-venv"; exit 1; } >&2
-	$(PIP) torch==$(TORCH) numpy setuptools 'cmake>=3.26' ninja
+	$(PIP) $(TORCH_VERSION) numpy setuptools 'cmake>=3.26' ninja
 	@rm -f $(VENV)/torch-* && touch $@
 
 clean:
-	rm -rf build $(VENV) $(CLIENTS) $(DOCS) lstm_kernels/*.so
+	rm -rf build dist $(VENV) $(CLIENTS) $(DOCS) $(WHEELS) lstm_kernels/*.so

@@ -21,6 +21,17 @@ ROOT = Path(__file__).parent.resolve()
 TORCH_FLOOR = (2, 11)
 CMAKE_FLOOR = (3, 26)
 INSTALL = f"{sys.executable} -m pip install"
+WHEELS = (
+    "Linux with glibc 2.28 on x86-64 and 64-bit Arm,\n"
+    "macOS 11 on Apple silicon, Windows on x86-64; and what is newer"
+)
+INSTALL_COMPILER = {
+    "apt-get": "apt-get install g++",
+    "dnf": "dnf install gcc-c++",
+    "zypper": "zypper install gcc-c++",
+    "pacman": "pacman -S gcc",
+    "apk": "apk add g++",
+}
 
 
 def stop(problem, command):
@@ -72,11 +83,28 @@ def check_torch():
         )
 
 
+def compiler_command():
+    """The command that installs a C++ compiler on this system."""
+    if sys.platform == "darwin":
+        return "xcode-select --install"
+    if sys.platform == "win32":
+        return "winget install LLVM.LLVM"
+    for program, command in INSTALL_COMPILER.items():
+        if shutil.which(program):
+            return command
+    return INSTALL_COMPILER["apt-get"]
+
+
 def check_compiler():
     """Stop unless there is a C++ compiler; CMakeLists.txt judges which one."""
     wanted = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     if shutil.which(wanted[0]) is None:
-        stop(f"the C++ compiler {wanted[0]} was not found.", "apt-get install g++")
+        stop(
+            f"the C++ compiler {wanted[0]} was not found.\n"
+            f"No compiler is needed where a wheel fits: {WHEELS}.\n"
+            f"This is Python {sys.version.split()[0]} on {sysconfig.get_platform()}.",
+            compiler_command(),
+        )
 
 
 def find_build_tools():

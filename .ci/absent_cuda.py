@@ -21,11 +21,12 @@ def _lines(*command: str | Path) -> list[str]:
     ).stdout.splitlines()
 
 
-def _symbols(library: Path, kind: str) -> set[str]:
+def symbols(library: Path, kind: str) -> set[str]:
+    """The dynamic symbols of a library, --undefined-only or --defined-only."""
     return {line.split()[-1].split("@")[0] for line in _lines("nm", "-D", kind, library)}
 
 
-def write_stand_ins(site_packages: Path, folder: Path) -> Path:
+def write_stand_ins(site_packages: Path, folder: Path, compiler: str = "cc") -> Path:
     """Write stand-ins for what the torch in site_packages misses; return their folder."""
     folder.mkdir(exist_ok=True)
     torch = sorted((site_packages / "torch/lib").glob("*.so*"))
@@ -38,15 +39,15 @@ def write_stand_ins(site_packages: Path, folder: Path) -> Path:
         if (match := re.search(r"NEEDED.*\[(.+)\]", line))
     }
     missing = [name for name in sorted(needed - there) if CUDA_LIBRARY.match(name)]
-    wanted = set().union(*(_symbols(library, "--undefined-only") for library in torch))
-    wanted -= set().union(*(_symbols(library, "--defined-only") for library in torch))
+    wanted = set().union(*(symbols(library, "--undefined-only") for library in torch))
+    wanted -= set().union(*(symbols(library, "--defined-only") for library in torch))
 
     source = folder / "absent.c"
     names = sorted(name for name in wanted if CUDA_SYMBOL.match(name))
     bodies = "".join(f"void {name}(void) {{ abort(); }}\n" for name in names)
     source.write_text(f"#include <stdlib.h>\n{bodies}")
     code = folder / "absent.o"
-    _lines("cc", "-c", "-fPIC", "-w", source, "-o", code)
+    _lines(compiler, "-c", "-fPIC", "-w", source, "-o", code)
     for name in missing:
-        _lines("cc", "-shared", f"-Wl,-soname,{name}", code, "-o", folder / name)
+        _lines(compiler, "-shared", f"-Wl,-soname,{name}", code, "-o", folder / name)
     return folder

@@ -1,7 +1,8 @@
-"""Show that one wheel serves several versions of torch and of Python.
+"""Build the wheels of every platform, and run those that this machine can run.
 
-Builds the wheel once, looks into it, and then, in a new virtual environment for each pair of Python
-and torch, installs that one file and runs check_installed.py.
+The wheel of this machine's own platform is installed in a new virtual environment for each pair of
+Python and torch, and check_installed.py runs there without a compiler on PATH. The wheel for the
+other Linux runs under an emulator. Prints a table of what was built and run.
 
 The wheel of torch that PyPI serves is its CUDA build, which on import wants 3 GB of libraries of
 which a computation on the CPU calls none: absent_cuda.py stands in for them.
@@ -9,15 +10,15 @@ which a computation on the CPU calls none: absent_cuda.py stands in for them.
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
+import arm64
+import wheels
 from absent_cuda import write_stand_ins
 
 ROOT = Path(__file__).parent.parent.resolve()
@@ -29,40 +30,6 @@ REQUIREMENTS = (
     *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "sympy"),
     *("typing-extensions", "nvidia-cuda-runtime"),
 )
-
-
-def build(folder: Path) -> Path:
-    """Build the wheel into a folder and return its path."""
-    for stale in (ROOT / "build").glob("lib*"):
-        shutil.rmtree(stale)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    subprocess.run([*pip, "--no-build-isolation", "--no-deps", "-w", folder, ROOT], check=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
-def inspect(wheel: Path) -> None:
-    """Stop unless the wheel claims and holds what every Python can use."""
-    machine = os.uname().machine
-    if not wheel.name.endswith(f"-py3-none-linux_{machine}.whl"):
-        sys.exit(f"{wheel.name}: the tag is not py3-none-linux_{machine}")
-    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
-        strays = [
-            name
-            for name in archive.namelist()
-            if not re.match(r"lstm_kernels/([\w/]+\.(py|typed)|lstm_kernels_(cpu|cuda)\.so)$", name)
-            and ".dist-info/" not in name
-        ]
-        if strays:
-            sys.exit(f"{wheel.name} holds what it should not: {' '.join(strays)}")
-        library = archive.extract("lstm_kernels/lstm_kernels_cpu.so", folder)
-        symbols = subprocess.run(
-            ["nm", "-D", "--undefined-only", library], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-    # Only torch's C shims are stable; a mangled name would tie the wheel to one release.
-    tied = [s for s in symbols.split() if re.match(r"_?Py[A-Z_]|_ZNK?(2at|3c10|5torch)", s)]
-    if tied:
-        sys.exit(f"{wheel.name} is tied to one torch or Python by {' '.join(tied)}")
 
 
 def check(wheel: Path, python: str, torch: str, folder: Path) -> None:
@@ -80,7 +47,7 @@ def check(wheel: Path, python: str, torch: str, folder: Path) -> None:
         [environment / "bin/python", ROOT / ".ci/check_installed.py"],
         check=True,
         cwd=folder,
-        env={**os.environ, "LD_LIBRARY_PATH": str(absent)},
+        env={"PATH": str(environment / "bin"), "LD_LIBRARY_PATH": str(absent)},
     )
 
 
@@ -99,23 +66,49 @@ def other_pythons() -> list[str]:
     return list(dict.fromkeys(found[:1] + found[-1:]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only the oldest and newest torch")
-    quick = parser.parse_args().quick
+def run_native(wheel: Path, *, quick: bool) -> str:
+    """Run the wheel of this machine in fresh environments; say in which."""
     pairs = [(sys.executable, torch) for torch in (FLOOR, NEWEST)]
     if not quick:
         pairs += [(sys.executable, USUAL)] + [(python, USUAL) for python in other_pythons()]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        wheel = build(folder)
-        inspect(wheel)
-        print(f"built {wheel.name}, {wheel.stat().st_size / 1e6:.1f} MB", flush=True)
         for python, torch in pairs:
             start = time.perf_counter()
-            check(wheel, python, torch, folder)
+            check(wheel, python, torch, Path(name))
             print(f"    in {time.perf_counter() - start:.0f} s", flush=True)
-    print(f"{len(pairs)} environments served by one wheel")
+    return f"in {len(pairs)} environments"
+
+
+def run_emulated(wheel: Path) -> str:
+    """Run the wheel for 64-bit Arm."""
+    machine = arm64.Machine(ROOT / "build/arm64", FLOOR, REQUIREMENTS)
+    with tempfile.TemporaryDirectory() as name:
+        site = Path(name) / "site-packages"
+        shutil.unpack_archive(wheel, site, "zip")
+        machine.run(ROOT / ".ci/check_installed.py", site)
+    return f"under emulation, torch {FLOOR}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--quick", action="store_true", help="only Linux, and the oldest and newest torch"
+    )
+    quick = parser.parse_args().quick
+    platforms = [p for p in wheels.PLATFORMS if not quick or p.startswith("manylinux")]
+    native = f"manylinux_2_28_{os.uname().machine}"
+    rows = []
+    for platform, (wheel, built) in wheels.build_all(platforms).items():
+        if platform == native:
+            ran = run_native(wheel, quick=quick)
+        elif platform == "manylinux_2_28_aarch64":
+            ran = run_emulated(wheel)
+        else:
+            ran = "not run"
+        rows.append((platform, built, ran))
+    print(f"\n{'platform':24} {'built':48} equal to nn.LSTM")
+    for platform, built, ran in rows:
+        print(f"{platform:24} {built:48} {ran}")
 
 
 if __name__ == "__main__":

@@ -109,7 +109,10 @@ def device_has_kernels(x: Tensor) -> None:
         if _load.cuda_problem is not None:
             raise NotImplementedError(f"lstm_kernels cannot use CUDA tensors: {_load.cuda_problem}")
     elif not x.is_meta:
-        raise NotImplementedError(f"lstm_kernels has no kernel for device {x.device}")
+        raise NotImplementedError(
+            f"lstm_kernels has no kernel for device {x.device}: "
+            'move the module and its input with .to("cpu")'
+        )
 
 
 def same_device(x: Tensor, other: Tensor, name: str) -> None:

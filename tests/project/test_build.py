@@ -1,5 +1,7 @@
 """What the build says where something is missing: one message, and the command to run."""
 
+import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -95,7 +97,30 @@ def test_without_a_compiler(machine, environment):
     machine.add_torch("2.13.0")
     message = machine.build(**environment)
     assert "C++ compiler" in message
+    assert "No compiler is needed where a wheel fits: Linux with glibc 2.28" in message
+    assert f"This is Python {platform.python_version()} on {sysconfig.get_platform()}." in message
     assert_ends_in_command(message, "apt-get install g++")
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [("dnf", "dnf install gcc-c++"), ("pacman", "pacman -S gcc"), ("apk", "apk add g++")],
+)
+def test_a_compiler_comes_from_the_package_manager_that_is_there(machine, program, command):
+    machine.add_torch("2.13.0")
+    machine.add_program(program)
+    assert_ends_in_command(machine.build(), command)
+
+
+@pytest.mark.parametrize(
+    ("system", "command"),
+    [("darwin", "xcode-select --install"), ("win32", "winget install LLVM.LLVM")],
+)
+def test_a_compiler_for_other_systems(monkeypatch, system, command):
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    compiler_command = runpy.run_path(str(ROOT / "setup.py"))["compiler_command"]
+    monkeypatch.setattr(sys, "platform", system)
+    assert compiler_command() == command
 
 
 def test_without_cmake(machine):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -335,6 +336,23 @@ def test_dtypes_and_devices_without_kernels(no_work):
             LSTM(I, H, dtype=dtype)(X.to(dtype))
         with pytest.raises(NotImplementedError, match=f"no kernel for {dtype}"):
             LSTMCell(I, H, dtype=dtype)(X[0].to(dtype))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_devices_without_kernels(device, no_work):
+    """The message says what to do. The tensors have a device, but no memory there."""
+    mode = FakeTensorMode()
+
+    def there(*shape):
+        return FakeTensor(mode, z(*shape, device="meta"), torch.device(device, 0))
+
+    weights = there(4 * H, I), there(4 * H, H)
+    message = rf'no kernel for device {device}:0: .* with \.to\("cpu"\)'
+    with mode:
+        with pytest.raises(NotImplementedError, match=message):
+            lstm_kernels.lstm_cell(there(N, I), (there(N, H), there(N, H)), *weights)
+        with pytest.raises(NotImplementedError, match=message):
+            lstm_kernels.lstm(there(T, N, I), None, weights)
 
 
 def test_functional_form_counts_its_weights(no_work):
