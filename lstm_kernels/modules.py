@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from ._prepacked import Prepacked
 from ._states import LSTMStates
 from ._variants import BoundVariant, Masks, Variant, VariantWeights
 from .functional import lstm, lstm_cell
+
+if TYPE_CHECKING:
+    from .inference import InferenceLSTM, InferenceLSTMCell
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
@@ -327,6 +330,27 @@ class LSTM(nn.RNNBase):
         self._prepacked = None
         return self
 
+    def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTM:
+        """A module for inference on the CPU that owns its weights and shares no memory with this.
+
+        It has no Parameters: its weights lie in the form that the kernels read, and a call neither
+        packs nor compares anything. Results are those of this module with the same weights: to the
+        bit where no weight is rounded, to rounding in calls of up to 8 steps and few rows.
+
+        Args:
+            weight_dtype: torch.bfloat16 or torch.float16 rounds the matrices of a float32 module,
+                as in prepack. None keeps the module's precision.
+
+        Raises:
+            RuntimeError: the module is in training mode and has dropout.
+            TypeError: weight_dtype is not a dtype.
+            ValueError: a weight_dtype that is not narrower than the weights.
+            NotImplementedError: weights that are not on the CPU, or a variant.
+        """
+        from .inference import inference_lstm
+
+        return inference_lstm(self, weight_dtype)
+
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: prepacked weights are good for this module alone."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -475,6 +499,12 @@ class LSTMCell(nn.RNNCellBase):
 
     def __prepare_scriptable__(self) -> NoReturn:
         _refuse_scripting(self)
+
+    def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTMCell:
+        """A cell for inference on the CPU that owns its weights: see LSTM.for_inference."""
+        from .inference import inference_cell
+
+        return inference_cell(self, weight_dtype)
 
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:
