@@ -19,6 +19,7 @@ _load.load()
 #: for a function around it would take longer than it does.
 owned_step = torch.ops.lstm_kernels._owned_step.default
 _own_weights = torch.ops.lstm_kernels._own_weights.default
+_own_quantized = torch.ops.lstm_kernels._own_quantized.default
 _owned_forward = torch.ops.lstm_kernels._owned_forward.default
 _owned_cell = torch.ops.lstm_kernels._owned_cell.default
 _owned_states = torch.ops.lstm_kernels._owned_states.default
@@ -47,6 +48,29 @@ def _own_weights_shapes(
     # How many bytes depends on the instruction set.
     size = torch.library.get_ctx().new_dynamic_size()
     return weights[0].new_empty(size, dtype=torch.uint8)
+
+
+def own_quantized(
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+) -> Tensor:
+    """The same of int8 matrices, with the scales of their rows, and float32 biases."""
+    owned: Tensor = _own_quantized(weights, scales, num_layers, has_biases, bidirectional)
+    return owned
+
+
+@_fake("_own_quantized")
+def _own_quantized_shapes(
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+) -> Tensor:
+    return _own_weights_shapes(weights, num_layers, has_biases, bidirectional, None)
 
 
 def owned_forward(

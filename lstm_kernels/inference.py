@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import _checks, _inference_ops, _ops
 from . import nn as subclasses
 from ._layer import Layer
+from ._quantized import dequantized, quantized
 from ._states import LSTMStates
 from ._torch_private import (
     any_autocast_enabled,
@@ -31,6 +32,8 @@ from .modules import _CELL_WEIGHTS, LSTM, LSTMCell, _is_plain, _weights
 _Model = TypeVar("_Model", bound=nn.Module)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _NARROW = (torch.bfloat16, torch.float16)
+# Sums of this many products of 8-bit numbers fit into 32 bits.
+_MOST_QUANTIZED = 1 << 16
 
 
 class _Owner(nn.Module):
@@ -69,6 +72,18 @@ class _Owner(nn.Module):
         for name, shape in zip(names, self._shapes, strict=True):
             dtype = self.weight_dtype if len(shape) == 2 else self.dtype
             self.register_buffer(name, torch.zeros(shape, dtype=dtype, device="cpu"))
+        matrices = [k for k, shape in enumerate(self._shapes) if len(shape) == 2]
+        self._scales = {names[k]: f"{names[k]}_scale" for k in matrices}
+        if self.weight_dtype is not torch.int8:
+            self._scales = {}
+        elif max(self._shapes[k][1] for k in matrices) > _MOST_QUANTIZED:
+            raise ValueError(
+                f"int8 weights have rows of at most {_MOST_QUANTIZED} numbers, got input_size "
+                f"{input_size} and hidden_size {hidden_size}"
+            )
+        for name, scale in self._scales.items():
+            rows = self._buffers[name].shape[0]  # type: ignore[union-attr]
+            self.register_buffer(scale, torch.zeros(rows, dtype=self.dtype, device="cpu"))
 
     def _weight_shapes(self) -> list[tuple[int, ...]]:
         """Those of the weights, in order."""
@@ -86,20 +101,43 @@ class _Owner(nn.Module):
         """Copy weights, rounded where they are held narrower, and lay them out."""
         with torch.no_grad():
             for name, weight in zip(self._names, weights, strict=True):
-                self._buffers[name].copy_(weight)  # type: ignore[union-attr]
+                if name in self._scales:
+                    if not weight.isfinite().all():
+                        raise ValueError(
+                            f"{name} has numbers that are not finite, which int8 cannot hold"
+                        )
+                    rounded, scale = quantized(weight)
+                    self._buffers[name].copy_(rounded)  # type: ignore[union-attr]
+                    self._buffers[self._scales[name]].copy_(scale)  # type: ignore[union-attr]
+                else:
+                    self._buffers[name].copy_(weight)  # type: ignore[union-attr]
         self._lay_out()
 
     def _wide(self) -> list[Tensor]:
-        """The weights in the dtype of the results, which is exact."""
-        return [self._buffers[name].to(self.dtype) for name in self._names]  # type: ignore[union-attr]
+        """The weights in the dtype of the results: exact but for the scales of int8."""
+        return [
+            dequantized(self._buffers[name], self._buffers[self._scales[name]])  # type: ignore[arg-type]
+            if name in self._scales
+            else self._buffers[name].to(self.dtype)  # type: ignore[union-attr]
+            for name in self._names
+        ]
+
+    def _laid_out(self) -> Tensor:
+        """The weights as the ops want them."""
+        num_layers, _, _, bidirectional = self._stack
+        if self._scales:
+            weights = [cast(Tensor, self._buffers[name]) for name in self._names]
+            scales = [cast(Tensor, self._buffers[name]) for name in self._scales.values()]
+            return _inference_ops.own_quantized(
+                weights, scales, num_layers, self.bias, bidirectional
+            )
+        narrow = self.weight_dtype if self.weight_dtype in _NARROW else None
+        weights = self._wide()
+        return _inference_ops.own_weights(weights, num_layers, self.bias, bidirectional, narrow)
 
     def _lay_out(self) -> None:
-        num_layers, _, _, bidirectional = self._stack
-        narrow = self.weight_dtype if self.weight_dtype in _NARROW else None
         with torch.no_grad():
-            self.__dict__["_owned"] = _inference_ops.own_weights(
-                self._wide(), num_layers, self.bias, bidirectional, narrow
-            )
+            self.__dict__["_owned"] = self._laid_out()
 
     def _stand_ins(self) -> list[Tensor]:
         """Tensors without memory of the weights' shapes, for the checks of the arguments."""
@@ -123,7 +161,7 @@ class _Owner(nn.Module):
                 f"lstm_kernels, which this one, of format {self._version}, cannot read"
             )
             return
-        for name in self._names:
+        for name in (*self._names, *self._scales.values()):
             given, own = state_dict.get(prefix + name), self._buffers[name]
             if isinstance(given, Tensor) and given.dtype is not own.dtype:  # type: ignore[union-attr]
                 error_msgs.append(
@@ -332,9 +370,15 @@ class InferenceLSTM(_Owner):
         save_gates: bool,
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Sequence[Tensor], ...] | None]:
         """All layers: output, h_n, c_n, and what was asked for of every step."""
-        if torch.compiler.is_exporting():
-            return self._exported(x, h0, c0, batch_sizes, lengths, reset, save_states, save_gates)
-        arguments = (x, h0, c0, self._owned, *self._stack, batch_sizes, lengths, reset)
+        owned = self._owned
+        if _leaves_this_process():
+            if self._scales:
+                owned = self._laid_out()
+            else:
+                return self._exported(
+                    x, h0, c0, batch_sizes, lengths, reset, save_states, save_gates
+                )
+        arguments = (x, h0, c0, owned, *self._stack, batch_sizes, lengths, reset)
         if not save_states:
             return *_inference_ops.owned_forward(*arguments), None
         hidden, h_n, c_n, cells, gates = _inference_ops.owned_states(*arguments, save_gates)
@@ -444,7 +488,9 @@ class InferenceLSTMCell(_Owner):
     def _run(
         self, x: Tensor, h0: Tensor, c0: Tensor, save_gates: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if torch.compiler.is_exporting():
+        if _leaves_this_process() and self._scales:
+            return _inference_ops.owned_cell(x, h0, c0, self._laid_out(), save_gates)
+        if _leaves_this_process():
             w_ih, w_hh, b_ih, b_hh = (*self._wide(), None, None)[:4]
             return _ops.cell_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, save_gates)
         return _inference_ops.owned_cell(x, h0, c0, self._owned, save_gates)
@@ -535,7 +581,7 @@ def _weight_dtype(dtype: torch.dtype, weight_dtype: torch.dtype | None) -> torch
         raise TypeError(
             f"weight_dtype must be a torch.dtype or None, got {type(weight_dtype).__name__}"
         )
-    allowed = [None, dtype, *(_NARROW if dtype is torch.float32 else ())]
+    allowed = [None, dtype, *((*_NARROW, torch.int8) if dtype is torch.float32 else ())]
     if weight_dtype not in allowed:
         raise ValueError(
             f"weight_dtype must be {' or '.join(map(str, allowed))} for a module of {dtype}, got "
@@ -580,6 +626,11 @@ def _ops_look(input: object, hx: Sequence[Tensor] | None) -> bool:
         and not forward_mode_active()
         and not tracing()
     )
+
+
+def _leaves_this_process() -> bool:
+    """Whether the call is recorded to be saved, so that it must not hold what is laid out here."""
+    return torch.compiler.is_exporting() or tracing()
 
 
 def _refuse_derivatives(*tensors: Tensor | None) -> None:

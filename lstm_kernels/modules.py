@@ -339,12 +339,17 @@ class LSTM(nn.RNNBase):
 
         Args:
             weight_dtype: torch.bfloat16 or torch.float16 rounds the matrices of a float32 module,
-                as in prepack. None keeps the module's precision.
+                as in prepack. torch.int8 keeps 8 bits of each weight of a float32 module, with a
+                scale for each gate of each unit, and in every step rounds the input and the hidden
+                state of each sequence to 8 bits between its smallest and its largest number; sums
+                are exact, and all else is float32. A sequence that meets a NaN or an infinite
+                number is NaN from there on. None keeps the module's precision.
 
         Raises:
             RuntimeError: the module is in training mode and has dropout.
             TypeError: weight_dtype is not a dtype.
-            ValueError: a weight_dtype that is not narrower than the weights.
+            ValueError: a weight_dtype that is not narrower than the weights; for int8, weights
+                that are not finite, or rows of more than 65,536 of them.
             NotImplementedError: weights that are not on the CPU, or a variant.
         """
         from .inference import inference_lstm

@@ -1,6 +1,7 @@
 // The ops on weights that an inference module owns: whole stacks of layers in one call, and single
 // steps whose states are updated where they are.
 #include "calls.h"
+#include "integers.h"
 #include "ops.h"
 #include "owned_block.h"
 #include "rows.h"
@@ -9,6 +10,7 @@
 namespace lstm_kernels::cpu {
 namespace {
 
+constexpr int64_t kMostQuantized = 1 << 16;
 constexpr const char* kExpectedInput = "input: expected (T, N, I), or (R, I) with batch_sizes";
 
 // What a call gets for one layer.
@@ -170,6 +172,60 @@ Tensor own_weights(const std::vector<Tensor>& tensors, int64_t num_layers, bool 
     layers.push_back(layer);
   }
   return OwnedBlock::of(layers, weights.front().kind);
+}
+
+Tensor own_quantized(const std::vector<Tensor>& tensors, const std::vector<Tensor>& scales,
+                     int64_t num_layers, bool has_biases, bool bidirectional) {
+  const size_t D = bidirectional ? 2 : 1, unprojected = has_biases ? 4 : 2;
+  require(num_layers > 0 && !tensors.empty() && tensors.size() % (size_t(num_layers) * D) == 0,
+          "weights: expected as many for each layer");
+  const size_t each = tensors.size() / (size_t(num_layers) * D);
+  const bool projects = each == unprojected + 1;
+  require(projects || each == unprojected, "weights: unexpected number of tensors");
+  require(scales.size() == size_t(num_layers) * D * (projects ? 3 : 2),
+          "scales: expected one tensor for each matrix");
+  require(tensors[0].dim() == 2 && tensors[1].dim() == 2, "weights: expected matrices first");
+  const Kind of_bytes = Kind(tensors[0]).with(aoti_torch_dtype_int8());
+  const Kind of_floats = of_bytes.with(aoti_torch_dtype_float32());
+  Sizes size{};
+  size.D = int(D);
+  size.H = tensors[0].size(0) / kGates;
+  size.I = tensors[0].size(1);
+  size.P = tensors[1].size(1);
+  require(size.H > 0 && size.I > 0 && size.P > 0, "w_ih, w_hh: expected no empty sizes");
+  require(projects || size.P == size.H, "w_hh: expected as many columns as hidden units");
+  // The sum over more products of 255 * 127 could exceed an int32.
+  require(max_of(max_of(size.I, size.H), size.D * size.P) <= kMostQuantized,
+          "weights: expected rows of at most 65536 numbers");
+  const Tensor *next = tensors.data(), *next_scales = scales.data();
+  const int64_t gates = kGates * size.H;
+  auto matrix = [&](const char* name, int64_t rows, int64_t columns) {
+    return checked_data(*next++, name, {rows, columns}, of_bytes);
+  };
+  auto vector = [&](const Tensor*& from, const char* name, int64_t numbers) {
+    return static_cast<const float*>(checked_data(*from++, name, {numbers}, of_floats));
+  };
+  std::vector<LayerWeights> layers;
+  for (int64_t l = 0; l < num_layers; ++l) {
+    if (l > 0) size.I = size.D * size.P;
+    LayerWeights layer = call_of<LayerWeights>(size, DType::kFloat32);
+    layer.weight_dtype = WeightDType::kInt8;
+    for (size_t d = 0; d < D; ++d) {
+      DirectionWeights& w = layer.weights[d];
+      MatrixScales& of = layer.scales[d];
+      w.w_ih = matrix("w_ih", gates, size.I);
+      w.w_hh = matrix("w_hh", gates, size.P);
+      if (has_biases) w.b_ih = vector(next, "b_ih", gates), w.b_hh = vector(next, "b_hh", gates);
+      of.w_ih = vector(next_scales, "scales", gates);
+      of.w_hh = vector(next_scales, "scales", gates);
+      if (projects) {
+        w.w_hr = matrix("w_hr", size.P, size.H);
+        of.w_hr = vector(next_scales, "scales", size.P);
+      }
+    }
+    layers.push_back(layer);
+  }
+  return OwnedBlock::of(layers, of_floats);
 }
 
 std::tuple<Tensor, Tensor, Tensor> owned_forward(const OwnedArguments& given) {

@@ -33,6 +33,9 @@ using OwnedStates =
 Tensor own_weights(const std::vector<Tensor>& weights, int64_t num_layers, bool has_biases,
                    bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype);
 
+Tensor own_quantized(const std::vector<Tensor>& weights, const std::vector<Tensor>& scales,
+                     int64_t num_layers, bool has_biases, bool bidirectional);
+
 std::tuple<Tensor, Tensor, Tensor> owned_forward(const OwnedArguments& given);
 
 OwnedStates owned_states(const OwnedArguments& given, bool save_gates);

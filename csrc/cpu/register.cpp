@@ -54,6 +54,7 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_prepack_weights", LSTM_BOX(&cpu::prepack_weights));
   m.impl("_prepacked_forward", LSTM_BOX(&boxed::prepacked_forward<cpu::prepacked_forward>));
   m.impl("_own_weights", LSTM_BOX(&cpu::own_weights));
+  m.impl("_own_quantized", LSTM_BOX(&cpu::own_quantized));
   m.impl("_owned_forward", LSTM_BOX(&owned_forward));
   m.impl("_owned_states", LSTM_BOX(&owned_states));
   m.impl("_owned_cell", LSTM_BOX(&cpu::owned_cell));

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from support import FLOATING, arguments, assert_equal, assert_same, call, native, options, rounding
 from torch import nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 import lstm_kernels
-from lstm_kernels import LSTM, InferenceLSTM, LSTMCell, _inference_ops, for_inference
+from lstm_kernels import LSTM, InferenceLSTM, LSTMCell, _inference_ops, _quantized, for_inference
 
 NARROW = [torch.bfloat16, torch.float16]
+SAVED = [None, *NARROW, torch.int8]
 T, N, I, H = 9, 5, 7, 13
 OPTIONS = [
     {},
@@ -140,7 +142,7 @@ def test_cell(dtype, bias):
         assert_equal(module(x[0], single), tuple(state[0] for state in module(x, hx)))
 
 
-@pytest.mark.parametrize("weight_dtype", [None, *NARROW])
+@pytest.mark.parametrize("weight_dtype", SAVED)
 def test_saved_loaded_copied_and_pickled(weight_dtype):
     lstm = LSTM(I, H, num_layers=2, proj_size=4, batch_first=True)
     module = lstm.for_inference(weight_dtype)
@@ -151,7 +153,9 @@ def test_saved_loaded_copied_and_pickled(weight_dtype):
     torch.save(module.state_dict(), file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    assert list(saved) == list(lstm.state_dict())
+    scales = [name for name in saved if name.endswith("_scale")]
+    assert [name for name in saved if name not in scales] == list(lstm.state_dict())
+    assert len(scales) == (6 if weight_dtype is torch.int8 else 0)
     assert saved["weight_ih_l1"].dtype is (weight_dtype or torch.float32)
     options = {"num_layers": 2, "proj_size": 4, "batch_first": True, "weight_dtype": weight_dtype}
     empty = InferenceLSTM(I, H, **options)
@@ -198,7 +202,7 @@ def test_it_has_no_parameters_and_keeps_nothing_of_the_lstm():
     assert not list(module.parameters())
 
 
-@pytest.mark.parametrize("weight_dtype", [None, *NARROW])
+@pytest.mark.parametrize("weight_dtype", SAVED)
 @pytest.mark.parametrize("strict", [True, False])
 def test_exported_programs_hold_the_weights_of_every_cpu(weight_dtype, strict):
     module = LSTM(I, H, num_layers=2, bidirectional=True).for_inference(weight_dtype)
@@ -215,6 +219,19 @@ def test_exported_programs_hold_the_weights_of_every_cpu(weight_dtype, strict):
         x = torch.randn(steps, batch, I)
         # Plain ops decide by themselves whether to read packed weights.
         assert_same(loaded.module()(x), module(x), **rounding(torch.float32, steps))
+
+
+@pytest.mark.parametrize("weight_dtype", SAVED)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_exported_and_traced_cells(weight_dtype):
+    cell, x = LSTMCell(I, H).for_inference(weight_dtype), torch.randn(N, I)
+    program = torch.export.export(cell, (x,))
+    traced = torch.jit.trace(cell, (x,))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    for loaded in (program.module(), torch.jit.load(file)):
+        assert_same(loaded(x), cell(x), **rounding(torch.float32, 1))
 
 
 def test_compiled():
@@ -452,3 +469,123 @@ def test_one_step_at_a_time_in_place():
     assert_close(torch.stack(outputs), expected, **tolerance)
     assert_close(h, h_n, **tolerance)
     assert_close(c, c_n, **tolerance)
+
+
+def quantized_lstm(lstm, x, h, c):
+    """The equations with 8-bit products, in plain torch: output, h_n and c_n."""
+    weights = [_quantized.quantized(w) if w.dim() == 2 else w for w in lstm._flat_weights]
+    (w_ih, w_hh, b_ih, b_hh, *w_hr), outputs = weights, []
+    for row in x:
+        z = _quantized.product(row, *w_ih) + _quantized.product(h, *w_hh) + b_ih + b_hh
+        i, f, g, o = z.chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        if w_hr:
+            h = _quantized.product(h, *w_hr[0])
+        outputs.append(h)
+    return torch.stack(outputs), h, c
+
+
+@pytest.mark.parametrize("proj_size", [0, 4])
+@torch.no_grad()
+def test_int8_is_what_its_equations_say(proj_size):
+    """One step to rounding; in several, a number that is rounded the other way moves the rest."""
+    lstm = LSTM(I, H, proj_size=proj_size)
+    x, h, c = torch.randn(T, N, I), torch.randn(1, N, proj_size or H), torch.randn(1, N, H)
+    module = lstm.for_inference(torch.int8)
+    for steps, tolerance in ((1, 1e-5), (T, 0.01)):
+        output, (h_n, c_n) = module(x[:steps], (h, c))
+        expected = quantized_lstm(lstm, x[:steps], h[0], c[0])
+        assert_same((output, h_n[0], c_n[0]), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_int8_is_near_the_lstm(options):
+    """An eighth bit each of weights, input and state: about a percent of the root mean square."""
+    torch.manual_seed(0)
+    lstm = LSTM(64, 96, **{**options, "proj_size": 48 if "proj_size" in options else 0})
+    module, x = lstm.for_inference(torch.int8), torch.randn(40, 8, 64)
+    with torch.no_grad():
+        expected, _, states = lstm(x, return_states=True)
+    output, _, got = module(x, return_states=True)
+    for one, other in ((output, expected), *zip(got.cell, states.cell, strict=True)):
+        assert (one - other).square().mean() < (0.02**2) * other.square().mean()
+
+
+@pytest.mark.parametrize("kind", ["packed", "lengths", "reset", "unbatched", "batch_first"])
+def test_int8_rows_do_not_see_each_other(kind):
+    """Each sequence by itself gives the same bits, however it came."""
+    module = LSTM(I, H, num_layers=2, batch_first=kind == "batch_first").for_inference(torch.int8)
+    alone = LSTM(I, H, num_layers=2).for_inference(torch.int8)
+    alone.load_state_dict(module.state_dict())
+    x, lengths = torch.randn(T, N, I), [9, 2, 5, 9, 1]
+    keywords = {}
+    given = x.transpose(0, 1) if kind == "batch_first" else x
+    if kind == "lengths":
+        keywords = {"lengths": torch.tensor(lengths)}
+    elif kind == "reset":
+        reset = torch.zeros(T, N, dtype=torch.bool)
+        reset[4] = True
+        keywords = {"reset": reset}
+    elif kind == "packed":
+        given = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    elif kind == "unbatched":
+        given = x[:, 0]
+    output, (h_n, c_n) = module(given, **keywords)
+    if kind == "packed":
+        output, _ = pad_packed_sequence(output)
+    elif kind == "unbatched":
+        output, h_n, c_n = output.unsqueeze(1), h_n.unsqueeze(1), c_n.unsqueeze(1)
+    elif kind == "batch_first":
+        output = output.transpose(0, 1)
+    for n in range(output.shape[1]):
+        last = lengths[n] if kind in ("packed", "lengths") else T
+        first = 4 if kind == "reset" else 0
+        expected, states = alone(x[first:last, n : n + 1])
+        assert_equal(output[first:last, n : n + 1], expected)
+        assert_equal((h_n[:, n : n + 1], c_n[:, n : n + 1]), states)
+
+
+def test_int8_weights_are_rounded_row_by_row():
+    weight = torch.randn(40, 30) * torch.logspace(-30, 30, 40)[:, None]
+    weight[3] = 0
+    weight[5] = 1e-45  # a subnormal number; so is its scale
+    weight[7, 1:] = 0
+    q, scale = _quantized.quantized(weight)
+    off = (_quantized.dequantized(q, scale) - weight).abs().amax(1)
+    assert (off <= 0.5001 * scale + 1e-44).all()
+    assert q.abs().amax(1)[[0, 1, 7, 39]].eq(127).all()
+    assert not q[3].any()
+    assert q.min() >= -127
+
+
+def test_int8_of_what_it_cannot_hold():
+    for bad in (torch.nan, torch.inf):
+        lstm = LSTM(I, H, num_layers=2)
+        with torch.no_grad():
+            lstm.weight_hh_l1[3, 4] = bad
+        with pytest.raises(ValueError, match=r"weight_hh_l1 has numbers that are not finite"):
+            lstm.for_inference(torch.int8)
+    with pytest.raises(ValueError, match=r"at most 65536 numbers, got input_size 65537 and"):
+        InferenceLSTM(65537, 1, weight_dtype=torch.int8)
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(ValueError, match=rf"for a module of {dtype}, got torch.int8"):
+            LSTM(I, H, dtype=dtype).for_inference(torch.int8)
+
+
+def test_int8_cell():
+    lstm, cell = LSTM(I, H), LSTMCell(I, H)
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        setattr(cell, name, getattr(lstm, f"{name}_l0"))
+    x, h, c = torch.randn(N, I), torch.randn(N, H), torch.randn(N, H)
+    output, (_, c_n) = lstm.for_inference(torch.int8)(x.unsqueeze(0), (h[None], c[None]))
+    assert_equal(cell.for_inference(torch.int8)(x, (h, c)), (output[0], c_n[0]))
+
+
+def test_int8_models_are_a_quarter_as_large():
+    lstm = LSTM(128, 128)
+    bytes_of = [
+        sum(value.nbytes for value in module.state_dict().values())
+        for module in (lstm, lstm.for_inference(torch.int8))
+    ]
+    assert bytes_of[0] > 3.7 * bytes_of[1]
