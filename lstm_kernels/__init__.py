@@ -7,7 +7,7 @@ from ._states import LSTMStates
 from ._variants import Masks, Variant, VariantWeights
 from ._version import __version__
 from .functional import lstm, lstm_cell
-from .inference import InferenceLSTM, InferenceLSTMCell, for_inference
+from .inference import InferenceLSTM, InferenceLSTMCell, LSTMStream, for_inference
 from .modules import LSTM, LSTMCell, replace_lstm
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "InferenceLSTMCell",
     "LSTMCell",
     "LSTMStates",
+    "LSTMStream",
     "Masks",
     "Variant",
     "VariantWeights",

@@ -5,7 +5,7 @@ They have no gradients: lstm_kernels.inference refuses to call them where one is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ _load.load()
 
 #: One step on (input, h, c, owned, reset=None): h and c are updated where they are. Bound as it is,
 #: for a function around it would take longer than it does.
-owned_step = torch.ops.lstm_kernels._owned_step.default
+owned_step: Callable[..., Tensor] = torch.ops.lstm_kernels._owned_step.default
 _own_weights = torch.ops.lstm_kernels._own_weights.default
 _own_quantized = torch.ops.lstm_kernels._own_quantized.default
 _owned_forward = torch.ops.lstm_kernels._owned_forward.default

@@ -286,9 +286,10 @@ class InferenceLSTM(_Owner):
         return_states: bool = False,
         return_gates: bool = False,
     ) -> Any:
-        """Run over a sequence: arguments and results are those of LSTM.forward without a variant.
+        """Run over a sequence: arguments and results are those of LSTM.forward.
 
-        Where autocast is on, input and states are converted to the module's dtype.
+        There are no arguments for a variant, and no reset_state. Where autocast is on, input and
+        states are converted to the module's dtype.
 
         Raises:
             ValueError, RuntimeError, TypeError: as LSTM does.
@@ -350,6 +351,19 @@ class InferenceLSTM(_Owner):
             for of_layers in states
         )
         return output, (h_n, c_n), LSTMStates(hidden, cells, gates if return_gates else None)
+
+    def stream(self, batch: int = 1, hx: Sequence[Tensor] | None = None) -> LSTMStream:
+        """Sequences that arrive one step at a time: see LSTMStream.
+
+        Args:
+            batch: how many sequences go on side by side.
+            hx: `(h, c)` to start from, copied, (L, batch, H_out) and (L, batch, H); zeros if None.
+
+        Raises:
+            ValueError: the module is bidirectional, or batch is not a positive number.
+            RuntimeError: hx does not fit.
+        """
+        return LSTMStream(self, batch, hx)
 
     def _check(
         self, x: Tensor, h0: Tensor | None, c0: Tensor | None, packed: PackedSequence | None
@@ -416,6 +430,103 @@ class InferenceLSTM(_Owner):
             torch.cat(c_n),
             (hidden, cells, gates) if save_states else None,
         )
+
+
+class LSTMStream:
+    """Sequences that go on from call to call, a step at a time; made by `InferenceLSTM.stream`.
+
+    ::
+
+        stream = lstm.for_inference().stream(batch)
+        for x in steps:                       # (batch, I) each
+            output = stream(x)                # (batch, H_out): of the last layer
+
+    A step of all layers is one call of an op, which updates the states where they are and lets
+    other Python threads run. Streams of one module share its weights, and each may have a thread;
+    a stream takes one step at a time.
+
+    Attributes:
+        module: the InferenceLSTM.
+        hidden, cell: the states after the last step, (L, batch, H_out) and (L, batch, H). They may
+            be read, copied and written to, but not replaced by tensors that do not fit.
+    """
+
+    def __init__(
+        self, module: InferenceLSTM, batch: int, hx: Sequence[Tensor] | None = None
+    ) -> None:
+        """See InferenceLSTM.stream."""
+        if module.bidirectional:
+            raise ValueError(
+                "a bidirectional LSTM has no streams: its reverse direction starts at the end"
+            )
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"batch must be a positive int, got {batch!r}")
+        self.module = module
+        layers, hidden_size, h_size, _ = module._stack
+        self.hidden = torch.zeros(layers, batch, h_size, dtype=module.dtype, device="cpu")
+        self.cell = torch.zeros(layers, batch, hidden_size, dtype=module.dtype, device="cpu")
+        if hx is not None:
+            h, c = _checks.pair(hx, "stream")
+            for index, (given, state) in enumerate(((h, self.hidden), (c, self.cell))):
+                _checks.state_fits(cast(Tensor, given), tuple(state.shape), index, state, None)  # type: ignore[arg-type]
+                state.copy_(cast(Tensor, given).detach())
+
+    def __call__(self, input: Tensor, *, reset: Tensor | None = None) -> Tensor:
+        """Take one step.
+
+        Args:
+            input: (batch, I).
+            reset: (batch,) bool, or 0 and 1 in any dtype: both states of these sequences are zeroed
+                before the step.
+
+        Returns:
+            (batch, H_out): the hidden state of the last layer, a new tensor.
+
+        Raises:
+            RuntimeError, ValueError, TypeError, NotImplementedError: the arguments do not fit, or a
+                gradient is wanted; the states are as before.
+        """
+        if input.requires_grad and is_grad_enabled():
+            _refuse_derivatives(input)
+        try:
+            # torch looks into each argument that it is given, defaults too.
+            if reset is None:
+                return _inference_ops.owned_step(input, self.hidden, self.cell, self.module._owned)
+            reset = reset.to(torch.bool).contiguous()
+            return _inference_ops.owned_step(
+                input, self.hidden, self.cell, self.module._owned, reset
+            )
+        except Exception as refusal:
+            if _checks.autocast_dtype(input) is not None and input.dtype is not self.hidden.dtype:
+                return self(input.to(self.hidden.dtype), reset=reset)
+            _checks.explain(refusal, self._check, input, reset)
+
+    def zero_(self, sequences: Tensor | Sequence[int] | None = None) -> LSTMStream:
+        """Zero the states, of all sequences or of those with these indices or this bool mask.
+
+        Returns:
+            The stream.
+        """
+        if sequences is None:
+            sequences = torch.ones(self.hidden.shape[1], dtype=torch.bool)
+        for state in (self.hidden, self.cell):
+            state[:, torch.as_tensor(sequences)] = 0
+        return self
+
+    def __repr__(self) -> str:
+        return f"LSTMStream({self.module!r}, batch={self.hidden.shape[1]})"
+
+    def _check(self, input: Tensor, reset: Tensor | None) -> None:
+        _refuse_derivatives(input)
+        if input.dim() != 2:
+            raise ValueError(f"LSTMStream: Expected input to be 2D, got {input.dim()}D instead")
+        if input.shape[0] != self.hidden.shape[1]:
+            raise RuntimeError(
+                f"Expected input of {self.hidden.shape[1]} sequences, got {input.shape[0]}"
+            )
+        self.module._check(input.unsqueeze(0), self.hidden, self.cell, None)
+        if reset is not None:
+            _checks.reset_fits(reset.unsqueeze(0), input.unsqueeze(0))
 
 
 class InferenceLSTMCell(_Owner):
@@ -567,8 +678,12 @@ def for_inference(model: _Model, weight_dtype: torch.dtype | None = None) -> _Mo
 
 
 def _refuse_variant(module: nn.Module) -> None:
-    if getattr(module, "variant", None) is not None:  # torch.nn's have none
-        raise NotImplementedError("for_inference() is for LSTMs without a variant")
+    variant = getattr(module, "variant", None)  # torch.nn's have none
+    if variant is not None:
+        raise NotImplementedError(
+            f"for_inference() is for modules without a variant, got {variant}: call the module "
+            "itself under torch.inference_mode()"
+        )
 
 
 def _weight_dtype(dtype: torch.dtype, weight_dtype: torch.dtype | None) -> torch.dtype:
@@ -583,9 +698,10 @@ def _weight_dtype(dtype: torch.dtype, weight_dtype: torch.dtype | None) -> torch
         )
     allowed = [None, dtype, *((*_NARROW, torch.int8) if dtype is torch.float32 else ())]
     if weight_dtype not in allowed:
+        narrower = weight_dtype in (*_NARROW, torch.int8)
         raise ValueError(
             f"weight_dtype must be {' or '.join(map(str, allowed))} for a module of {dtype}, got "
-            f"{weight_dtype}"
+            f"{weight_dtype}" + (": call float() on the module first" if narrower else "")
         )
     return weight_dtype
 
