@@ -57,7 +57,7 @@ def own_quantized(
     has_biases: bool,
     bidirectional: bool,
 ) -> Tensor:
-    """The same of int8 matrices, with the scales of their rows, and float32 biases."""
+    """own_weights for int8 matrices with the scales of their rows, and float32 biases."""
     owned: Tensor = _own_quantized(weights, scales, num_layers, has_biases, bidirectional)
     return owned
 
