@@ -8,13 +8,14 @@ layers in one call of an op.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _checks, _inference_ops, _ops
+from . import _checks, _inference_ops, _ops, _overloads
 from . import nn as subclasses
 from ._layer import Layer
 from ._quantized import dequantized, quantized
@@ -27,7 +28,7 @@ from ._torch_private import (
     transforms_active,
 )
 from .functional import _as_given
-from .modules import _CELL_WEIGHTS, LSTM, LSTMCell, _is_plain, _weights
+from .modules import _CELL_WEIGHTS, LSTM, LSTMCell, _is_plain, _refuse_scripting, _weights
 
 _Model = TypeVar("_Model", bound=nn.Module)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -200,6 +201,9 @@ class _Owner(nn.Module):
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._lay_out()
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        _refuse_scripting(self)
+
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]
         if not self.bias:
@@ -295,6 +299,14 @@ class InferenceLSTM(_Owner):
             ValueError, RuntimeError, TypeError: as LSTM does.
             RuntimeError: a gradient is wanted.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            options = {
+                "lengths": lengths,
+                "reset": reset,
+                "return_states": return_states,
+                "return_gates": return_gates,
+            }
+            return _recorded(self, input, hx, options)
         look = not _ops_look(input, hx)
         packed = batch_sizes = sorted_indices = unsorted_indices = None
         x: Tensor = input  # type: ignore[assignment]
@@ -561,6 +573,8 @@ class InferenceLSTMCell(_Owner):
             ValueError, RuntimeError, TypeError: as LSTMCell does.
             RuntimeError: a gradient is wanted.
         """
+        if type(input) is not Tensor and isinstance(input, Proxy):
+            return _recorded(self, input, hx, {"return_gates": return_gates})
         dims = input.dim()
         if dims != 2 and dims != 1:
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
@@ -721,6 +735,16 @@ def _plain_weights(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
                 f"{names[0]} of {weights[0].dtype}"
             )
     return weights
+
+
+def _recorded(module: nn.Module, input: Proxy, hx: Any, options: dict[str, Any]) -> Any:
+    """The call as torch.fx records it, a leaf of the model."""
+    result = _overloads.leaf(module, input, hx, options)
+    if result is NotImplemented:
+        raise NotImplementedError(
+            f"torch.fx cannot trace {type(module).__name__} alone: trace a model that holds it"
+        )
+    return result
 
 
 def _ops_look(input: object, hx: Sequence[Tensor] | None) -> bool:

@@ -273,6 +273,33 @@ def test_compiled():
     assert_equal(compiled(x[0]), cell(x[0]))
 
 
+def test_fx_records_a_call_as_one_node():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.cell = LSTM(I, H).for_inference(), LSTMCell(H, H).for_inference()
+
+        def forward(self, x, lengths):
+            output, _, states = self.lstm(x, lengths=lengths, return_gates=True)
+            return self.cell(output[0], return_gates=True), states.gates[0]
+
+    model, x, lengths = Reader(), torch.randn(T, N, I), torch.tensor([9, 0, 4, 1, 7])
+    traced = torch.fx.symbolic_trace(model)
+    names = [node.target for node in traced.graph.nodes if node.op == "call_module"]
+    assert names == ["lstm", "cell"]
+    assert_equal(traced(x, lengths), model(x, lengths))
+    for module in (model.lstm, model.cell):
+        with pytest.raises(NotImplementedError, match=r"cannot trace InferenceLSTM\w* alone"):
+            torch.fx.symbolic_trace(module)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripting_is_refused():
+    for module in (LSTM(I, H).for_inference(), LSTMCell(I, H).for_inference()):
+        with pytest.raises(NotImplementedError, match=r"cannot compile lstm_kernels\.Inference"):
+            torch.jit.script(nn.Sequential(module))
+
+
 def test_opcheck():
     module = LSTM(I, H, num_layers=2).for_inference()
     x, h, c = torch.randn(T, N, I), torch.randn(2, N, H), torch.randn(2, N, H)
