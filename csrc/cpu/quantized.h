@@ -256,13 +256,16 @@ struct QuantizedPanels {
   LSTM_NOINLINE void tile(int64_t p, const q8* const* rows, float* pre) const {
     const int8_t* w = panel(p);
     vec_i32 sum[MR][NV] = {};
+    const int64_t n = quads();
+    if (n < 1) __builtin_unreachable();  // no matrix is empty
 #pragma GCC unroll 1
-    for (int64_t k = 0, n = quads(); k < n; ++k, w += NV * L * kQuad)
+    for (int64_t k = 0; k < n; ++k, w += NV * L * kQuad) {
       LSTM_UNROLL for (int r = 0; r < MR; ++r) {
         const QuadOperand operand(rows[r] + kHeadBytes + k * kQuad);
         LSTM_UNROLL for (int v = 0; v < NV; ++v)
             operand.multiply_add(sum[r][v], load_as<vec_i32>(w + v * L * kQuad));
       }
+    }
     LSTM_UNROLL for (int r = 0; r < MR; ++r) LSTM_UNROLL for (int v = 0; v < NV; ++v)
         add_scaled(sum[r][v], rows[r], p * width + v, pre + (r * NV + v) * L);
   }
