@@ -1,9 +1,9 @@
 """Checks the machine code of the hot loops: no stack traffic in them, and FMA where the ISA has it.
 
-The tiles of csrc/cpu/panels.h and direct.h run at the FMA peak only while their sums, weights and
-operands all stay in registers. One spilled register costs 10 to 30% and no test of values notices,
-so this looks at the innermost loops of every `tile`, `tile_pair` and `direct_tile` in the given
-object files.
+The tiles of csrc/cpu/panels.h, direct.h and quantized.h run at their peak only while their sums,
+weights and operands all stay in registers. One spilled register costs 10 to 30% and no test of
+values notices, so this looks at the innermost loops of every `tile`, `tile_pair`, `direct_tile` and
+`accumulate_pair` of quantized panels in the given object files.
 
     python .ci/check_codegen.py build/**/kernels_*.dir/**/kernels.cpp.o
 
@@ -18,14 +18,16 @@ from collections.abc import Iterator
 Instruction = tuple[int, str, str]  # address, mnemonic, operands
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
-INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{vex\} )?(\S+)\s*(.*)$")
 BRANCH_TARGET = re.compile(r"^([0-9a-f]+)")
 # rbp with an index is no frame pointer but one of the operands'.
 STACK = re.compile(r"\((%[er]?sp|%rbp\))|\[sp|\[x29")
 FMA = re.compile("vfmadd|fmla|vdpbf16ps")
-HOT = re.compile(r"\b(direct_)?tile(_pair)?<")
-# SSE2 widens 16-bit weights by hand, with more constants than it has registers left.
-BASELINE_NARROW = re.compile(r"baseline::(bf|fp)16")
+PRODUCT = re.compile("vfmadd|v?mulp|fmla|vdpbf16ps|bfdot")
+PRODUCT_OF_BYTES = re.compile("v?pmadd|vpdpbusd|sdot|smull")
+HOT = re.compile(r"\b(direct_)?tile(_pair)?<|QuantizedPanels::accumulate_pair\(")
+# SSE2 widens narrower weights by hand, with more constants and halves than it has registers left.
+BASELINE_NARROW = re.compile(r"baseline::((bf|fp)16|QuantizedPanels)")
 
 
 def functions(path: str) -> Iterator[tuple[str, list[Instruction]]]:
@@ -64,10 +66,12 @@ def check(path: str) -> tuple[int, list[str]]:
         if not HOT.search(name) or BASELINE_NARROW.search(name):
             continue
         for loop in innermost_loops(body):
-            if not any(m.startswith(("vfmadd", "mulp", "fmla", "vdpbf16ps")) for _, m, _ in loop):
+            of_bytes = any(PRODUCT_OF_BYTES.match(m) for _, m, _ in loop)
+            if not of_bytes and not any(PRODUCT.match(m) for _, m, _ in loop):
                 continue  # pointer setup
             loops += 1
-            if "baseline" not in name and not any(FMA.match(m) for _, m, _ in loop):
+            fused = of_bytes or any(FMA.match(m) for _, m, _ in loop)
+            if "baseline" not in name and not fused:
                 complaints.append(f"{path}: {name}: multiplies and adds separately")
             for address, mnemonic, operands in loop:
                 if STACK.search(operands):

@@ -112,7 +112,7 @@ def compiled_loop(workload: Workload) -> Call:
 
 
 def onnx_runtime(workload: Workload, spinning: bool = True) -> Call:
-    return session_call(workload.case, workload.native, workload.padded, workload.threads, spinning)
+    return session_call(workload, spinning)
 
 
 def onnx_runtime_without_spinning(workload: Workload) -> Call:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from . import analysis, contenders, variable, variants
+from . import analysis, contenders, deployed, variable, variants
 from .cases import Case
 from .workload import Call, Workload
 
@@ -102,6 +102,10 @@ def groups(full: bool) -> dict[str, Group]:
     ]
     cells = [Case(1, n, h, cell=True) for n in (1, 16) for h in (64, 128, 256, 512)]
     single = [Case(1, n, h) for n in (1, 16) for h in (64, 128, 256, 512)]
+    quantized = [
+        *(Case(64, n, h) for n in (1, 4, 16, 64) for h in (128, 256, 512, 1024)),
+        *(Case(1, n, h) for n in (1, 16) for h in (128, 512)),
+    ]
     states = [Case(128, n, h) for n, h in ((1, 128), (1, 512), (16, 256), (64, 128))]
     uneven = both([Case(128, n, 256, packed=True) for n in (16, 64)])
     episodes = both([Case(128, n, 128) for n in (8, 32)])
@@ -144,6 +148,29 @@ def groups(full: bool) -> dict[str, Group]:
                 "ours, float16 weights kept": contenders.ours_prepacked_float16,
             },
             ours=contenders.ours_prepacked_bfloat16,
+        ),
+        "quantized": Group(
+            "How fast is inference with int8 weights?",
+            quantized,
+            NATIVE
+            | ONNX
+            | {
+                "ONNX Runtime, int8": deployed.onnx_runtime_int8,
+                "ONNX Runtime, uint8": deployed.onnx_runtime_uint8,
+                "ours, float32 weights owned": deployed.owned,
+                "ours, bfloat16 weights owned": deployed.owned_bfloat16,
+            },
+            ours=deployed.owned_int8,
+        ),
+        "stream": Group(
+            "How long does one step of a stream take?",
+            cells,
+            {
+                "nn.LSTM": deployed.native_step,
+                "nn.LSTMCell": contenders.native_cell_step,
+                "ours, int8": deployed.stream_int8,
+            },
+            ours=deployed.stream,
         ),
         "training": Group(
             "How fast is a training step in float32: forward, and all gradients?",

@@ -1,38 +1,64 @@
 """ONNX Runtime as a contender: it packs the weights once, when the session is made."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .cases import Case
-from .workload import Call, Unavailable
+from .workload import Call, Unavailable, Workload
 
 OPSET, IR_VERSION = 14, 8
 
 
-def session_call(
-    case: Case, native: nn.LSTM, data: Tensor, threads: int, spinning: bool = True
-) -> Call:
-    """A call that runs `native` as the standard ONNX LSTM operator.
+def session_call(workload: Workload, spinning: bool = True) -> Call:
+    """A call that runs the workload's LSTM as the standard ONNX operator.
 
     spinning: whether its threads may spin for work, which is its default.
     """
-    try:
-        import onnx
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed") from None
+    case, native, data = workload.case, workload.native, workload.padded
+    plain(case)
+    w, r, b = weights(native)
+    arrays = {"w": w, "r": r, "b": b}
+    session = made_session(workload, "LSTM", "", ["x", *arrays], arrays, spinning)
+    x = {"x": data.detach().numpy()}
+    expected = native(data)[0].detach().reshape(case.T, case.N, case.directions, case.H)
+    got = torch.from_numpy(session.run(None, x)[0]).transpose(1, 2)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    return lambda: session.run(None, x)
+
+
+def plain(case: Case) -> None:
+    """Raise Unavailable for what ONNX's operators do not compute."""
     if case.training:
         raise Unavailable("ONNX Runtime is for inference")
     if case.dtype != "float32" or case.layers > 1 or case.proj_size or case.packed:
         raise Unavailable("one plain float32 layer only")
 
-    helper = onnx.helper
+
+def made_session(
+    workload: Workload,
+    operator: str,
+    domain: str,
+    inputs: Sequence[str],
+    arrays: Mapping[str, np.ndarray],
+    spinning: bool = True,
+) -> Any:
+    """A session of one operator, whose inputs are x and constant arrays; its output is y."""
+    try:
+        import onnx
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed") from None
+    case, helper = workload.case, onnx.helper
     shape = [case.T, case.N, case.input_size]
     node = helper.make_node(
-        "LSTM",
-        ["x", "w", "r", "b"],
+        operator,
+        list(inputs),
         ["y"],
+        domain=domain,
         hidden_size=case.H,
         direction="bidirectional" if case.bidirectional else "forward",
     )
@@ -41,27 +67,18 @@ def session_call(
         "lstm",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [
-            onnx.numpy_helper.from_array(value, name)
-            for name, value in zip("wrb", weights(native), strict=True)
-        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()],
     )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
+    versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=versions, ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = workload.threads
     # Its threads spin for work; after a run they would take the cores from whose turn is next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    x = {"x": data.detach().numpy()}
-    expected = native(data)[0].detach().reshape(case.T, case.N, case.directions, case.H)
-    got = torch.from_numpy(session.run(None, x)[0]).transpose(1, 2)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    return lambda: session.run(None, x)
 
 
 def weights(native: nn.LSTM) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

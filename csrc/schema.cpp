@@ -40,6 +40,16 @@
 // has become another one, it packs them again, computes with that, and returns it as `renewed`,
 // which is else empty.
 //
+// _own_weights lays out the weights of a whole stack of layers, listed layer after layer, for the
+// ops that a module without Parameters calls, CPU only, too. _own_quantized takes matrices of int8
+// with float32 biases, and a scale for each row of each matrix: (4*H), (4*H), and (P) where the
+// layer projects. The ops know nothing but `owned`, (bytes) uint8, good for this process alone, and
+// compare nothing. num_layers, hidden_size, h_size (P) and bidirectional say what is in it to
+// whoever has shapes alone. h0, c0, h_n, c_n: (L*D, N, ...). _owned_states returns the hidden
+// state, the cell state and, with save_gates, the gates of every step and layer. _owned_cell is
+// _cell_forward on them. _owned_step takes one step, input (N, I), in the state that h (L, N, P)
+// and c (L, N, H) hold, and leaves the new one there; reset (N) bool; output (N, P).
+//
 // _sequence_backward returns the gradient of the gates' pre-activations, from which those of the
 // input, the weights and the biases follow as plain matrix products, and grad_hidden, the whole
 // gradient of h_t, (T, N, D*P), which the gradient of w_hr needs (empty without projection).
@@ -83,6 +93,27 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, bool save_cell, "
       "bool save_gates, Tensor prepacked) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
       "Tensor gates, Tensor renewed)");
+  m.def(
+      "_own_weights(Tensor[] weights, int num_layers, bool has_biases, bool bidirectional, "
+      "ScalarType? weight_dtype) -> Tensor owned");
+  m.def(
+      "_own_quantized(Tensor[] weights, Tensor[] scales, int num_layers, bool has_biases, "
+      "bool bidirectional) -> Tensor owned");
+  m.def(
+      "_owned_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor owned, int num_layers, "
+      "int hidden_size, int h_size, bool bidirectional, Tensor? batch_sizes=None, "
+      "Tensor? lengths=None, Tensor? reset=None) -> (Tensor output, Tensor h_n, Tensor c_n)");
+  m.def(
+      "_owned_states(Tensor input, Tensor? h0, Tensor? c0, Tensor owned, int num_layers, "
+      "int hidden_size, int h_size, bool bidirectional, Tensor? batch_sizes, Tensor? lengths, "
+      "Tensor? reset, bool save_gates) -> (Tensor[] hidden, Tensor h_n, Tensor c_n, Tensor[] cell, "
+      "Tensor[] gates)");
+  m.def(
+      "_owned_cell(Tensor input, Tensor h0, Tensor c0, Tensor owned, bool save_gates) -> "
+      "(Tensor h, Tensor c, Tensor gates)");
+  m.def(
+      "_owned_step(Tensor input, Tensor(a!) h, Tensor(b!) c, Tensor owned, Tensor? reset=None) -> "
+      "Tensor output");
   define_both(
       "sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "

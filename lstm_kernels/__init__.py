@@ -7,16 +7,21 @@ from ._states import LSTMStates
 from ._variants import Masks, Variant, VariantWeights
 from ._version import __version__
 from .functional import lstm, lstm_cell
+from .inference import InferenceLSTM, InferenceLSTMCell, LSTMStream, for_inference
 from .modules import LSTM, LSTMCell, replace_lstm
 
 __all__ = [
     "LSTM",
+    "InferenceLSTM",
+    "InferenceLSTMCell",
     "LSTMCell",
     "LSTMStates",
+    "LSTMStream",
     "Masks",
     "Variant",
     "VariantWeights",
     "__version__",
+    "for_inference",
     "lstm",
     "lstm_cell",
     "replace_lstm",

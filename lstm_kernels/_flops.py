@@ -63,3 +63,35 @@ def _cell_forward(
     input: Shape, h0: Any, c0: Any, w_ih: Shape, w_hh: Shape, *_: Any, **__: Any
 ) -> int:
     return 2 * input[0] * (math.prod(w_ih) + math.prod(w_hh))
+
+
+@register_flop_formula(_ops("owned_forward", "owned_states"))
+def _owned_forward(
+    input: Shape,
+    h0: Any,
+    c0: Any,
+    owned: Any,
+    num_layers: int,
+    hidden_size: int,
+    h_size: int,
+    bidirectional: bool,
+    *_: Any,
+    **__: Any,
+) -> int:
+    directions = 1 + bidirectional
+    sizes = [input[-1], *[directions * h_size] * (num_layers - 1)]
+    of_row = sum(4 * hidden_size * (size + h_size) for size in sizes)
+    if h_size != hidden_size:
+        of_row += num_layers * h_size * hidden_size
+    return 2 * math.prod(input[:-1]) * directions * of_row
+
+
+@register_flop_formula(_ops("owned_step"))
+def _owned_step(input: Shape, h: Shape, c: Shape, owned: Any, *_: Any, **__: Any) -> int:
+    flops: int = _owned_forward(input, None, None, owned, h[0], c[-1], h[-1], False)
+    return flops
+
+
+@register_flop_formula(_ops("owned_cell"))
+def _owned_cell(input: Shape, h0: Shape, c0: Shape, owned: Any, *_: Any, **__: Any) -> int:
+    return _owned_step(input, (1, *h0), (1, *c0), owned)

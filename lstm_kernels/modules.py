@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Stepped,
         SteppedGates,
     )
+    from .inference import InferenceLSTM, InferenceLSTMCell
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
@@ -395,6 +396,32 @@ class LSTM(nn.RNNBase):
         self._prepacked = None
         return self
 
+    def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTM:
+        """A module for inference on the CPU that owns its weights and shares no memory with this.
+
+        It has no Parameters: its weights lie in the form that the kernels read, and a call neither
+        packs nor compares anything. Results are those of this module with the same weights: to the
+        bit where no weight is rounded, to rounding in calls of up to 8 steps and few rows.
+
+        Args:
+            weight_dtype: torch.bfloat16 or torch.float16 rounds the matrices of a float32 module,
+                as in prepack. torch.int8 keeps 8 bits of each weight of a float32 module, with a
+                scale for each gate of each unit, and in every step rounds the input and the hidden
+                state of each sequence to 8 bits between its smallest and its largest number; sums
+                are exact, and all else is float32. A sequence that meets a NaN or an infinite
+                number is NaN from there on. None keeps the module's precision.
+
+        Raises:
+            RuntimeError: the module is in training mode and has dropout.
+            TypeError: weight_dtype is not a dtype.
+            ValueError: a weight_dtype that is not narrower than the weights; for int8, weights
+                that are not finite, or rows of more than 65,536 of them.
+            NotImplementedError: weights that are not on the CPU, or a variant.
+        """
+        from .inference import inference_lstm
+
+        return inference_lstm(self, weight_dtype)
+
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: prepacked weights are good for this module alone."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -573,6 +600,12 @@ class LSTMCell(nn.RNNCellBase):
 
     def __prepare_scriptable__(self) -> NoReturn:
         _refuse_scripting(self)
+
+    def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTMCell:
+        """A cell for inference on the CPU that owns its weights: see LSTM.for_inference."""
+        from .inference import inference_cell
+
+        return inference_cell(self, weight_dtype)
 
     @classmethod
     def from_native(cls, module: nn.LSTMCell) -> LSTMCell:

@@ -21,6 +21,7 @@
 #include "direct_gates.h"
 #include "pass.h"
 #include "prepacked.h"
+#include "quantized.h"
 #include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -33,28 +34,34 @@ template <class S, class X, class Call>
 struct ForwardPart;
 
 // S: what the caller's arrays are made of. X: what x and h are made of, the compute type where the
-// weights are read as they are stored. Call: SequenceForward, or VariantForward.
+// weights are read as they are stored, and q8 where they are quantized. Call: SequenceForward, or
+// VariantForward.
 template <class S, class X, class Call = cpu::SequenceForward>
 struct Forward {
   using Part = ForwardPart<S, X, Call>;
   using T = compute<S>;
+  static constexpr bool kQuantized = is_same<X, q8>;
+  // What h is carried in, and what the projection multiplies: rounded to q8 when a step begins.
+  using Carried = pick<kQuantized, T, X>;
+  using Unprojected = pick<kQuantized, X, T>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = WeightPanels<S>::kPanel;
 
   struct Direction {
-    WeightPanels<S> weights;
-    X* h[2];         // [rank][h_stride], read and written in turn
+    pick<kQuantized, QuantizedWeights, WeightPanels<S>> weights;
+    Carried* h[2];   // [rank][h_stride], read and written in turn
     T* c;            // [rank][c_stride]
     T* unprojected;  // [rank][c_stride]: o * tanh(c), where there is a projection
   };
-  struct Work {             // of one part
-    const X **x, **h;       // operand rows
-    int64_t* at;            // the step's rows in the caller's arrays, (rows, D)
-    const T** unprojected;  // likewise, of the projection
-    X* x_copy;              // [row][x_stride]: input rows, where they are widened or padded
-    T *interleaved, *sums;  // of DirectGates
-    T* pre;                 // pre-activations: [panel][row][gate][lane]
-    T* projected;           // one panel of h_t: [row][vector][lane], where there is a projection
+  struct Work {                       // of one part
+    const X **x, **h;                 // operand rows
+    int64_t* at;                      // the step's rows in the caller's arrays, (rows, D)
+    const Unprojected** unprojected;  // likewise, of the projection
+    X* x_copy;  // [row][x_stride]: input rows, where they are widened, padded or rounded
+    X *h_copy, *unprojected_copy;  // [row][quantized_stride], where they are rounded
+    T *interleaved, *sums;         // of DirectGates
+    T* pre;                        // pre-activations: [panel][row][gate][lane]
+    T* projected;  // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
   const Call& call;
@@ -70,7 +77,9 @@ struct Forward {
     const Sizes& s = call.size;
     return threads_for_steps(call.threads, s.T, s.D * s.N * 4 * s.H * (s.I + s.P));
   }
-  static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
+  static int64_t weight_bytes(const Sizes& s) {
+    return 4 * s.H * s.P * int64_t(kQuantized ? 1 : sizeof(T));
+  }
   bool projects() const { return call.weights[0].w_hr; }
   Split split(int part) const {
     return Split(call.size, weight_bytes(call.size), !direct, part, parts);
@@ -83,24 +92,23 @@ struct Forward {
     direct = reads_direct(call);
     panels = ceil_div(s.H, L);
     copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
-    h_stride = padded<X>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
-    x_stride = padded<X>(ceil_div(s.I, numbers_in<X>));
+    h_stride = padded<Carried>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
+    x_stride = operand_stride(s.I);
     // Prepacked weights are only read.
-    const PrepackedWeights<S> prepacked(s, projects(), call.weight_dtype,
-                                        const_cast<void*>(call.prepacked));
+    using Prepacked = pick<kQuantized, PrepackedQuantized, PrepackedWeights<S>>;
+    const Prepacked prepacked(s, projects(), call.weight_dtype, const_cast<void*>(call.prepacked));
     Arena nowhere(nullptr);
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
-      if (call.prepacked)
-        to.weights = prepacked.directions[d];
-      else
+      if constexpr (!kQuantized)
         to.weights.take(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
-                        direct ? nowhere : arena);
-      for (X*& h : to.h) h = arena.take<X>(s.N * h_stride);
+                        direct || call.prepacked ? nowhere : arena);
+      if (call.prepacked) to.weights = prepacked.directions[d];
+      for (Carried*& h : to.h) h = arena.take<Carried>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.unprojected = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
     }
-    zeros = arena.take<X>(h_stride);
+    zeros = arena.take<X>(operand_stride(s.P));
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
@@ -115,7 +123,9 @@ struct Forward {
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
     w.x = arena.take<const X*>(most), w.h = arena.take<const X*>(most);
-    w.unprojected = arena.take<const T*>(projects() ? rows : 0);
+    w.unprojected = arena.take<const Unprojected*>(projects() ? rows : 0);
+    w.h_copy = arena.take<X>(kQuantized ? rows * operand_stride(s.P) : 0);
+    w.unprojected_copy = arena.take<X>(kQuantized && projects() ? rows * operand_stride(s.H) : 0);
     w.at = arena.take<int64_t>(rows);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.interleaved = arena.take<T>(direct ? DirectGates<S>::interleaved_numbers(s, rows) : 0);
@@ -125,7 +135,25 @@ struct Forward {
     return w;
   }
 
-  void prepare() { __builtin_memset(zeros, 0, size_t(h_stride) * sizeof(X)); }
+  void prepare() { __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X)); }
+
+  // Elements from one row of n operands to the next.
+  static int64_t operand_stride(int64_t n) {
+    if constexpr (kQuantized) return quantized_stride(n);
+    return padded<X>(ceil_div(n, numbers_in<X>));
+  }
+  // Row j of n numbers as the products take it: itself, or rounded in the memory for copies.
+  template <class From>
+  LSTM_INLINE static auto operand_row(const From* row, int64_t n, [[maybe_unused]] X* copies,
+                                      [[maybe_unused]] int64_t j) {
+    if constexpr (kQuantized) {
+      X* copy = copies + j * operand_stride(n);
+      copy_row(copy, row, n);
+      return (const X*)copy;
+    } else {
+      return row;
+    }
+  }
 };
 
 // One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
@@ -134,6 +162,7 @@ template <class S, class X, class Call>
 struct ForwardPart : InArena {
   using Pass = Forward<S, X, Call>;
   using T = compute<S>;
+  using Carried = typename Pass::Carried;
   static constexpr bool kVariant = is_same<Call, cpu::VariantForward>;
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = Pass::kPanel;
@@ -187,8 +216,9 @@ struct ForwardPart : InArena {
   }
 
   void make_ready() {
-    if (!pass.direct && !call.prepacked)
-      own.weights.lay_out(call.weights[direction], size, split.id, split.size);
+    if constexpr (!Pass::kQuantized)
+      if (!pass.direct && !call.prepacked)
+        own.weights.lay_out(call.weights[direction], size, split.id, split.size);
     read_states();
     zero_beyond_lengths();
     ready = true;
@@ -214,7 +244,7 @@ struct ForwardPart : InArena {
       const int64_t r = states.rank(j), row = direction * size.N + steps.sequence(r);
       const S* h0 = call.h0 ? (const S*)call.h0 + row * size.P : nullptr;
       const S* c0 = call.c0 ? (const S*)call.c0 + row * size.H : nullptr;
-      for (X* h : own.h) copy_row(h + r * pass.h_stride, h0, size.P);
+      for (auto* h : own.h) copy_row(h + r * pass.h_stride, h0, size.P);
       if constexpr (kVariant) mask_first_hidden(r);
       copy_row(own.c + r * pass.c_stride, c0, size.H);
     }
@@ -233,7 +263,8 @@ struct ForwardPart : InArena {
       }
       // The reverse direction ends with step T - 1, the other one with the sequence's length.
       const int64_t last = direction == 1 ? size.T : steps.length(r);
-      const auto* h = (const pick<numbers_in<X> == 2, S, X>*)(own.h[last & 1] + r * pass.h_stride);
+      const auto* h =
+          (const pick<numbers_in<X> == 2, S, Carried>*)(own.h[last & 1] + r * pass.h_stride);
       if (call.h_n) copy_out((S*)call.h_n + row * size.P, h, size.P);
       if (call.c_n) copy_out((S*)call.c_n + row * size.H, own.c + r * pass.c_stride, size.H);
     }
@@ -292,10 +323,12 @@ struct ForwardPart : InArena {
 
   void step(int64_t n, T* pre) {
     const int64_t t = steps.time(s);
-    const X* h = own.h[s & 1];
+    const Carried* h = own.h[s & 1];
     for (int64_t j = 0; j < n; ++j) {
       const int64_t rank = share.rank(j);
-      work.h[j] = steps.reset(t, rank) ? pass.zeros : h + rank * pass.h_stride;
+      work.h[j] = steps.reset(t, rank)
+                      ? pass.zeros
+                      : Pass::operand_row(h + rank * pass.h_stride, size.P, work.h_copy, j);
       work.at[j] = steps.row(t, rank) * size.D + direction;
     }
     const PanelOrder order{first_panel, last_panel, bool(s & 1)};
@@ -352,11 +385,11 @@ struct ForwardPart : InArena {
 
   // For the next step: h as the caller sees it.
   LSTM_INLINE void keep_hidden(int64_t rank, int64_t column, vec<T> h) const {
-    X* row = own.h[~s & 1] + rank * pass.h_stride;
+    Carried* row = own.h[~s & 1] + rank * pass.h_stride;
     if constexpr (kVariant)
       if (call.variant.hidden_mask.data && s + 1 < size.T)
         h = rounded<S>(h) * load_n(hidden_mask(rank, s + 1) + column, size.P - column);
-    if constexpr (is_same<X, T>)
+    if constexpr (is_same<Carried, T>)
       store(row + column, rounded<S>(h));
     else
       store((S*)row + column, h);
@@ -365,8 +398,9 @@ struct ForwardPart : InArena {
   // h_t = (o * tanh(c_t)) W_hr^T
   void project_hidden(int64_t n) {
     for (int64_t j = 0; j < n; ++j)
-      work.unprojected[j] = own.unprojected + share.rank(j) * pass.c_stride;
-    const Panels<T>& w_hr = own.weights.w_hr;
+      work.unprojected[j] = Pass::operand_row(own.unprojected + share.rank(j) * pass.c_stride,
+                                              size.H, work.unprojected_copy, j);
+    const auto& w_hr = own.weights.w_hr;
     const int64_t count = w_hr.count();
     const int64_t first_panel = split.by_batch ? 0 : split.begin(count);
     const int64_t last_panel = split.by_batch ? count : split.end(count);
@@ -374,12 +408,11 @@ struct ForwardPart : InArena {
       const int nv = w_hr.width_of(p);
       const int64_t first = p * w_hr.width * L;
       __builtin_memset(work.projected, 0, size_t(n * nv * L) * sizeof(T));
-      if (pass.direct)
-        for (int v = 0; v < nv; ++v)
+      if (!pass.direct) w_hr.accumulate(p, -1, work.unprojected, n, work.projected);
+      if constexpr (!Pass::kQuantized)
+        for (int v = 0; pass.direct && v < nv; ++v)
           DirectGates<S>{call.weights[direction], size, nullptr, nullptr}.project(
               first + v * L, work.unprojected, n, work.projected + v * L, nv * L);
-      else
-        w_hr.accumulate(p, -1, work.unprojected, n, work.projected);
       for (int64_t j = 0; j < n; ++j)
         for (int v = 0; v < nv; ++v) {
           const int64_t column = first + v * L;

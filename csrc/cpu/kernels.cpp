@@ -34,6 +34,8 @@ struct pointee<S*> {
 // Calls f with a null pointer to the forward pass that `a` takes.
 template <class Call, class F>
 LSTM_INLINE auto with_forward(const Call& a, F f) {
+  if constexpr (is_same<Call, cpu::SequenceForward>)
+    if (a.weight_dtype == cpu::WeightDType::kInt8) return f((Forward<float, q8>*)nullptr);
   return with_dtype(a.dtype, [&](auto* s) {
     using S = LSTM_POINTEE(s);
     if constexpr (!is_same<operand<S>, compute<S>>)
@@ -87,9 +89,11 @@ void cell_backward(const cpu::CellBackward& a) {
   with_dtype(a.dtype, [&](auto* s) { retreat_step<LSTM_POINTEE(s)>(a); });
 }
 size_t prepacked(const cpu::LayerWeights& a) {
+  if (a.weight_dtype == cpu::WeightDType::kInt8) return prepacked_quantized_bytes(a);
   return with_dtype(a.dtype, [&](auto* s) { return prepacked_bytes<LSTM_POINTEE(s)>(a); });
 }
 void prepack(const cpu::LayerWeights& a, void* to) {
+  if (a.weight_dtype == cpu::WeightDType::kInt8) return prepack_quantized(a, to);
   with_dtype(a.dtype, [&](auto* s) { prepack_weights<LSTM_POINTEE(s)>(a, to); });
 }
 uint64_t fingerprint_of(const cpu::LayerWeights& a) {

@@ -23,8 +23,15 @@ struct Rows {
 };
 
 // Weights that are packed once for many calls keep the layer's precision, or are rounded to a
-// narrower type, which a float32 layer alone can ask for. Biases are never rounded.
-enum class WeightDType : int { kOwn, kBFloat16, kFloat16 };
+// narrower type, which a float32 layer alone can ask for. Biases are never rounded. kInt8: the
+// caller has rounded them already (see quantized.h).
+enum class WeightDType : int { kOwn, kBFloat16, kFloat16, kInt8 };
+
+// Of matrices of int8, one for each row.
+struct MatrixScales {
+  const float *w_ih, *w_hh;  // (4 * H)
+  const float* w_hr;         // (P), or null: no projection
+};
 
 // A call may use `count` threads. Not awake: waking another takes as long as a short call.
 struct Threads {
@@ -57,7 +64,8 @@ struct LayerWeights {
   DType dtype;
   Threads threads;
   DirectionWeights weights[2];
-  WeightDType weight_dtype;
+  WeightDType weight_dtype;  // kInt8: the matrices are int8
+  MatrixScales scales[2];    // of them
 };
 
 // ---- variants: see docs/variants.md ------------------------------------------------------------

@@ -10,10 +10,8 @@
 namespace lstm_kernels::cpu {
 namespace {
 
-using torch::headeronly::ScalarType;
-
 LayerWeights layer_of(const SequenceForward& a) {
-  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.weight_dtype};
+  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.weight_dtype, {}};
 }
 
 // Gives the call what _prepack_weights returned, if that pays. Where it is of other weights, it is
@@ -56,18 +54,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> prepacked_forward(
 }
 
 Tensor prepack_weights(const std::vector<Tensor>& tensors, bool has_biases, bool bidirectional,
-                       std::optional<ScalarType> weight_dtype) {
+                       std::optional<torch::headeronly::ScalarType> weight_dtype) {
   require(!tensors.empty(), "weights: expected some");
   const Weights weights({tensors, has_biases, bidirectional}, Kind(tensors[0]));
   LayerWeights layer = call_of<LayerWeights>(weights.size, weights.dtype);
   set_weights(layer.weights, weights);
-  if (weight_dtype == ScalarType::BFloat16) {
-    if (layer.dtype != DType::kBFloat16) layer.weight_dtype = WeightDType::kBFloat16;
-  } else if (weight_dtype == ScalarType::Half) {
-    if (layer.dtype != DType::kFloat16) layer.weight_dtype = WeightDType::kFloat16;
-  } else {
-    require(!weight_dtype, "weight_dtype: expected bfloat16 or float16");
-  }
+  layer.weight_dtype = weight_dtype_of(weight_dtype, layer.dtype);
   return PrepackedBlock::of(layer, weights.kind);
 }
 

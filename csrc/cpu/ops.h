@@ -16,6 +16,40 @@ Tensor prepack_weights(const std::vector<Tensor>& weights, bool has_biases, bool
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> prepacked_forward(
     const ForwardArguments& given, const Tensor& prepacked);
 
+// ---- inference_ops.cpp --------------------------------------------------------------------------
+
+struct OwnedArguments {
+  const Tensor& input;
+  const OptionalTensor &h0, &c0;
+  const Tensor& owned;
+  int64_t num_layers, hidden_size, h_size;
+  bool bidirectional;
+  RaggedArguments ragged;
+};
+// hidden, h_n, c_n, cell, gates
+using OwnedStates =
+    std::tuple<std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>>;
+
+Tensor own_weights(const std::vector<Tensor>& weights, int64_t num_layers, bool has_biases,
+                   bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype);
+
+Tensor own_quantized(const std::vector<Tensor>& weights, const std::vector<Tensor>& scales,
+                     int64_t num_layers, bool has_biases, bool bidirectional);
+
+std::tuple<Tensor, Tensor, Tensor> owned_forward(const OwnedArguments& given);
+
+OwnedStates owned_states(const OwnedArguments& given, bool save_gates);
+
+std::tuple<Tensor, Tensor, Tensor> owned_cell(const Tensor& input, const Tensor& h0,
+                                              const Tensor& c0, const Tensor& owned,
+                                              bool save_gates);
+
+Tensor owned_step(const Tensor& input, const Tensor& h, const Tensor& c, const Tensor& owned,
+                  const OptionalTensor& reset);
+
+// ---- ops.cpp
+// --------------------------------------------------------------------------------------
+
 BackwardResults sequence_backward(const BackwardArguments& given);
 
 std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactivations,

@@ -46,13 +46,21 @@ inline bool has_avx2() {
   return keeps_state(0x6) && has_bits(CpuId(1).ecx, {kFma, kMovbe, kAvx, kF16c}) &&
          has_bits(CpuId(7).ebx, {kBmi1, kAvx2, kBmi2}) && has_bits(CpuId(0x80000001).ecx, {kLzcnt});
 }
+inline bool has_avx2_vnni() {
+  constexpr int kAvxVnni = 4;
+  return has_avx2() && has_bits(CpuId(7, 1).eax, {kAvxVnni});
+}
 inline bool has_avx512() {
   constexpr int kF = 16, kDq = 17, kCd = 28, kBw = 30, kVl = 31;
   return has_avx2() && keeps_state(0xe6) && has_bits(CpuId(7).ebx, {kF, kDq, kCd, kBw, kVl});
 }
+inline bool has_avx512_vnni() {
+  constexpr int kVnni = 11;
+  return has_avx512() && has_bits(CpuId(7).ecx, {kVnni});
+}
 inline bool has_avx512_bf16() {
   constexpr int kBf16 = 5;
-  return has_avx512() && has_bits(CpuId(7, 1).eax, {kBf16});
+  return has_avx512_vnni() && has_bits(CpuId(7, 1).eax, {kBf16});
 }
 inline bool is_amd() {
   const CpuId maker(0);
@@ -60,14 +68,30 @@ inline bool is_amd() {
          !std::memcmp(&maker.ecx, "cAMD", 4);
 }
 #elif defined(__aarch64__)
+#if defined(__APPLE__)
+inline bool says_yes(const char* feature) {
+  int answer = 0;
+  size_t size = sizeof answer;
+  return !sysctlbyname(feature, &answer, &size, nullptr, 0) && answer;
+}
+#endif
+// Apple names a feature, Linux sets a bit of a word.
+inline bool has_dotprod() {
+#if defined(__APPLE__)
+  return says_yes("hw.optional.arm.FEAT_DotProd");
+#elif defined(__linux__)
+  constexpr unsigned long kAsimdDp = 1ul << 20;  // HWCAP_ASIMDDP
+  return getauxval(AT_HWCAP) & kAsimdDp;
+#else
+  return false;
+#endif
+}
 inline bool has_neon_bf16() {
 #if defined(__APPLE__)
-  int has = 0;
-  size_t size = sizeof has;
-  return !sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) && has;
+  return has_dotprod() && says_yes("hw.optional.arm.FEAT_BF16");
 #elif defined(__linux__)
   constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which older headers do not have
-  return getauxval(AT_HWCAP2) & kBf16;
+  return has_dotprod() && getauxval(AT_HWCAP2) & kBf16;
 #else
   return false;
 #endif

@@ -91,10 +91,18 @@ cpu::LayerWeights layer_weights(const std::string& dtype, int threads, const py:
   static const std::map<std::string, cpu::WeightDType> weight_dtypes = {
       {"own", cpu::WeightDType::kOwn},
       {"bfloat16", cpu::WeightDType::kBFloat16},
-      {"float16", cpu::WeightDType::kFloat16}};
-  cpu::LayerWeights a{sizes(in), dtype_of(dtype), {threads, true}, {}, cpu::WeightDType::kOwn};
+      {"float16", cpu::WeightDType::kFloat16},
+      {"int8", cpu::WeightDType::kInt8}};
+  cpu::LayerWeights a{};
+  a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true};
   if (in.contains("prepack")) a.weight_dtype = weight_dtypes.at(in["prepack"].cast<std::string>());
   weights(in, a.weights);
+  const py::list directions = in["weights"];
+  for (size_t d = 0; d < directions.size(); ++d) {
+    const py::dict w = directions[d];
+    a.scales[d] = {(const float*)data(w, "w_ih scales"), (const float*)data(w, "w_hh scales"),
+                   (const float*)data(w, "w_hr scales")};
+  }
   return a;
 }
 

@@ -169,6 +169,67 @@ double forward_and_backward(const cpu::Kernels& kernels, DType dtype, const Case
   return most;
 }
 
+// One step of 8-bit products. Operands are integers whose range is 255, so that rounding them to 8
+// bits changes nothing, and the scale of all weights is a power of two.
+double quantized_step(const cpu::Kernels& kernels, const Case& k) {
+  const int64_t N = k.N, I = k.I, H = k.H;
+  auto integers = [](int64_t n, double least, double most) {
+    std::vector<double> numbers = random_numbers(n);
+    for (double& x : numbers) x = std::floor(least + (x + 1) / 2 * (most - least + 1));
+    return numbers;
+  };
+  auto operands = [&](int64_t width) {
+    std::vector<double> rows = integers(N * width, -100, 155);
+    for (int64_t n = 0; n < N; ++n) rows[size_t(n * width)] = 155;
+    for (int64_t n = 0; n < N && width > 1; ++n) rows[size_t(n * width + width - 1)] = -100;
+    return rows;
+  };
+  const auto x = operands(I), h0 = operands(H), c0 = random_numbers(N * H),
+             w_ih = integers(4 * H * I, -127, 127), w_hh = integers(4 * H * H, -127, 127),
+             b = random_numbers(4 * H);
+  const double scale = std::exp2(-17);
+  std::vector<double> y(size_t(N * H)), cell(y), gates(size_t(N * 4 * H));
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t u = 0; u < H; ++u) {
+      double a[4];
+      for (int64_t g = 0; g < 4; ++g) {
+        double sum = 0;
+        for (int64_t j = 0; j < I; ++j)
+          sum += x[size_t(n * I + j)] * w_ih[size_t((g * H + u) * I + j)];
+        for (int64_t j = 0; j < H; ++j)
+          sum += h0[size_t(n * H + j)] * w_hh[size_t((g * H + u) * H + j)];
+        a[g] = b[size_t(g * H + u)] + scale * sum;
+        a[g] = g == kCandidate ? std::tanh(a[g]) : sigmoid(a[g]);
+        gates[size_t((n * 4 + g) * H + u)] = a[g];
+      }
+      const double next = a[1] * c0[size_t(n * H + u)] + a[0] * a[2];
+      cell[size_t(n * H + u)] = next;
+      y[size_t(n * H + u)] = a[3] * std::tanh(next);
+    }
+
+  const auto X = as<float>(x), H0 = as<float>(h0), C0 = as<float>(c0), B = as<float>(b);
+  const auto W = as<int8_t>(w_ih), U = as<int8_t>(w_hh);
+  const std::vector<float> scales(size_t(4 * H), float(scale));
+  cpu::LayerWeights layer{};
+  layer.size = {1, N, I, H, H, 1}, layer.threads = {k.threads, true};
+  layer.weights[0] = {W.data(), U.data(), B.data(), nullptr, nullptr};
+  layer.weight_dtype = cpu::WeightDType::kInt8;
+  layer.scales[0] = {scales.data(), scales.data(), nullptr};
+  const Aligned prepacked(kernels.prepacked_bytes(layer));
+  kernels.prepack_weights(layer, prepacked.data);
+  std::vector<float> Y(y.size()), C(cell.size()), G(gates.size());
+  cpu::SequenceForward a{};
+  a.size = layer.size, a.threads = layer.threads, a.weight_dtype = layer.weight_dtype;
+  a.x = X.data(), a.x_step = N * I, a.x_row = I, a.h0 = H0.data(), a.c0 = C0.data();
+  a.prepacked = prepacked.data, a.output = Y.data(), a.cell = C.data(), a.gates = G.data();
+  const Aligned scratch(kernels.sequence_forward_scratch(a));
+  kernels.sequence_forward(a, scratch.data);
+  double most = 0;
+  for (double e : {distance(Y, y), distance(C, cell), distance(G, gates)})
+    most = e > most ? e : most;
+  return most;
+}
+
 }  // namespace
 
 // Every case on every instruction set; says how many failed.
@@ -179,11 +240,13 @@ int check_all(const char* how) {
       // Sums of up to 4 * H products of numbers below 1, through at most 40 steps.
       const double e32 = forward_and_backward<float>(*kernels, DType::kFloat32, k);
       const double e64 = forward_and_backward<double>(*kernels, DType::kFloat64, k);
-      const bool failed = !(e32 < 1e-3 && e64 < 1e-11);
+      const double e8 = quantized_step(*kernels, k);
+      const bool failed = !(e32 < 1e-3 && e64 < 1e-11 && e8 < 1e-5);
       failures += failed;
-      std::printf("%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e%s%s\n",
-                  kernels->isa, long(k.T), long(k.N), long(k.I), long(k.H), k.threads, e32, e64,
-                  how, failed ? "  FAILED" : "");
+      std::printf(
+          "%-8s T%-3ld N%-3ld I%-3ld H%-3ld threads %d  float %.1e  double %.1e  8 bits %.1e%s%s\n",
+          kernels->isa, long(k.T), long(k.N), long(k.I), long(k.H), k.threads, e32, e64, e8, how,
+          failed ? "  FAILED" : "");
     }
   return failures;
 }

@@ -14,6 +14,7 @@ from benchmarks import (
     bound,
     contenders,
     cpu,
+    deployed,
     footprint,
     gpu,
     isolated,
@@ -160,6 +161,43 @@ def test_all_cells_compute_the_same_step(contender):
     expected = contenders.native_cell_step(workload)()
     torch.manual_seed(1)
     assert_close(contender(workload)()[:2], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("contender", "least", "most"),
+    [
+        (deployed.owned, 0, 1e-6),
+        (deployed.owned_bfloat16, 1e-5, 0.005),
+        (deployed.owned_int8, 1e-3, 0.015),
+        (deployed.onnx_runtime_uint8, 1e-3, 0.03),
+        (deployed.onnx_runtime_int8, 1e-3, 0.5),  # saturates without VNNI
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_errors_of_rounded_weights(contender, least, most):
+    assert least <= deployed.errors(Case(20, 3, 48, I=40), 1, contender) <= most
+
+
+def test_int8_is_no_further_off_than_onnx_runtimes():
+    for case in (Case(32, 1, 64), Case(32, 8, 96)):
+        for weight_scale in deployed.WEIGHT_SCALES:
+            ours, *theirs = (
+                deployed.errors(case, weight_scale, contender)
+                for contender in (
+                    deployed.owned_int8,
+                    deployed.onnx_runtime_int8,
+                    deployed.onnx_runtime_uint8,
+                )
+            )
+            assert ours <= min(theirs)
+
+
+def test_streams_and_modules_take_the_same_step():
+    workload = Workload(Case(1, 3, 8, cell=True), threads=1)
+    expected = workload.native(workload.padded)[0]
+    assert_close(deployed.native_step(workload)(), expected)
+    assert_close(deployed.stream(workload)(), expected[0])
+    assert_close(deployed.stream_int8(workload)(), expected[0], rtol=0.1, atol=0.02)
 
 
 def test_who_cannot_compute_a_case_says_why(monkeypatch):
@@ -322,7 +360,16 @@ def test_every_group_and_instruction_set_is_offered(capsys):
     shown = "".join(capsys.readouterr().out.split())
     assert f"--group{{{','.join(suite.GROUPS)}}}" in shown
     assert "--isa{avx2,avx512}" in shown
-    assert set(bound.TARGETS) == {"baseline", "avx2", "avx512", "avx512_bf16"}
+    assert set(bound.TARGETS) == {
+        "baseline",
+        "avx2",
+        "avx2_vnni",
+        "avx512",
+        "avx512_vnni",
+        "avx512_bf16",
+        "dotprod",
+        "neon_bf16",
+    }
     assert bound.TARGETS["avx2"] == ["-march=x86-64-v3"]
 
 

@@ -129,6 +129,10 @@ def test_the_whole_demo(text_file, tmp_path, capsys):
     assert ours == pytest.approx(theirs, rel=1e-3)
     assert 0 < ours < math.log2(len(set(TEXT))) + 0.5  # hardly worse than blind guesses
     assert f"{ours:.3f} bits/char" in printed
+    with_int8 = measured["bits_per_character_with_int8_weights"]
+    assert with_int8 != ours
+    assert with_int8 == pytest.approx(ours, abs=0.01)
+    assert re.search(rf"with int8 weights +{with_int8:.3f} bits/char", printed)
     assert f"{measured['speedup']:.2f}x" in printed
     assert all(rate > 0 for rate in measured["characters_per_second"].values())
     assert repr(SENTENCE) in printed

@@ -143,6 +143,14 @@ def measured():
     yield "ragged.md", f"it is {mean_:.1f} times as fast (worst case {worst:.2f};"
     parts = {5: "fifth", 4: "quarter", 3: "third"}
     yield "inference.md", f"about a {parts[round(ratios('single', 'nn.LSTM')[0])]} of the time"
+    characters = json.loads((RESULTS / "errors/characters.json").read_text())
+    bits = characters["bits_per_character"]["lstm_kernels.LSTM"]
+    with_int8 = characters["bits_per_character_with_int8_weights"]
+    assert with_int8 - bits < 0.01
+    ends = f"ends at {bits:.4f} bits per character, and at {with_int8:.4f} with int8 weights"
+    yield "inference.md", ends
+    errors = (RESULTS / "errors/errors.md").read_text()
+    yield "inference.md", " ".join(errors.split())
     extra = 1 / (1 / ratios("recompute", "ours, recompute=False")[0] - 1)
     yield "compile.md", f"takes about a {parts[round(extra)]} longer"
     cheap = costs("match", "saturation", "ablate", "retention", "gradient_flow")

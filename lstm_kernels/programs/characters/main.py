@@ -1,6 +1,7 @@
 """Command line: train both models, report and draw."""
 
 import argparse
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lstm_kernels import LSTM
+from lstm_kernels import LSTM, for_inference
 
 from .distributed import World, join, world_size
 from .model import CharacterModel
@@ -151,6 +152,9 @@ def run(options: argparse.Namespace, corpus: Corpus, sentence: str, world: World
     print(f"{'ratio':20}{'':24}{ratio:>23.2f}x")
 
     model = models["lstm_kernels.LSTM"]
+    narrow = for_inference(copy.deepcopy(model).cpu(), torch.int8)
+    with_int8 = evaluate(narrow, corpus.validation, options.batch_size, options.length)
+    print(f"{'with int8 weights':20}{with_int8:>14.3f} bits/char")
     torch.manual_seed(options.seed)
     tokens = corpus.encode(sentence).to(world.device)
     sample = corpus.decode(model.sample(tokens, options.sample))
@@ -163,6 +167,7 @@ def run(options: argparse.Namespace, corpus: Corpus, sentence: str, world: World
 
     measured = {
         "bits_per_character": bits,
+        "bits_per_character_with_int8_weights": with_int8,
         "characters_per_second": rates,
         "speedup": ratio,
         "options": {n: str(value) for n, value in vars(options).items() if n != "output"},

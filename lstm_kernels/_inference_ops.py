@@ -1,0 +1,201 @@
+"""The ops on weights that an inference module owns, each with the shapes of its results.
+
+They have no gradients: lstm_kernels.inference refuses to call them where one is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from . import _load
+from ._ops import _dense, _fake
+
+_load.load()
+
+#: One step on (input, h, c, owned, reset=None): h and c are updated where they are. Bound as it is,
+#: for a function around it would take longer than it does.
+owned_step: Callable[..., Tensor] = torch.ops.lstm_kernels._owned_step.default
+_own_weights = torch.ops.lstm_kernels._own_weights.default
+_own_quantized = torch.ops.lstm_kernels._own_quantized.default
+_owned_forward = torch.ops.lstm_kernels._owned_forward.default
+_owned_cell = torch.ops.lstm_kernels._owned_cell.default
+_owned_states = torch.ops.lstm_kernels._owned_states.default
+
+
+def own_weights(
+    weights: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+    weight_dtype: torch.dtype | None,
+) -> Tensor:
+    """The weights of all layers, laid out for the ops below."""
+    owned: Tensor = _own_weights(weights, num_layers, has_biases, bidirectional, weight_dtype)
+    return owned
+
+
+@_fake("_own_weights")
+def _own_weights_shapes(
+    weights: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+    weight_dtype: torch.dtype | None,
+) -> Tensor:
+    # How many bytes depends on the instruction set.
+    size = torch.library.get_ctx().new_dynamic_size()
+    return weights[0].new_empty(size, dtype=torch.uint8)
+
+
+def own_quantized(
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+) -> Tensor:
+    """own_weights for int8 matrices with the scales of their rows, and float32 biases."""
+    owned: Tensor = _own_quantized(weights, scales, num_layers, has_biases, bidirectional)
+    return owned
+
+
+@_fake("_own_quantized")
+def _own_quantized_shapes(
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+) -> Tensor:
+    return _own_weights_shapes(weights, num_layers, has_biases, bidirectional, None)
+
+
+def owned_forward(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    owned: Tensor,
+    num_layers: int,
+    hidden_size: int,
+    h_size: int,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A stack of layers: output, h_n and c_n (see csrc/schema.cpp)."""
+    stack = (num_layers, hidden_size, h_size, bidirectional)
+    result: tuple[Tensor, Tensor, Tensor]
+    if batch_sizes is None and lengths is None and reset is None:
+        # torch looks into each argument that it is given, defaults too.
+        result = _owned_forward(input, h0, c0, owned, *stack)
+    else:
+        ragged = (batch_sizes, lengths, _dense(reset))
+        result = _owned_forward(input, h0, c0, owned, *stack, *ragged)
+    return result
+
+
+@_fake("_owned_forward")
+def _owned_forward_shapes(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    owned: Tensor,
+    num_layers: int,
+    hidden_size: int,
+    h_size: int,
+    bidirectional: bool,
+    batch_sizes: Tensor | None = None,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = input.shape[:-1]  # (T, N), or (R) packed
+    if batch_sizes is None:
+        batch: int | torch.SymInt = rows[1]
+    elif h0 is not None:
+        batch = h0.shape[1]
+    else:
+        batch = torch.library.get_ctx().new_dynamic_size()
+    directions = 1 + bidirectional
+    return (
+        input.new_empty(*rows, directions * h_size),
+        input.new_empty(num_layers * directions, batch, h_size),
+        input.new_empty(num_layers * directions, batch, hidden_size),
+    )
+
+
+def owned_states(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    owned: Tensor,
+    num_layers: int,
+    hidden_size: int,
+    h_size: int,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_gates: bool,
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]:
+    """The same with every step's states, layer by layer: hidden, h_n, c_n, cell and gates."""
+    stack = (num_layers, hidden_size, h_size, bidirectional)
+    ragged = (batch_sizes, lengths, _dense(reset))
+    result: tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]
+    result = _owned_states(input, h0, c0, owned, *stack, *ragged, save_gates)
+    return result
+
+
+@_fake("_owned_states")
+def _owned_states_shapes(
+    input: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    owned: Tensor,
+    num_layers: int,
+    hidden_size: int,
+    h_size: int,
+    bidirectional: bool,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    save_gates: bool,
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]:
+    stack = (num_layers, hidden_size, h_size, bidirectional)
+    output, h_n, c_n = _owned_forward_shapes(input, h0, c0, owned, *stack, batch_sizes)
+    rows, directions = input.shape[:-1], 1 + bidirectional
+    cell, gates = (*rows, directions * hidden_size), (*rows, directions, 4, hidden_size)
+    layers = range(num_layers)
+    return (
+        [torch.empty_like(output) for _ in layers],
+        h_n,
+        c_n,
+        [input.new_empty(cell) for _ in layers],
+        [input.new_empty(gates) for _ in layers if save_gates],
+    )
+
+
+def owned_cell(
+    input: Tensor, h0: Tensor, c0: Tensor, owned: Tensor, save_gates: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of one layer: h, c and gates."""
+    result: tuple[Tensor, Tensor, Tensor] = _owned_cell(input, h0, c0, owned, save_gates)
+    return result
+
+
+@_fake("_owned_cell")
+def _owned_cell_shapes(
+    input: Tensor, h0: Tensor, c0: Tensor, owned: Tensor, save_gates: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    gates = (c0.shape[0], 4, c0.shape[1]) if save_gates else (0,)
+    return h0.new_empty(h0.shape), c0.new_empty(c0.shape), c0.new_empty(gates)
+
+
+@_fake("_owned_step")
+def _owned_step_shapes(
+    input: Tensor, h: Tensor, c: Tensor, owned: Tensor, reset: Tensor | None = None
+) -> Tensor:
+    return input.new_empty(input.shape[0], h.shape[2])
