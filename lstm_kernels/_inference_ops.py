@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import _load
-from ._ops import _dense, _fake
+from ._ops import dense, fake_of
 
 _load.load()
 
@@ -37,7 +37,7 @@ def own_weights(
     return owned
 
 
-@_fake("_own_weights")
+@fake_of("_own_weights")
 def _own_weights_shapes(
     weights: Sequence[Tensor],
     num_layers: int,
@@ -62,7 +62,7 @@ def own_quantized(
     return owned
 
 
-@_fake("_own_quantized")
+@fake_of("_own_quantized")
 def _own_quantized_shapes(
     weights: Sequence[Tensor],
     scales: Sequence[Tensor],
@@ -93,12 +93,12 @@ def owned_forward(
         # torch looks into each argument that it is given, defaults too.
         result = _owned_forward(input, h0, c0, owned, *stack)
     else:
-        ragged = (batch_sizes, lengths, _dense(reset))
+        ragged = (batch_sizes, lengths, dense(reset))
         result = _owned_forward(input, h0, c0, owned, *stack, *ragged)
     return result
 
 
-@_fake("_owned_forward")
+@fake_of("_owned_forward")
 def _owned_forward_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -143,13 +143,13 @@ def owned_states(
 ) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]:
     """The same with every step's states, layer by layer: hidden, h_n, c_n, cell and gates."""
     stack = (num_layers, hidden_size, h_size, bidirectional)
-    ragged = (batch_sizes, lengths, _dense(reset))
+    ragged = (batch_sizes, lengths, dense(reset))
     result: tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]
     result = _owned_states(input, h0, c0, owned, *stack, *ragged, save_gates)
     return result
 
 
-@_fake("_owned_states")
+@fake_of("_owned_states")
 def _owned_states_shapes(
     input: Tensor,
     h0: Tensor | None,
@@ -186,7 +186,7 @@ def owned_cell(
     return result
 
 
-@_fake("_owned_cell")
+@fake_of("_owned_cell")
 def _owned_cell_shapes(
     input: Tensor, h0: Tensor, c0: Tensor, owned: Tensor, save_gates: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +194,7 @@ def _owned_cell_shapes(
     return h0.new_empty(h0.shape), c0.new_empty(c0.shape), c0.new_empty(gates)
 
 
-@_fake("_owned_step")
+@fake_of("_owned_step")
 def _owned_step_shapes(
     input: Tensor, h: Tensor, c: Tensor, owned: Tensor, reset: Tensor | None = None
 ) -> Tensor:

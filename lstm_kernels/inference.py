@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from . import _checks, _inference_ops, _ops, _overloads
 from . import nn as subclasses
 from ._layer import Layer
+from ._layouts import layout_of
 from ._quantized import dequantized, quantized
 from ._states import LSTMStates
 from ._torch_private import (
@@ -27,8 +28,7 @@ from ._torch_private import (
     tracing,
     transforms_active,
 )
-from .functional import _as_given
-from .modules import _CELL_WEIGHTS, LSTM, LSTMCell, _is_plain, _refuse_scripting, _weights
+from .modules import CELL_WEIGHTS, LSTM, LSTMCell, is_plain, refuse_scripting, weights_of
 
 _Model = TypeVar("_Model", bound=nn.Module)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -202,7 +202,7 @@ class _Owner(nn.Module):
         self._lay_out()
 
     def __prepare_scriptable__(self) -> NoReturn:
-        _refuse_scripting(self)
+        refuse_scripting(self)
 
     def extra_repr(self) -> str:
         parts = [f"{self.input_size}, {self.hidden_size}"]
@@ -308,61 +308,46 @@ class InferenceLSTM(_Owner):
             }
             return _recorded(self, input, hx, options)
         look = not _ops_look(input, hx)
-        packed = batch_sizes = sorted_indices = unsorted_indices = None
-        x: Tensor = input  # type: ignore[assignment]
-        if look and isinstance(input, PackedSequence):
-            packed = input
-            x, batch_sizes, sorted_indices, unsorted_indices = input
-        dims = 3 if packed is not None else x.dim()
-        if dims != 3 and dims != 2:
-            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {dims}D instead")
+        layout = layout_of(input, self.batch_first)
         h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+        x, h0, c0 = layout.given(input, h0, c0)
         look = look or lengths is not None or reset is not None
         if look:
             _refuse_derivatives(x, h0, c0)
-            _checks.ragged_kinds(packed, lengths, reset)
+            _checks.ragged_kinds(layout.packed, lengths, reset)
             if _checks.autocast_dtype(x) is not None:
                 x, h0, c0 = (None if t is None else t.to(self.dtype) for t in (x, h0, c0))  # type: ignore[assignment]
-        if dims == 2:
-            _checks.state_dims(h0, c0, dims)
-            x = x.unsqueeze(1)
-            h0, c0, lengths, reset = (
-                None if value is None else value.unsqueeze(axis)
-                for value, axis in ((h0, 1), (c0, 1), (lengths, 0), (reset, -1))
-            )
-        elif self.batch_first and packed is None:
-            x = x.transpose(0, 1)
-            reset = reset.mT if reset is not None and reset.dim() == 2 else reset
+        lengths, reset = layout.ragged(lengths, reset)
         directions = 2 if self.bidirectional else 1
         if look:
-            self._check(x, h0, c0, packed)
+            self._check(x, h0, c0, layout.packed)
             _checks.ragged_fits(x, lengths, reset, directions)
-        if h0 is not None and c0 is not None and sorted_indices is not None:
-            h0, c0 = h0.index_select(1, sorted_indices), c0.index_select(1, sorted_indices)
+        if h0 is not None and c0 is not None and layout.order is not None:
+            h0, c0 = h0.index_select(1, layout.order), c0.index_select(1, layout.order)
         if lengths is not None:
             lengths = lengths.to(torch.int64)
         if reset is not None:
             reset = reset.to(torch.bool)
         try:
             output, h_n, c_n, states = self._run(
-                x, h0, c0, batch_sizes, lengths, reset, return_states or return_gates, return_gates
+                x,
+                h0,
+                c0,
+                layout.batch_sizes,
+                lengths,
+                reset,
+                return_states or return_gates,
+                return_gates,
             )
         except Exception as refusal:
             if look:
                 raise
-            _checks.explain(refusal, self._check, x, h0, c0, packed)
-        if unsorted_indices is not None:
-            h_n, c_n = h_n.index_select(1, unsorted_indices), c_n.index_select(1, unsorted_indices)
-        if dims == 2:
-            h_n, c_n = h_n.squeeze(1), c_n.squeeze(1)
-        output = _as_given(output, packed, dims, self.batch_first)
+            _checks.explain(refusal, self._check, x, h0, c0, layout.packed)
+        given = layout.results(output, h_n, c_n)
         if states is None:
-            return output, (h_n, c_n)
-        hidden, cells, gates = (
-            tuple(_as_given(rows, packed, dims, self.batch_first) for rows in of_layers)
-            for of_layers in states
-        )
-        return output, (h_n, c_n), LSTMStates(hidden, cells, gates if return_gates else None)
+            return given
+        hidden, cells, gates = (tuple(map(layout.back, of_layers)) for of_layers in states)
+        return *given, LSTMStates(hidden, cells, gates if return_gates else None)
 
     def stream(self, batch: int = 1, hx: Sequence[Tensor] | None = None) -> LSTMStream:
         """Sequences that arrive one step at a time: see LSTMStream.
@@ -558,7 +543,7 @@ class InferenceLSTMCell(_Owner):
         dtype: torch.dtype | None = None,
         weight_dtype: torch.dtype | None = None,
     ) -> None:
-        names = _CELL_WEIGHTS if bias else _CELL_WEIGHTS[:2]
+        names = CELL_WEIGHTS if bias else CELL_WEIGHTS[:2]
         super().__init__(input_size, hidden_size, 1, bias, False, 0, dtype, weight_dtype, names)
         self._lay_out()
 
@@ -648,7 +633,7 @@ def inference_lstm(lstm: LSTM, weight_dtype: torch.dtype | None) -> InferenceLST
 def inference_cell(cell: LSTMCell, weight_dtype: torch.dtype | None) -> InferenceLSTMCell:
     """LSTMCell.for_inference."""
     _refuse_variant(cell)
-    weights = _plain_weights(cell, _CELL_WEIGHTS if cell.bias else _CELL_WEIGHTS[:2])
+    weights = _plain_weights(cell, CELL_WEIGHTS if cell.bias else CELL_WEIGHTS[:2])
     sizes = (cell.input_size, cell.hidden_size, cell.bias)
     made = InferenceLSTMCell(*sizes, dtype=weights[0].dtype, weight_dtype=weight_dtype)
     made._take(weights)
@@ -678,9 +663,9 @@ def for_inference(model: _Model, weight_dtype: torch.dtype | None = None) -> _Mo
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     made: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
-        if any(_is_plain(module, kind) for kind in (nn.LSTM, LSTM, subclasses.LSTM)):
+        if any(is_plain(module, kind) for kind in (nn.LSTM, LSTM, subclasses.LSTM)):
             made[module] = inference_lstm(cast(LSTM, module), weight_dtype)
-        elif any(_is_plain(module, kind) for kind in (nn.LSTMCell, LSTMCell, subclasses.LSTMCell)):
+        elif any(is_plain(module, kind) for kind in (nn.LSTMCell, LSTMCell, subclasses.LSTMCell)):
             made[module] = inference_cell(cast(LSTMCell, module), weight_dtype)
     if model in made:
         return cast(_Model, made[model])
@@ -722,7 +707,7 @@ def _weight_dtype(dtype: torch.dtype, weight_dtype: torch.dtype | None) -> torch
 
 def _plain_weights(module: nn.Module, names: Sequence[str]) -> list[Tensor]:
     """The weights of a module of torch.nn or of this library, which may be parametrized."""
-    weights: list[Tensor] = _weights(module, names)
+    weights: list[Tensor] = weights_of(module, names)
     for name, weight in zip(names, weights, strict=True):
         if not weight.is_cpu or weight.layout is not torch.strided:
             raise NotImplementedError(

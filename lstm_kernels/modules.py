@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .inference import InferenceLSTM, InferenceLSTMCell
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+CELL_WEIGHTS = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
 
 class LSTM(nn.RNNBase):
@@ -265,7 +265,7 @@ class LSTM(nn.RNNBase):
         return lstm(
             input,
             hx,
-            _weights(self, self._flat_weights_names),
+            weights_of(self, self._flat_weights_names),
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
             batch_first=self.batch_first,
@@ -335,7 +335,7 @@ class LSTM(nn.RNNBase):
             x,
             hidden,
             h0,
-            _weights(self, self._flat_weights_names),
+            weights_of(self, self._flat_weights_names),
             self.bidirectional,
             lengths,
             None if reset is None else reset.to(torch.bool),
@@ -380,7 +380,7 @@ class LSTM(nn.RNNBase):
         """
         _refuse_variant(self, "prepack")
         self._prepacked = Prepacked(
-            _weights(self, self._flat_weights_names),
+            weights_of(self, self._flat_weights_names),
             self.num_layers,
             self.bidirectional,
             weight_dtype,
@@ -429,7 +429,7 @@ class LSTM(nn.RNNBase):
         return state
 
     def __prepare_scriptable__(self) -> NoReturn:
-        _refuse_scripting(self)
+        refuse_scripting(self)
 
     @classmethod
     def from_native(cls, module: nn.LSTM) -> LSTM:
@@ -575,7 +575,7 @@ class LSTMCell(nn.RNNCellBase):
         return lstm_cell(
             input,
             hx,
-            *_weights(self, _CELL_WEIGHTS),
+            *weights_of(self, CELL_WEIGHTS),
             return_gates=return_gates,
             variant=variant,
             training=self.training,
@@ -594,12 +594,12 @@ class LSTMCell(nn.RNNCellBase):
             NotImplementedError: a variant, whose gates are made of more than one product.
         """
         _refuse_variant(self, "preactivations")
-        w_ih, w_hh, b_ih, b_hh = _weights(self, _CELL_WEIGHTS)
+        w_ih, w_hh, b_ih, b_hh = weights_of(self, CELL_WEIGHTS)
         h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
         return _reference.preactivations(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
 
     def __prepare_scriptable__(self) -> NoReturn:
-        _refuse_scripting(self)
+        refuse_scripting(self)
 
     def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTMCell:
         """A cell for inference on the CPU that owns its weights: see LSTM.for_inference."""
@@ -630,7 +630,7 @@ class LSTMCell(nn.RNNCellBase):
         return native
 
 
-def _weights(module: nn.Module, names: Sequence[str]) -> list[Any]:
+def weights_of(module: nn.Module, names: Sequence[str]) -> list[Any]:
     """The weights. Read each attribute once: a parametrized weight is recomputed on access."""
     plain = module._parameters  # noqa: SLF001 - named_parameters() takes as long as a small step
     if [*plain] == names:
@@ -668,7 +668,7 @@ def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:
     kinds: Any = subclasses if subclass else sys.modules[__name__]
     for module in model.modules():
         for native, ours in ((nn.LSTM, kinds.LSTM), (nn.LSTMCell, kinds.LSTMCell)):
-            if _is_plain(module, native):
+            if is_plain(module, native):
                 _change_class(module, native, ours)
     return model
 
@@ -678,10 +678,10 @@ def _own_class(module: nn.Module, cls: type[nn.Module]) -> type[nn.Module]:
     from . import nn as subclasses
 
     both: type[nn.Module] = getattr(subclasses, cls.__name__)
-    return both if _is_plain(module, both) else cls
+    return both if is_plain(module, both) else cls
 
 
-def _is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
+def is_plain(module: nn.Module, cls: type[nn.Module]) -> bool:
     """Whether a module is of this very class, perhaps parametrized."""
     kind = type(module)
     return kind is cls or (
@@ -703,7 +703,7 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
 
 
 def _converted(module: nn.Module, old: type[nn.Module], new: type[_Module]) -> _Module:
-    if not _is_plain(module, old):
+    if not is_plain(module, old):
         raise TypeError(
             f"expected a {old.__module__}.{old.__name__}, got "
             f"{type(module).__module__}.{type(module).__qualname__}"
@@ -729,7 +729,7 @@ def _packed_like(packed: PackedSequence, padded: Tensor) -> PackedSequence:
     return packed._replace(data=padded[active])
 
 
-def _refuse_scripting(module: nn.Module) -> NoReturn:
+def refuse_scripting(module: nn.Module) -> NoReturn:
     """What torch.jit.script gets to hear: it asks each module for what to compile in its place."""
     raise NotImplementedError(
         f"torch.jit.script, which torch has deprecated, cannot compile lstm_kernels."
