@@ -151,6 +151,28 @@ def facts(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield f"measured at revision {revisions}, command `{results['training']['command']}`"
 
 
+def gpu_lines(folder: Path) -> list[str]:
+    """Of a folder of gpu.py: a step of one layer, and how many times as long nn.LSTM takes."""
+    rows = json.loads((folder / "gpu.json").read_text())["rows"]
+    kinds = (
+        ("one layer", "bfloat16"),
+        ("one layer", "tf32"),
+        ("fp16 where cuDNN is persistent", "float16"),
+    )
+    lines = [
+        "| dtype | H | N | forward, us a step | nn.LSTM | training, us a step | nn.LSTM |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for question, dtype in kinds:
+        of = [r for r in rows if r["question"] == question and r["dtype"] == dtype]
+        for forward, training in zip(of[::2], of[1::2], strict=True):
+            cells = [dtype, str(forward["H"]), str(forward["N"])]
+            for row in (forward, training):
+                cells += [f"{row['microseconds_per_step']:.2f}", f"{row['ratio']:.2f}x"]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.add_argument("folder", type=Path)

@@ -123,7 +123,8 @@ inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_
 
 // What the parts of a step take, in microseconds, as measured on an H200 by benchmarks/gpu.py (its
 // plans): the chain of waits from the first word to handing over, whatever the sizes; a group of 8
-// rows; the products of a pair of k tiles with 16 rows, of each warp; the same from spilled weights.
+// rows; the products of a pair of k tiles with 16 rows, of each warp; the same from spilled
+// weights.
 struct StepCosts {
   double chain, rows8, product, spilled;
 };
@@ -150,8 +151,8 @@ inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan) {
 }
 
 // The same of the per-step path; directions run one after the other. With few sequences a step is
-// one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and the host
-// needs longer to launch them than the device for small products.
+// one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and the
+// host needs longer to launch them than the device for small products.
 inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_float32,
                                               const Sizes& size) {
   const double weights = double(kGates) * double(size.H) * double(size.H);
@@ -162,7 +163,7 @@ inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_
     const double reads = double(ceil_div(size.N, 8)) * weights * double(size_of(dtype));
     step = std::max(5.0, 2.5 + reads / bytes_per_microsecond);
   } else {
-    const double flops_per_microsecond = full_float32                ? 2.5e7
+    const double flops_per_microsecond = full_float32               ? 2.5e7
                                          : dtype == DType::kFloat32 ? 1.6e8
                                                                     : 2.8e8;
     step = (pass == Pass::forward ? 13 : 20) + flops / flops_per_microsecond;
@@ -238,9 +239,9 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
   const ForcedPlan forced_plan;
   const bool full_float32 = dtype == DType::kFloat32 && !allow_tf32;
   Plan best;
-  double best_step =
-      forced == ForcedPath::none ? predicted_step_of_per_step_path(pass, dtype, full_float32, size)
-                                 : 1e30;
+  double best_step = forced == ForcedPath::none
+                         ? predicted_step_of_per_step_path(pass, dtype, full_float32, size)
+                         : 1e30;
   const auto consider = [&](const Geometry& g) {
     for (const Exchange exchange : {Exchange::counter, Exchange::tagged})
       for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {

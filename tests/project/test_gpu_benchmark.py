@@ -14,7 +14,9 @@ from torch.testing import assert_close
 from benchmarks import gpu, gpu_floor
 from benchmarks.cases import Case
 from benchmarks.gpu_cases import questions
+from benchmarks.tables import RESULTS, gpu_lines
 
+ROOT = Path(__file__).parents[2]
 QUESTIONS = {question.name: question for question in questions()}
 # Microseconds of a step for batches of 1, 16 and 64, as the model was first worked out by hand.
 FLOORS = {
@@ -229,3 +231,9 @@ def test_rows_are_printed_summed_up_and_drawn(tmp_path):
     gpu.draw(tmp_path / "gpu.png", rows, "a GPU")
     assert (tmp_path / "gpu.png").stat().st_size > 1000
     json.dumps(rows)
+
+
+def test_the_documents_table_is_that_of_the_results():
+    document = ROOT.joinpath("docs", "gpu.md").read_text().splitlines()
+    for line in gpu_lines(RESULTS / "nvidia-h200"):
+        assert line in document
