@@ -45,7 +45,7 @@
 // with float32 biases, and a scale for each row of each matrix: (4*H), (4*H), and (P) where the
 // layer projects. The ops know nothing but `owned`, (bytes) uint8, good for this process alone, and
 // compare nothing. num_layers, hidden_size, h_size (P) and bidirectional say what is in it to
-// whoever has shapes alone. h0, c0, h_n, c_n: (L*D, N, ...). _owned_states returns the hidden
+// a caller that has shapes alone. h0, c0, h_n, c_n: (L*D, N, ...). _owned_states returns the hidden
 // state, the cell state and, with save_gates, the gates of every step and layer. _owned_cell is
 // _cell_forward on them. _owned_step takes one step, input (N, I), in the state that h (L, N, P)
 // and c (L, N, H) hold, and leaves the new one there; reset (N) bool; output (N, P).

@@ -2,7 +2,7 @@
 //
 // A matrix w is held as bytes q from -127 to 127 and one scale for each of its rows, an output
 // column here: w[j][k] = scale[j] * q[j][k]. A row of operands is rounded anew in every step, with
-// a scale and a zero of its own, so that 256 values span it from its smallest number to its largest
+// its scale and zero, so that 256 values span it from its smallest number to its largest
 // and 0 is one of them: x[k] = scale * (u[k] - zero). Then
 //
 //   x . w[j] = scale * scale[j] * (sum over k of u[k] * q[j][k]  -  zero * sum over k of q[j][k])
