@@ -19,7 +19,7 @@ function(lstm_add_isa name)
 endfunction()
 
 # The preprocessor leaves the lines of the architecture that is compiled for.
-separate_arguments(isa_flags UNIX_COMMAND "${CMAKE_CXX_FLAGS}")
+separate_arguments(isa_flags UNIX_COMMAND "${CMAKE_CXX_FLAGS} ${ISA_TARGET}")
 execute_process(
   COMMAND "${CMAKE_CXX_COMPILER}" ${isa_flags} -E -P -x c++ "${KERNEL_DIR}/isas.def"
   OUTPUT_VARIABLE isa_lines COMMAND_ERROR_IS_FATAL ANY)
