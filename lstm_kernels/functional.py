@@ -184,14 +184,12 @@ def lstm(
         return_states,
         return_gates,
         training,
-        dropout,
         recompute,
-        recording(),
         _traced() or _autograd.wanted(stack.input, stack.h0, stack.c0, *stack.weights),
         of_variant,
         _prepacked,
     )
-    results = _run_layers(stack, num_layers, run)
+    results = _run_layers(stack, num_layers, dropout, run)
     own = run.differentiable and not recompute and _is_changeable(stack, results)
     return _returned(results, layout, return_states, return_gates, own_output=own)
 
@@ -302,32 +300,33 @@ def _as_the_ops_take_it(stack: Layer, layout: Layout, autocast: torch.dtype | No
 class _Run(NamedTuple):
     """How the layers of a call run.
 
-    recorded: into a graph, which differentiates its ops itself.
-    differentiable: a derivative may be asked for.
+    differentiable: a derivative may be asked for, of what no graph records.
     """
 
     save_cell: bool
     save_gates: bool
     training: bool
-    dropout: float
     recompute: bool
-    recorded: bool
     differentiable: bool
     variant: tuple[BoundVariant, Call] | None
     prepacked: Prepacked | None
 
 
-def _run_layers(stack: Layer, num_layers: int, run: _Run) -> list[_ops.Forwarded]:
+def _run_layers(stack: Layer, num_layers: int, dropout: float, run: _Run) -> list[_ops.Forwarded]:
     """Output, h_n, c_n, cell and gates of each layer."""
     results: list[_ops.Forwarded] = []
     x = stack.input
     for index in range(num_layers):
-        if index > 0 and run.training and run.dropout > 0:
-            x = F.dropout(x, run.dropout, True)
+        if index > 0 and run.training and dropout > 0:
+            x = F.dropout(x, dropout, True)
         layer = stack if num_layers == 1 else stack.nth(index, num_layers, x)
         results.append(_run_layer(layer, index, run))
         x = results[-1][0]
     return results
+
+
+# torch.compile meets this alone where it left a graph for a packed input. Then it is run as it is.
+never_compile(_run_layers)  # type: ignore[arg-type]
 
 
 def _run_layer(layer: Layer, index: int, run: _Run) -> _ops.Forwarded:
@@ -339,7 +338,7 @@ def _run_layer(layer: Layer, index: int, run: _Run) -> _ops.Forwarded:
         if bound.changes_steps:
             how = {"training": run.training, "recompute": run.recompute}
             return _variant_autograd.layer(bound, index, call, layer, save_cell, save_gates, **how)
-    if run.recorded:
+    if recording():  # asked here: a graph may have ended since the call began
         return _ops.sequence_forward(layer, save_cell, save_gates, run.recompute)
     if run.differentiable:
         result: _ops.Forwarded = _differentiable(layer, save_cell, run.recompute)
@@ -354,10 +353,6 @@ def _differentiable(layer: Layer, save_cell: bool, recompute: bool) -> Any:
     if recompute and not save_cell:
         return *_autograd.recomputed_sequence(layer), None, None
     return _autograd.sequence(layer)
-
-
-# torch.compile meets this where it left a graph for a packed input, and a Function is not for it.
-never_compile(_differentiable)  # type: ignore[arg-type]
 
 
 def _returned(

@@ -31,6 +31,13 @@ FLOORS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _switches_as_installed():
+    """Rows set torch's switches of precision, which are those of the process."""
+    yield
+    gpu.set_precisions(QUESTIONS["float32 as installed"], Case(1, 1, 1))
+
+
 @pytest.mark.parametrize(("dtype", "H"), FLOORS, ids=str)
 def test_the_floor_is_that_of_the_model(dtype, H):
     for N, expected in zip((1, 16, 64), FLOORS[dtype, H], strict=True):
