@@ -67,7 +67,9 @@ def other_pythons() -> list[str]:
 
 
 def build_here(folder: Path) -> Path:
-    """The wheel as this machine's own compiler builds it."""
+    """The wheel as this machine's own compiler builds it, by a Python that has torch."""
+    for stale in (ROOT / "build").glob("lib*"):
+        shutil.rmtree(stale)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
     options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run([*pip, *options], check=True)
