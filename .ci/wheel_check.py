@@ -17,8 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import arm64
-import wheels
 from absent_cuda import write_stand_ins
 
 ROOT = Path(__file__).parent.parent.resolve()
@@ -92,6 +90,8 @@ def run_native(wheel: Path, *, quick: bool) -> str:
 
 def run_emulated(wheel: Path) -> str:
     """Run the wheel for 64-bit Arm."""
+    import arm64
+
     machine = arm64.Machine(ROOT / "build/arm64", FLOOR, REQUIREMENTS)
     with tempfile.TemporaryDirectory() as name:
         site = Path(name) / "site-packages"
@@ -112,6 +112,8 @@ def main() -> None:
             wheel = build_here(Path(name))
             print(f"{wheel.name} {run_native(wheel, quick=True)}")
         return
+    import wheels  # with tools that --quick does without
+
     native = f"manylinux_2_28_{os.uname().machine}"
     rows = []
     for platform, (wheel, built) in wheels.build_all(list(wheels.PLATFORMS)).items():
