@@ -3,7 +3,8 @@
     python .ci/cuda_resources.py [LOG]    # default: build/link/ptxas.log, left by link_cuda.py
 
 Exits 1 where a kernel spills. The persistent ones hold W_hh in 128 registers of every thread for
-all time steps, and whatever else they need must fit the other 127.
+all time steps, and whatever else they need must fit the other 127. Those of FullFloat may spill:
+they take every factor apart into two, and were measured as they are.
 """
 
 import re
@@ -40,7 +41,7 @@ def main(log: Path) -> None:
         static = int(shared[1]) if shared else 0
         print(f"{kernel:70} {architecture:>4} {entry['registers']:>9} {spilled:8} {static:13}")
         kernels.add(kernel)
-        if spilled:
+        if spilled and "FullFloat" not in kernel:
             spilling.append(f"{kernel} on sm_{architecture}")
     if not any(kernel.startswith("persistent") for kernel in kernels):
         sys.exit("no persistent kernel was found in the compiler's report")
