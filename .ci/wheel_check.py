@@ -10,14 +10,16 @@ which a computation on the CPU calls none: absent_cuda.py stands in for them.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
-from absent_cuda import write_stand_ins
+from absent_cuda import symbols, write_stand_ins
 
 ROOT = Path(__file__).parent.parent.resolve()
 FLOOR = "2.11.0"
@@ -74,7 +76,31 @@ def build_here(folder: Path) -> Path:
     flags = {"CMAKE_ARGS": "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"}
     subprocess.run([*pip, *options], check=True, env={**os.environ, **flags})
     (wheel,) = folder.glob("*.whl")
+    inspect_here(wheel)
     return wheel
+
+
+def inspect_here(wheel: Path) -> None:
+    """Stop unless that wheel claims and holds what every Python can use: see wheels.inspect."""
+    machine = os.uname().machine
+    if not wheel.name.endswith(f"-py3-none-linux_{machine}.whl"):
+        sys.exit(f"{wheel.name}: the tag is not py3-none-linux_{machine}")
+    expected = r"lstm_kernels/([\w/]+\.(py|typed)|lstm_kernels_(cpu|cuda)\.so)$"
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        strays = [
+            name
+            for name in archive.namelist()
+            if not re.match(expected, name) and ".dist-info/" not in name
+        ]
+        if strays:
+            sys.exit(f"{wheel.name} holds what it should not: {' '.join(strays)}")
+        library = Path(archive.extract("lstm_kernels/lstm_kernels_cpu.so", folder))
+        wanted = symbols(library, "--undefined-only")
+    # Only torch's C shims are stable; a mangled name would tie the wheel to one release. Those of
+    # the C++ library are the compiler's.
+    tied = sorted(s for s in wanted if re.match(r"_?Py[A-Z_]|_ZNK?(2at|3c10|5torch)", s))
+    if tied or not wanted:
+        sys.exit(f"{wheel.name} is tied to one torch or Python by {' '.join(tied)}")
 
 
 def run_native(wheel: Path, *, quick: bool) -> str:
