@@ -6,6 +6,7 @@ They have no gradients: lstm_kernels.inference refuses to call them where one is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,108 +74,72 @@ def _own_quantized_shapes(
     return _own_weights_shapes(weights, num_layers, has_biases, bidirectional, None)
 
 
-def owned_forward(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    owned: Tensor,
-    num_layers: int,
-    hidden_size: int,
-    h_size: int,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A stack of layers: output, h_n and c_n (see csrc/schema.cpp)."""
-    stack = (num_layers, hidden_size, h_size, bidirectional)
+class OwnedCall(NamedTuple):
+    """The arguments that the ops on a stack of layers share (see csrc/schema.cpp)."""
+
+    input: Tensor
+    h0: Tensor | None
+    c0: Tensor | None
+    owned: Tensor
+    num_layers: int
+    hidden_size: int
+    h_size: int
+    bidirectional: bool
+    batch_sizes: Tensor | None = None
+    lengths: Tensor | None = None
+    reset: Tensor | None = None
+
+
+def owned_forward(call: OwnedCall) -> tuple[Tensor, Tensor, Tensor]:
+    """A stack of layers: output, h_n and c_n."""
     result: tuple[Tensor, Tensor, Tensor]
-    if batch_sizes is None and lengths is None and reset is None:
+    if call.batch_sizes is None and call.lengths is None and call.reset is None:
         # torch looks into each argument that it is given, defaults too.
-        result = _owned_forward(input, h0, c0, owned, *stack)
+        result = _owned_forward(*call[:8])
     else:
-        ragged = (batch_sizes, lengths, dense(reset))
-        result = _owned_forward(input, h0, c0, owned, *stack, *ragged)
+        result = _owned_forward(*call._replace(reset=dense(call.reset)))
     return result
 
 
-@fake_of("_owned_forward")
-def _owned_forward_shapes(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    owned: Tensor,
-    num_layers: int,
-    hidden_size: int,
-    h_size: int,
-    bidirectional: bool,
-    batch_sizes: Tensor | None = None,
-    lengths: Tensor | None = None,
-    reset: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    rows = input.shape[:-1]  # (T, N), or (R) packed
-    if batch_sizes is None:
+@fake_of("_owned_forward", OwnedCall)
+def _owned_forward_shapes(call: OwnedCall) -> tuple[Tensor, Tensor, Tensor]:
+    rows = call.input.shape[:-1]  # (T, N), or (R) packed
+    if call.batch_sizes is None:
         batch: int | torch.SymInt = rows[1]
-    elif h0 is not None:
-        batch = h0.shape[1]
+    elif call.h0 is not None:
+        batch = call.h0.shape[1]
     else:
         batch = torch.library.get_ctx().new_dynamic_size()
-    directions = 1 + bidirectional
+    directions = 1 + call.bidirectional
     return (
-        input.new_empty(*rows, directions * h_size),
-        input.new_empty(num_layers * directions, batch, h_size),
-        input.new_empty(num_layers * directions, batch, hidden_size),
+        call.input.new_empty(*rows, directions * call.h_size),
+        call.input.new_empty(call.num_layers * directions, batch, call.h_size),
+        call.input.new_empty(call.num_layers * directions, batch, call.hidden_size),
     )
 
 
-def owned_states(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    owned: Tensor,
-    num_layers: int,
-    hidden_size: int,
-    h_size: int,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_gates: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]:
+_States = tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]
+
+
+def owned_states(call: OwnedCall, save_gates: bool) -> _States:
     """The same with every step's states, layer by layer: hidden, h_n, c_n, cell and gates."""
-    stack = (num_layers, hidden_size, h_size, bidirectional)
-    ragged = (batch_sizes, lengths, dense(reset))
-    result: tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]
-    result = _owned_states(input, h0, c0, owned, *stack, *ragged, save_gates)
+    result: _States = _owned_states(*call._replace(reset=dense(call.reset)), save_gates)
     return result
 
 
-@fake_of("_owned_states")
-def _owned_states_shapes(
-    input: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    owned: Tensor,
-    num_layers: int,
-    hidden_size: int,
-    h_size: int,
-    bidirectional: bool,
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    save_gates: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor], list[Tensor]]:
-    stack = (num_layers, hidden_size, h_size, bidirectional)
-    output, h_n, c_n = _owned_forward_shapes(input, h0, c0, owned, *stack, batch_sizes)
-    rows, directions = input.shape[:-1], 1 + bidirectional
-    cell, gates = (*rows, directions * hidden_size), (*rows, directions, 4, hidden_size)
-    layers = range(num_layers)
+@fake_of("_owned_states", OwnedCall)
+def _owned_states_shapes(call: OwnedCall, save_gates: bool) -> _States:
+    output, h_n, c_n = _owned_forward_shapes(call)
+    rows, directions = call.input.shape[:-1], 1 + call.bidirectional
+    cell = (*rows, directions * call.hidden_size)
+    gates = (*rows, directions, 4, call.hidden_size)
+    layers = range(call.num_layers)
     return (
         [torch.empty_like(output) for _ in layers],
         h_n,
         c_n,
-        [input.new_empty(cell) for _ in layers],
-        [input.new_empty(gates) for _ in layers if save_gates],
+        [call.input.new_empty(cell) for _ in layers],
+        [call.input.new_empty(gates) for _ in layers if save_gates],
     )
 
 

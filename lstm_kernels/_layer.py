@@ -158,10 +158,10 @@ _Result = TypeVar("_Result")
 
 
 def gathering(
-    kind: type[Layer] | type[LayerBackward], function: Callable[..., _Result]
+    kind: Callable[..., tuple[Any, ...]], function: Callable[..., _Result]
 ) -> Callable[..., _Result]:
     """`function`, whose first argument is of this kind, with the arguments that its op has."""
-    fields = len(kind._fields)
+    fields = len(kind._fields)  # type: ignore[attr-defined]
 
     def of_op(*arguments: Any) -> _Result:
         return function(kind(*arguments[:fields]), *arguments[fields:])

@@ -35,7 +35,7 @@ _Fake = TypeVar("_Fake", bound=Callable[..., Any])
 
 
 def fake_of(
-    op: str, kind: type[Layer] | type[LayerBackward] | None = None
+    op: str, kind: Callable[..., tuple[Any, ...]] | None = None
 ) -> Callable[[_Fake], _Fake]:
     """Registers the fake kernel of an op, which may take the first arguments as one of a kind."""
 

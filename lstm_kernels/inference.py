@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import _checks, _inference_ops, _ops, _overloads
 from . import nn as subclasses
+from ._inference_ops import OwnedCall
 from ._layer import Layer
 from ._layouts import layout_of
 from ._quantized import dequantized, quantized
@@ -329,16 +330,9 @@ class InferenceLSTM(_Owner):
         if reset is not None:
             reset = reset.to(torch.bool)
         try:
-            output, h_n, c_n, states = self._run(
-                x,
-                h0,
-                c0,
-                layout.batch_sizes,
-                lengths,
-                reset,
-                return_states or return_gates,
-                return_gates,
-            )
+            ragged = (layout.batch_sizes, lengths, reset)
+            call = OwnedCall(x, h0, c0, self._owned, *self._stack, *ragged)
+            output, h_n, c_n, states = self._run(call, return_states or return_gates, return_gates)
         except Exception as refusal:
             if look:
                 raise
@@ -370,55 +364,31 @@ class InferenceLSTM(_Owner):
         _checks.sequence_fits(x, h0, c0, weights, self.num_layers, directions, packed, None)
 
     def _run(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        save_states: bool,
-        save_gates: bool,
+        self, call: OwnedCall, save_states: bool, save_gates: bool
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Sequence[Tensor], ...] | None]:
         """All layers: output, h_n, c_n, and what was asked for of every step."""
-        owned = self._owned
         if _leaves_this_process():
-            if self._scales:
-                owned = self._laid_out()
-            else:
-                return self._exported(
-                    x, h0, c0, batch_sizes, lengths, reset, save_states, save_gates
-                )
-        arguments = (x, h0, c0, owned, *self._stack, batch_sizes, lengths, reset)
+            if not self._scales:
+                return self._exported(call, save_states, save_gates)
+            call = call._replace(owned=self._laid_out())
         if not save_states:
-            return *_inference_ops.owned_forward(*arguments), None
-        hidden, h_n, c_n, cells, gates = _inference_ops.owned_states(*arguments, save_gates)
+            return *_inference_ops.owned_forward(call), None
+        hidden, h_n, c_n, cells, gates = _inference_ops.owned_states(call, save_gates)
         # The output is the caller's to write to.
         return hidden[-1].clone(), h_n, c_n, (hidden, cells, gates)
 
     def _exported(
-        self,
-        x: Tensor,
-        h0: Tensor | None,
-        c0: Tensor | None,
-        batch_sizes: Tensor | None,
-        lengths: Tensor | None,
-        reset: Tensor | None,
-        save_states: bool,
-        save_gates: bool,
+        self, call: OwnedCall, save_states: bool, save_gates: bool
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Sequence[Tensor], ...] | None]:
         """The same from the buffers, layer by layer, which is good for every CPU."""
-        directions, weights, results = 1 + self.bidirectional, self._wide(), []
-        of_layer = len(weights) // self.num_layers
-        for layer in range(self.num_layers):
-            rows = slice(layer * directions, (layer + 1) * directions)
-            states = (None if h0 is None else h0[rows], None if c0 is None else c0[rows])
-            of = weights[layer * of_layer : (layer + 1) * of_layer]
-            ragged = (batch_sizes, lengths, reset)
-            given = Layer(x, *states, of, self.bias, self.bidirectional, *ragged)
-            result = _ops.sequence_forward(given, save_states, save_gates)
-            results.append(result)
-            x = result[0]
+        weights, results = self._wide(), []
+        kind, ragged = (self.bias, self.bidirectional), (call.batch_sizes, call.lengths, call.reset)
+        stack = Layer(call.input, call.h0, call.c0, weights, *kind, *ragged)
+        x = call.input
+        for index in range(self.num_layers):
+            layer = stack.nth(index, self.num_layers, x)
+            results.append(_ops.sequence_forward(layer, save_states, save_gates))
+            x = results[-1][0]
         hidden, h_n, c_n, cells, gates = zip(*results, strict=True)
         output = x.clone() if save_states else x
         return (

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lstm_kernels
 from lstm_kernels import LSTM, InferenceLSTM, LSTMCell, _inference_ops, _quantized, for_inference
+from lstm_kernels._inference_ops import OwnedCall
 
 NARROW = [torch.bfloat16, torch.float16]
 SAVED = [None, *NARROW, torch.int8]
@@ -497,9 +498,9 @@ def test_a_block_of_bytes_that_is_none_of_ours():
     block = module._owned
     for bad in (block[:-1], block[:8], block.float(), block[64:], torch.zeros_like(block)):
         with pytest.raises(RuntimeError, match="owned: expected what _own_weights returned"):
-            _inference_ops.owned_forward(x, None, None, bad, 1, H, H, False, None, None, None)
+            _inference_ops.owned_forward(OwnedCall(x, None, None, bad, 1, H, H, False))
     with pytest.raises(RuntimeError, match="owned: expected weights of a stack of these sizes"):
-        _inference_ops.owned_forward(x, None, None, block, 2, H, H, False, None, None, None)
+        _inference_ops.owned_forward(OwnedCall(x, None, None, block, 2, H, H, False))
 
 
 def test_repr_says_what_differs():
