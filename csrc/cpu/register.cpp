@@ -12,36 +12,22 @@ namespace {
 
 using namespace lstm_kernels;
 
-std::tuple<Tensor, Tensor, Tensor> owned_forward(
-    const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0, const Tensor& owned,
-    int64_t num_layers, int64_t hidden_size, int64_t h_size, bool bidirectional,
-    const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset) {
-  return cpu::owned_forward({input,
-                             h0,
-                             c0,
-                             owned,
-                             num_layers,
-                             hidden_size,
-                             h_size,
-                             bidirectional,
-                             {batch_sizes, lengths, reset}});
-}
-
-cpu::OwnedStates owned_states(const Tensor& input, const OptionalTensor& h0,
-                              const OptionalTensor& c0, const Tensor& owned, int64_t num_layers,
-                              int64_t hidden_size, int64_t h_size, bool bidirectional,
-                              const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
-                              const OptionalTensor& reset, bool save_gates) {
-  return cpu::owned_states({input,
-                            h0,
-                            c0,
-                            owned,
-                            num_layers,
-                            hidden_size,
-                            h_size,
-                            bidirectional,
-                            {batch_sizes, lengths, reset}},
-                           save_gates);
+// An op on the weights of a stack, with what it asks for besides.
+template <auto op, class... More>
+auto of_stack(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+              const Tensor& owned, int64_t num_layers, int64_t hidden_size, int64_t h_size,
+              bool bidirectional, const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
+              const OptionalTensor& reset, More... more) {
+  return op({input,
+             h0,
+             c0,
+             owned,
+             num_layers,
+             hidden_size,
+             h_size,
+             bidirectional,
+             {batch_sizes, lengths, reset}},
+            more...);
 }
 
 std::string cpu_isa() { return lstm_kernels::cpu::isa_description(); }
@@ -55,8 +41,8 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_prepacked_forward", LSTM_BOX(&boxed::prepacked_forward<cpu::prepacked_forward>));
   m.impl("_own_weights", LSTM_BOX(&cpu::own_weights));
   m.impl("_own_quantized", LSTM_BOX(&cpu::own_quantized));
-  m.impl("_owned_forward", LSTM_BOX(&owned_forward));
-  m.impl("_owned_states", LSTM_BOX(&owned_states));
+  m.impl("_owned_forward", LSTM_BOX(&of_stack<cpu::owned_forward>));
+  m.impl("_owned_states", LSTM_BOX((&of_stack<cpu::owned_states, bool>)));
   m.impl("_owned_cell", LSTM_BOX(&cpu::owned_cell));
   m.impl("_owned_step", LSTM_BOX(&cpu::owned_step));
   boxed::implement_both(m, "sequence_backward",
