@@ -29,13 +29,22 @@ from ._torch_private import (
     tracing,
     transforms_active,
 )
-from .modules import CELL_WEIGHTS, LSTM, LSTMCell, is_plain, refuse_scripting, weights_of
+from .modules import (
+    CELL_WEIGHTS,
+    LSTM,
+    LSTMCell,
+    is_plain,
+    refuse_scripting,
+    refuse_variant,
+    weights_of,
+)
 
 _Model = TypeVar("_Model", bound=nn.Module)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _NARROW = (torch.bfloat16, torch.float16)
 # Sums of this many products of 8-bit numbers fit into 32 bits.
 _MOST_QUANTIZED = 1 << 16
+_INSTEAD = ": call the module itself under torch.inference_mode()"
 
 
 class _Owner(nn.Module):
@@ -578,7 +587,7 @@ class InferenceLSTMCell(_Owner):
 
 def inference_lstm(lstm: LSTM, weight_dtype: torch.dtype | None) -> InferenceLSTM:
     """LSTM.for_inference."""
-    _refuse_variant(lstm)
+    refuse_variant(lstm, "for_inference", _INSTEAD)
     if lstm.training and lstm.dropout > 0 and lstm.num_layers > 1:
         raise RuntimeError(
             f"the LSTM is in training mode with dropout={lstm.dropout}, which inference does not "
@@ -602,7 +611,7 @@ def inference_lstm(lstm: LSTM, weight_dtype: torch.dtype | None) -> InferenceLST
 
 def inference_cell(cell: LSTMCell, weight_dtype: torch.dtype | None) -> InferenceLSTMCell:
     """LSTMCell.for_inference."""
-    _refuse_variant(cell)
+    refuse_variant(cell, "for_inference", _INSTEAD)
     weights = _plain_weights(cell, CELL_WEIGHTS if cell.bias else CELL_WEIGHTS[:2])
     sizes = (cell.input_size, cell.hidden_size, cell.bias)
     made = InferenceLSTMCell(*sizes, dtype=weights[0].dtype, weight_dtype=weight_dtype)
@@ -644,15 +653,6 @@ def for_inference(model: _Model, weight_dtype: torch.dtype | None = None) -> _Mo
             if child in made:
                 parent._modules[name] = made[child]
     return model
-
-
-def _refuse_variant(module: nn.Module) -> None:
-    variant = getattr(module, "variant", None)  # torch.nn's have none
-    if variant is not None:
-        raise NotImplementedError(
-            f"for_inference() is for modules without a variant, got {variant}: call the module "
-            "itself under torch.inference_mode()"
-        )
 
 
 def _weight_dtype(dtype: torch.dtype, weight_dtype: torch.dtype | None) -> torch.dtype:

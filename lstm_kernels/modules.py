@@ -307,7 +307,7 @@ class LSTM(nn.RNNBase):
             ValueError: dropout between layers changed what they read, which nothing has kept.
             NotImplementedError: a variant, whose gates are made of more than one product.
         """
-        _refuse_variant(self, "preactivations")
+        refuse_variant(self, "preactivations")
         if self.training and self.dropout > 0 and self.num_layers > 1:
             raise ValueError("preactivations: dropout between layers must be off, as in eval()")
         h0 = None if hx is None else hx[0]
@@ -378,7 +378,7 @@ class LSTM(nn.RNNBase):
             TypeError: weight_dtype is not a dtype.
             NotImplementedError: weights that are not plain tensors on the CPU, or a variant.
         """
-        _refuse_variant(self, "prepack")
+        refuse_variant(self, "prepack")
         self._prepacked = Prepacked(
             weights_of(self, self._flat_weights_names),
             self.num_layers,
@@ -593,7 +593,7 @@ class LSTMCell(nn.RNNCellBase):
         Raises:
             NotImplementedError: a variant, whose gates are made of more than one product.
         """
-        _refuse_variant(self, "preactivations")
+        refuse_variant(self, "preactivations")
         w_ih, w_hh, b_ih, b_hh = weights_of(self, CELL_WEIGHTS)
         h = input.new_zeros(*input.shape[:-1], self.hidden_size) if hx is None else hx[0]
         return _reference.preactivations(input, h, DirectionWeights(w_ih, w_hh, b_ih, b_hh, None))
@@ -638,9 +638,13 @@ def weights_of(module: nn.Module, names: Sequence[str]) -> list[Any]:
     return [getattr(module, name) for name in names]
 
 
-def _refuse_variant(module: LSTM | LSTMCell, method: str) -> None:
-    if module.variant is not None:
-        raise NotImplementedError(f"{method}() is for modules without a variant")
+def refuse_variant(module: nn.Module, method: str, instead: str = "") -> None:
+    """Refuse a method to a module with a variant, which torch.nn's have not."""
+    variant = getattr(module, "variant", None)
+    if variant is not None:
+        raise NotImplementedError(
+            f"{method}() is for modules without a variant, got {variant}{instead}"
+        )
 
 
 def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:
