@@ -491,7 +491,7 @@ def lstm_cell(
         result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
         if result is not NotImplemented:
             return result
-    x, h0, c0, batched = _batched_step(input, hx)
+    x, h0, c0, batched = batched_step(input, hx)
     autocast = _checks.autocast_dtype(x)
     with tracing_paused() if _traced() else _NOTHING_ELSE:
         _checks.cell_fits(x, h0, c0, *weights, 2 if batched else 1, autocast)
@@ -511,7 +511,7 @@ def lstm_cell(
         h, c, gates = _run_step(step, return_gates)
     if batched:
         return (h, c, gates) if return_gates else (h, c)
-    return _unbatched_step(h, c, gates, return_gates)
+    return unbatched_step(h, c, gates, return_gates)
 
 
 def _plain_step(
@@ -524,7 +524,7 @@ def _plain_step(
     return_gates: bool,
 ) -> Any:
     """The fast path of `lstm_cell`: what the op refuses is looked at afterwards."""
-    x, h0, c0, batched = _batched_step(input, hx)
+    x, h0, c0, batched = batched_step(input, hx)
     if h0 is None or c0 is None:
         h0 = c0 = _zero_state(x, w_hh)
     try:
@@ -534,10 +534,10 @@ def _plain_step(
         _checks.explain(refusal, _checks.cell_fits, *fits)
     if batched:
         return (h, c, gates) if return_gates else (h, c)
-    return _unbatched_step(h, c, gates, return_gates)
+    return unbatched_step(h, c, gates, return_gates)
 
 
-def _batched_step(
+def batched_step(
     input: Tensor, hx: Sequence[Tensor] | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
     """Input and states as (N, ...), and whether the caller's are."""
@@ -565,7 +565,7 @@ def _run_step(step: tuple[Any, ...], return_gates: bool) -> _ops.Stepped:
     return h, c.clone(), gates  # the caller may change c before backward(), as with nn.LSTMCell
 
 
-def _unbatched_step(h: Tensor, c: Tensor, gates: Tensor, return_gates: bool) -> Any:
+def unbatched_step(h: Tensor, c: Tensor, gates: Tensor, return_gates: bool) -> Any:
     """The results of a step without N."""
     h, c = h.squeeze(0), c.squeeze(0)
     return (h, c, gates.squeeze(0)) if return_gates else (h, c)

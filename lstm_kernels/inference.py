@@ -29,6 +29,7 @@ from ._torch_private import (
     tracing,
     transforms_active,
 )
+from .functional import batched_step, unbatched_step
 from .modules import (
     CELL_WEIGHTS,
     LSTM,
@@ -539,22 +540,13 @@ class InferenceLSTMCell(_Owner):
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             return _recorded(self, input, hx, {"return_gates": return_gates})
-        dims = input.dim()
-        if dims != 2 and dims != 1:
-            raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {dims}D instead")
         look = not _ops_look(input, hx)
-        h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm_cell")
-        x: Tensor = input
+        x, h0, c0, batched = batched_step(input, hx)
+        dims = 2 if batched else 1
         if look:
             _refuse_derivatives(x, h0, c0)
             if _checks.autocast_dtype(x) is not None:
                 x, h0, c0 = (None if t is None else t.to(self.dtype) for t in (x, h0, c0))  # type: ignore[assignment]
-        if dims == 1:
-            _checks.cell_state_dims(h0, c0)
-            x = x.unsqueeze(0)
-            if h0 is not None and c0 is not None:
-                h0, c0 = h0.unsqueeze(0), c0.unsqueeze(0)
-        if look:
             self._check(x, h0, c0, dims)
         if h0 is None or c0 is None:
             h0 = c0 = x.new_zeros(x.shape[0], self.hidden_size)
@@ -564,10 +556,9 @@ class InferenceLSTMCell(_Owner):
             if look:
                 raise
             _checks.explain(refusal, self._check, x, h0, c0, dims)
-        if dims == 1:
-            h, c = h.squeeze(0), c.squeeze(0)
-            gates = gates.squeeze(0) if return_gates else gates
-        return (h, c, gates) if return_gates else (h, c)
+        if batched:
+            return (h, c, gates) if return_gates else (h, c)
+        return unbatched_step(h, c, gates, return_gates)
 
     def _check(self, x: Tensor, h0: Tensor | None, c0: Tensor | None, dims: int) -> None:
         weights: list[Any] = [*self._stand_ins(), None, None]
