@@ -5,8 +5,9 @@
 // of all units, adds the input's gates, asked for a step ahead, and the biases, kept in shared
 // memory, updates its cells, and publishes its part of h_t. Rows of the slice are gate-interleaved,
 // so the four gates of a cell are neighbours and the update needs no second pass. c stays in fp32
-// from step to step; h is fed back as it is stored. Bound: the exchange for small batches; for
-// larger ones the read of h from L2, N * H elements per block and step.
+// from step to step; h is fed back as it is stored. Bound: for small batches the exchange and,
+// about as long, the instructions of the warps that have cells; for larger ones the groups of 8
+// rows of a tile, each a read of h from L2 and its products one after the other.
 //
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
