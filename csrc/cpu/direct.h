@@ -65,8 +65,8 @@ struct Product {
   const S* next;
 };
 
-// Its part in R results: whole vectors of K. What is left of K is a part of its own, on a copy of
-// the weights that zeros fill up.
+// Its part in R results: whole vectors of K. What is left of K is another part, on a copy of the
+// weights that zeros fill up.
 template <int R, class S, class T>
 struct Part {
   const S* rows[R];

@@ -9,7 +9,7 @@
 // blocks it rests in `pre`, [row][vector][lane]: small, and in L1. The k block keeps a panel's part
 // in a near cache while all rows pass over it. The sum over k runs in the same order for every tile
 // height, block length and thread count, so a row's result does not depend on what is computed
-// beside it. Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the
+// with it. Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the
 // weights when there are few.
 #pragma once
 #include "formats.h"
@@ -24,7 +24,7 @@ LSTM_INLINE void prefetch(const char* from, int64_t bytes) {
 
 // Vector v of the NV that a panel has for one k. In bfloat16 two vectors lie interleaved, number by
 // number, the even one in the lower halves: a shift or a mask then widens it, while widening 16-bit
-// numbers that lie side by side takes a shuffle besides.
+// numbers that lie side by side takes a shuffle too.
 // `crowded`: no register is left to hold a pair or the mask, and the odd vector reads both again.
 constexpr vec_u32 kUpperHalves = vec_u32{} + 0xffff0000;
 template <int NV, bool crowded = false, class W>
@@ -123,7 +123,8 @@ LSTM_INLINE void tile_of(int64_t height, const X* const* rows, int64_t k, int64_
 }
 
 // `next`: the panel that follows, or null. While the tiles of a k block run, they fetch the block
-// after it: where the weights are larger than L2, the first tile would else wait for each line.
+// after it: where the weights are larger than L2, the first tile would otherwise wait for each
+// line.
 template <int NV, class T, class X, class W>
 LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, const W* w,
                                     const W* next, T* pre) {

@@ -12,7 +12,7 @@ namespace {
 
 using namespace lstm_kernels;
 
-// An op on the weights of a stack, with what it asks for besides.
+// An op on the weights of a stack; More are its further arguments.
 template <auto op, class... More>
 auto of_stack(const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
               const Tensor& owned, int64_t num_layers, int64_t hidden_size, int64_t h_size,

@@ -2,7 +2,7 @@
 //
 // A call cuts its work into parts, one for each thread that it hopes for, and each part into phases
 // that follow each other. Nothing belongs to a thread for good: a thread claims the next phase of
-// its own part first, and that of another part when the part's thread is not there. The caller
+// its part first, and that of another part when the other part's thread is not there. The caller
 // therefore never waits for a thread that has not come yet, which after a pause can take the
 // operating system a whole tick: it does that thread's phases itself, as one thread would, and the
 // thread joins when it arrives. It waits only for phases in progress. Results do not depend on who

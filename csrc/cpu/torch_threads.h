@@ -5,7 +5,7 @@
 // once. A worker that sleeps is never waited for: whether one is awake shows in its CPU time, which
 // then goes on as fast as the clock.
 //
-// Without LSTM_TORCH_OPENMP there are none, nor beside a torch without such a runtime.
+// There are none without LSTM_TORCH_OPENMP, or where torch has no such runtime.
 #pragma once
 #include "team.h"
 

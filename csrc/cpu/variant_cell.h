@@ -3,7 +3,7 @@
 // and zoneout (docs/variants.md has the equations). cell.h is the plain LSTM's.
 //
 // What a variant does is known at run time. Each question is the same for all units of a call, so
-// that the branches cost little beside the activations.
+// that the branches cost little compared with the activations.
 #pragma once
 #include "cell.h"
 #include "kernels.h"

@@ -150,9 +150,9 @@ inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan) {
   return tiles == 1 ? tile + kSlowest : double(tiles) * tile;
 }
 
-// The same of the per-step path; directions run one after the other. With few sequences a step is
-// one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and the
-// host needs longer to launch them than the device for small products.
+// Likewise on the per-step path, where directions run one after the other. With few sequences a
+// step is one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and
+// the host needs longer to launch them than the device for small products.
 inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_float32,
                                               const Sizes& size) {
   const double weights = double(kGates) * double(size.H) * double(size.H);

@@ -11,7 +11,7 @@ WORDS = (
     r"\bgone through\b|\bno part of\b|\bof its own\b|\bso many\b|\bthe same of\b|\bwould else\b"
 )
 SUFFIXES = {".py", ".h", ".cpp", ".cu", ".cuh", ".def", ".cmake", ".md", ".toml", ".sh", ".yml"}
-FOLDERS = (".ci", ".github", "benchmarks", "docs", "lstm_kernels", "tests")
+FOLDERS = (".ci", ".github", "benchmarks", "csrc", "docs", "examples", "lstm_kernels", "tests")
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
 FILES += ROOT.iterdir()
 TEXTS = [
