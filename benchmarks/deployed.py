@@ -4,7 +4,9 @@
 stream have the speeds.
 """
 
+import copy
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 import lstm_kernels
 
 from .cases import Case
-from .onnx_peer import made_session, plain, weights
+from .onnx_peer import made_session, openvino_call, plain, weights
 from .workload import Call, Unavailable, Workload
 
 # Weights of a trained LSTM reach further than initial ones, and so do their errors.
@@ -62,6 +64,24 @@ def onnx_runtime_int8(workload: Workload, zero: int = 0) -> Call:
 
 def onnx_runtime_uint8(workload: Workload) -> Call:
     return onnx_runtime_int8(workload, zero=128)
+
+
+def openvino_float32(workload: Workload) -> Call:
+    return openvino_call(workload, "f32")
+
+
+def openvino_bfloat16(workload: Workload) -> Call:
+    """OpenVINO's default where the CPU multiplies bfloat16, and float32 elsewhere."""
+    return openvino_call(workload, "bf16")
+
+
+def torch_ao_int8(workload: Workload) -> Call:
+    """torch's own dynamic quantization: one scale for each matrix, and one for each input."""
+    model = nn.Sequential(copy.deepcopy(workload.native)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.ao.quantization is deprecated
+        quantized = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM}, torch.qint8)[0]
+    return torch.no_grad()(lambda: quantized(workload.padded)[0])
 
 
 def stream(workload: Workload, weight_dtype: torch.dtype | None = None) -> Call:
@@ -112,6 +132,7 @@ def main() -> None:
         "ours, int8": owned_int8,
         "ONNX Runtime, uint8": onnx_runtime_uint8,
         "ONNX Runtime, int8": onnx_runtime_int8,
+        "torch.ao, int8": torch_ao_int8,
         "ours, bfloat16 weights": owned_bfloat16,
     }
     lines = [["case", "weights", *contenders], ["---"] * (2 + len(contenders))]

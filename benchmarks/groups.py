@@ -157,6 +157,9 @@ def groups(full: bool) -> dict[str, Group]:
             | {
                 "ONNX Runtime, int8": deployed.onnx_runtime_int8,
                 "ONNX Runtime, uint8": deployed.onnx_runtime_uint8,
+                "torch.ao, int8": deployed.torch_ao_int8,
+                "OpenVINO": deployed.openvino_float32,
+                "OpenVINO, bfloat16": deployed.openvino_bfloat16,
                 "ours, float32 weights owned": deployed.owned,
                 "ours, bfloat16 weights owned": deployed.owned_bfloat16,
             },

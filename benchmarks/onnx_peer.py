@@ -1,4 +1,4 @@
-"""ONNX Runtime as a contender: it packs the weights once, when the session is made."""
+"""Runtimes of ONNX models as contenders: they pack the weights once, when a session is made."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,13 +46,56 @@ def made_session(
     arrays: Mapping[str, np.ndarray],
     spinning: bool = True,
 ) -> Any:
-    """A session of one operator, whose inputs are x and constant arrays; its output is y."""
+    """A session of ONNX Runtime for a model of one operator: see `_model`."""
     try:
-        import onnx
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
         raise Unavailable(f"{error.name} is not installed") from None
-    case, helper = workload.case, onnx.helper
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = workload.threads
+    # Its threads spin for work; after a run they would take the cores from whose turn is next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return onnxruntime.InferenceSession(
+        _model(workload.case, operator, domain, inputs, arrays),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+
+
+def openvino_call(workload: Workload, precision: str) -> Call:
+    """A call of OpenVINO on the same model, which multiplies in f32 or, where it can, in bf16."""
+    plain(workload.case)
+    try:
+        import openvino  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed") from None
+    arrays = dict(zip("wrb", weights(workload.native), strict=True))
+    core = openvino.Core()
+    model = core.read_model(_model(workload.case, "LSTM", "", ["x", *arrays], arrays))
+    options = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": workload.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    x = workload.padded.detach().numpy()
+    return lambda: request.infer([x])[0]
+
+
+def _model(
+    case: Case,
+    operator: str,
+    domain: str,
+    inputs: Sequence[str],
+    arrays: Mapping[str, np.ndarray],
+) -> bytes:
+    """A model of one operator, whose inputs are x and constant arrays; its output is y."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed") from None
+    helper = onnx.helper
     shape = [case.T, case.N, case.input_size]
     node = helper.make_node(
         operator,
@@ -71,14 +114,8 @@ def made_session(
     )
     versions = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=versions, ir_version=IR_VERSION)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = workload.threads
-    # Its threads spin for work; after a run they would take the cores from whose turn is next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def weights(native: nn.LSTM) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
