@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _checks, _torch_private
+from ._layouts import layout_of
 from ._states import LSTMStates
 
 State = tuple[Tensor, Tensor]
@@ -65,17 +66,10 @@ def _run(
     if reset is None or not isinstance(x, Tensor):
         raise ValueError("reset_state says where reset leads to: give reset, and padded input")
     _checks.ragged_kinds(None, lengths, reset)
-    h0, c0 = _checks.pair(hx, "lstm")
-    batched = x.dim() == 3
-    if not batched:
-        _checks.state_dims(h0, c0, 2)
-        x, reset = x.unsqueeze(1), reset.unsqueeze(-1)
-        lengths = None if lengths is None else lengths.unsqueeze(0)
-        h_reset, c_reset = h_reset.unsqueeze(1), c_reset.unsqueeze(1)
-        if h0 is not None and c0 is not None:
-            h0, c0 = h0.unsqueeze(1), c0.unsqueeze(1)
-    elif batch_first:
-        x, reset = x.transpose(0, 1), reset.mT if reset.dim() == 2 else reset
+    layout = layout_of(x, batch_first)
+    _, h_reset, c_reset = layout.given(x, h_reset, c_reset)
+    x, h0, c0 = layout.given(x, *_checks.pair(hx, "lstm"))
+    lengths, reset = layout.ragged(lengths, reset)
     autocast = _checks.autocast_dtype(x)
     directions = 1 + bidirectional
     for h, c in ((h0, c0), (h_reset, c_reset)):
@@ -92,14 +86,7 @@ def _run(
         run = partial(function, weights=weights, **options)
         result = _run_episodes(run, found, x, (h0, c0), (h_reset, c_reset))
     output, (h_n, c_n), *states = result
-
-    def as_given(rows: Tensor) -> Any:
-        if not batched:
-            return rows.squeeze(1)
-        return rows.transpose(0, 1) if batch_first else rows
-
-    last = (h_n, c_n) if batched else (h_n.squeeze(1), c_n.squeeze(1))
-    return as_given(output), last, *(_of_states(as_given, each) for each in states)
+    return *layout.results(output, h_n, c_n), *(_of_states(layout.back, each) for each in states)
 
 
 _torch_private.never_compile(_run)  # type: ignore[arg-type]

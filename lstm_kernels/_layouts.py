@@ -1,7 +1,7 @@
 """How a caller lays out a sequence: the way to what the kernels take, and back.
 
 A layout brings the arguments of a call to (T, N, ...), states to (L * D, N, ...), and results to
-what the caller gave. Packed rows stay as they are.
+what the caller gave. Packed rows stay as they are, and what is absent stays absent.
 """
 
 from __future__ import annotations
@@ -28,13 +28,11 @@ class Layout:
     batch_sizes: MaybeTensor = None
     order: MaybeTensor = None
 
-    def given(
-        self, input: Any, h0: MaybeTensor, c0: MaybeTensor
-    ) -> tuple[Tensor, MaybeTensor, MaybeTensor]:
+    def given(self, input: Any, h0: MaybeTensor, c0: MaybeTensor) -> tuple[Tensor, Any, Any]:
         """The input and the initial states, whose sequences stay in the caller's order."""
         return input, h0, c0
 
-    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[MaybeTensor, MaybeTensor]:
+    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[Any, Any]:
         return lengths, reset
 
     def variant(self, bound: BoundVariant) -> BoundVariant:
@@ -53,14 +51,12 @@ class Layout:
 class _BatchFirst(Layout):
     """(N, T, ...)."""
 
-    def given(
-        self, input: Tensor, h0: MaybeTensor, c0: MaybeTensor
-    ) -> tuple[Tensor, MaybeTensor, MaybeTensor]:
+    def given(self, input: Tensor, h0: MaybeTensor, c0: MaybeTensor) -> tuple[Tensor, Any, Any]:
         if input.is_nested:  # which cannot be transposed
             _checks.dense(input)
         return input.transpose(0, 1), h0, c0
 
-    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[MaybeTensor, MaybeTensor]:
+    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[Any, Any]:
         return lengths, reset.mT if reset is not None and reset.dim() == 2 else reset
 
     def variant(self, bound: BoundVariant) -> BoundVariant:
@@ -76,13 +72,11 @@ class _BatchFirst(Layout):
 class _Unbatched(Layout):
     """(T, ...), with states (L * D, ...)."""
 
-    def given(
-        self, input: Tensor, h0: MaybeTensor, c0: MaybeTensor
-    ) -> tuple[Tensor, MaybeTensor, MaybeTensor]:
+    def given(self, input: Tensor, h0: MaybeTensor, c0: MaybeTensor) -> tuple[Tensor, Any, Any]:
         _checks.state_dims(h0, c0, 2)
         return input.unsqueeze(1), _unsqueezed(h0, 1), _unsqueezed(c0, 1)
 
-    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[MaybeTensor, MaybeTensor]:
+    def ragged(self, lengths: MaybeTensor, reset: MaybeTensor) -> tuple[Any, Any]:
         return _unsqueezed(lengths, 0), _unsqueezed(reset, -1)
 
     def variant(self, bound: BoundVariant) -> BoundVariant:
@@ -106,7 +100,7 @@ class _Packed(Layout):
 
     def given(
         self, input: PackedSequence, h0: MaybeTensor, c0: MaybeTensor
-    ) -> tuple[Tensor, MaybeTensor, MaybeTensor]:
+    ) -> tuple[Tensor, Any, Any]:
         return input.data, h0, c0
 
     def back(self, steps: Tensor) -> PackedSequence:

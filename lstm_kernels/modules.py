@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from . import _overloads, _reference
 from ._layer import FORGET_GATE, DirectionWeights
+from ._layouts import layout_of
 from ._preactivations import preactivations
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -310,27 +311,19 @@ class LSTM(nn.RNNBase):
         refuse_variant(self, "preactivations")
         if self.training and self.dropout > 0 and self.num_layers > 1:
             raise ValueError("preactivations: dropout between layers must be off, as in eval()")
-        h0 = None if hx is None else hx[0]
-        h_reset = None if reset_state is None else reset_state[0]
-        packed = input if isinstance(input, PackedSequence) else None
-        if packed is not None:
-            x, lengths = pad_packed_sequence(packed)
+        packed = isinstance(input, PackedSequence)
+        given: Any = input
+        x = given
+        hidden: list[Any] = list(states.hidden)
+        if packed:
+            x, lengths = pad_packed_sequence(x)
             lengths = lengths.to(x.device)
-            hidden = [pad_packed_sequence(cast(PackedSequence, h))[0] for h in states.hidden]
-        else:
-            x = cast(Tensor, input)
-            hidden = [cast(Tensor, h) for h in states.hidden]
-        batched = x.dim() == 3
-        swapped = self.batch_first and batched and packed is None
-        if not batched:
-            x, hidden = x.unsqueeze(1), [h.unsqueeze(1) for h in hidden]
-            h0, lengths, reset, h_reset = (
-                None if value is None else value.unsqueeze(axis)
-                for value, axis in ((h0, 1), (lengths, 0), (reset, -1), (h_reset, 1))
-            )
-        elif swapped:
-            x, hidden = x.transpose(0, 1), [h.transpose(0, 1) for h in hidden]
-            reset = None if reset is None else reset.mT
+            hidden = [pad_packed_sequence(h)[0] for h in hidden]
+        layout = layout_of(x, self.batch_first and not packed)
+        hidden = [layout.given(h, None, None)[0] for h in hidden]
+        _, h_reset, _ = layout.given(x, *(reset_state or (None, None)))
+        x, h0, _ = layout.given(x, *(hx or (None, None)))
+        lengths, reset = layout.ragged(lengths, reset)
         found = preactivations(
             x,
             hidden,
@@ -341,11 +334,7 @@ class LSTM(nn.RNNBase):
             None if reset is None else reset.to(torch.bool),
             h_reset,
         )
-        if packed is not None:
-            return tuple(_packed_like(packed, z) for z in found)
-        if not batched:
-            return tuple(z.squeeze(1) for z in found)
-        return tuple(z.transpose(0, 1) if swapped else z for z in found)
+        return tuple(_packed_like(given, z) if packed else layout.back(z) for z in found)
 
     def prepack(self, weight_dtype: torch.dtype | None = None) -> LSTM:
         """Pack the weights once, for inference on the CPU.
