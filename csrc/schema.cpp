@@ -146,12 +146,13 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
   m.def("_pack_offsets(Tensor batch_sizes, Tensor rows) -> Tensor offsets");
 
   // One step: input (N, I), h0 (N, P = H), c0 (N, H); gates (N, 4, H), empty unless save_gates.
+  // Backward makes c again of c0 and the gates, so that the caller may write to the c it got.
   define_both(
       "cell_forward(Tensor input, Tensor h0, Tensor c0, Tensor w_ih, Tensor w_hh, Tensor? b_ih, "
       "Tensor? b_hh, bool save_gates) -> (Tensor h, Tensor c, Tensor gates)");
   define_both(
-      "cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor? grad_gates, Tensor c0, Tensor c, "
-      "Tensor gates) -> (Tensor grad_preactivations, Tensor grad_c0)");
+      "cell_backward(Tensor? grad_h, Tensor? grad_c, Tensor? grad_gates, Tensor c0, Tensor gates) "
+      "-> (Tensor grad_preactivations, Tensor grad_c0)");
 
   // What a bug report needs: the instruction set compiled in and chosen, say "avx2 of
   // baseline,avx2,avx512".

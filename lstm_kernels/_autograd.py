@@ -112,18 +112,18 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        layer = Layer.of(inputs)
+        has_biases, bidirectional, *tensors = inputs
         output, _, _, cell, gates = outputs
-        ctx.kind = _without_tensors(layer)
+        ctx.kind = has_biases, bidirectional
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output, cell, gates, *layer.tensors())
+        ctx.save_for_backward(output, cell, gates, *tensors)
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         output, cell, gates, *tensors = ctx.saved_tensors
         needs = Layer.of(ctx.needs_input_grad)
-        layer = ctx.kind.with_tensors(tensors)
+        layer = Layer.of((*ctx.kind, *tensors))
         return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
 
     @staticmethod
@@ -143,16 +143,16 @@ class _RecomputedSequence(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        layer = Layer.of(inputs)
-        ctx.kind = _without_tensors(layer)
+        has_biases, bidirectional, *tensors = inputs
+        ctx.kind = has_biases, bidirectional
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*layer.tensors())
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         needs = Layer.of(ctx.needs_input_grad)
-        layer: Layer = ctx.kind.with_tensors(ctx.saved_tensors)
+        layer = Layer.of((*ctx.kind, *ctx.saved_tensors))
         with full_precision(layer.input):
             if wanted(layer.input, layer.h0, layer.c0, *layer.weights):
                 again = sequence(layer)
@@ -166,12 +166,6 @@ class _RecomputedSequence(torch.autograd.Function):
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
         dims, layer = Layer.of(in_dims), Layer.of(arguments)
         return _mapped_sequence(recomputed_sequence, info.batch_size, dims, layer)
-
-
-def _without_tensors(layer: Layer) -> Layer:
-    """What of a layer is no tensor, to be kept with the saved ones."""
-    nothing = [None] * len(layer.tensors())
-    return layer.with_tensors(nothing)
 
 
 def _mapped_sequence(
@@ -318,22 +312,23 @@ class _Cell(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
         input, h0, c0, w_ih, w_hh, _, _ = inputs
-        _, c, gates = outputs
+        _, _, gates = outputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(input, h0, c0, w_ih, w_hh, c, gates)
+        # Not c, which the caller may change before backward(), as with nn.LSTMCell.
+        ctx.save_for_backward(input, h0, c0, w_ih, w_hh, gates)
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(
         ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, grad_gates: Tensor | None
     ) -> Any:
-        input, h0, c0, w_ih, w_hh, c, gates = ctx.saved_tensors
+        input, h0, c0, w_ih, w_hh, gates = ctx.saved_tensors
         need_input, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh = (
             ctx.needs_input_grad
         )
-        with full_precision(c):
+        with full_precision(c0):
             backward = cell_backward if differentiated() else _ops.cell_backward
-            grad_z, grad_c0 = backward(grad_h, grad_c, grad_gates, c0, c, gates)
+            grad_z, grad_c0 = backward(grad_h, grad_c, grad_gates, c0, gates)
             z = grad_z.flatten(1)
             bias = z.sum(0) if need_b_ih or need_b_hh else None
             return (
@@ -373,7 +368,7 @@ class _CellBackward(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        folded = _batching.fold_arguments(arguments, in_dims, (0,) * 6, info.batch_size)
+        folded = _batching.fold_arguments(arguments, in_dims, (0,) * 5, info.batch_size)
         return _batching.unfold(cell_backward(*folded), (0, 0), info.batch_size)
 
 

@@ -2,7 +2,7 @@
 
 Field names, shapes and the order of the fields are those of csrc/schema.cpp. An autograd.Function
 wants flat arguments, with the weights, whose number varies, at the end: `flat` and `of` go there
-and back, so that no other code knows a position.
+and back, so that no other code knows a position. `flat` begins with what is no tensor.
 """
 
 from __future__ import annotations
@@ -32,38 +32,29 @@ class Layer(NamedTuple):
     @classmethod
     def of(cls, flat: Sequence[Any]) -> Layer:
         """From the order of `flat`."""
-        input, h0, c0, batch_sizes, lengths, reset, has_biases, bidirectional, *weights = flat
+        has_biases, bidirectional, input, h0, c0, batch_sizes, lengths, reset, *weights = flat
         return cls(input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset)
 
     def flat(self) -> tuple[Any, ...]:
         """The order in which a Function takes them."""
-        kind = (self.has_biases, self.bidirectional)
-        return (self.input, self.h0, self.c0, *self.ragged(), *kind, *self.weights)
+        input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset = self
+        kind = (has_biases, bidirectional)
+        return (*kind, input, h0, c0, batch_sizes, lengths, reset, *weights)
 
     def ragged(self) -> tuple[Any, Any, Any]:
         """Which sequences take part in which step."""
         return self.batch_sizes, self.lengths, self.reset
 
-    def tensors(self) -> tuple[Any, ...]:
-        """What of `flat` is a tensor, if it is there."""
-        return (self.input, self.h0, self.c0, *self.ragged(), *self.weights)
-
-    def with_tensors(self, tensors: Sequence[Any]) -> Layer:
-        """The same layer with other tensors, in the order of `tensors`."""
-        input, h0, c0, batch_sizes, lengths, reset, *weights = tensors
-        kind = (self.has_biases, self.bidirectional)
-        return Layer(input, h0, c0, weights, *kind, batch_sizes, lengths, reset)
-
     def nth(self, index: int, count: int, input: Tensor) -> Layer:
         """Layer `index` of `count`, whose states and weights this one has, on another input."""
-        directions, each = 1 + self.bidirectional, len(self.weights) // count
-        weights = self.weights[index * each : (index + 1) * each]
-        h0, c0, kind = self.h0, self.c0, (self.has_biases, self.bidirectional)
+        _, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, reset = self
+        directions, each = 1 + bidirectional, len(weights) // count
+        weights = weights[index * each : (index + 1) * each]
         if h0 is not None and c0 is not None:
             h0 = h0[index * directions : (index + 1) * directions]
             c0 = c0[index * directions : (index + 1) * directions]
-        ragged = (self.batch_sizes, self.lengths, self.reset)
-        return Layer(input, h0, c0, weights, *kind, *ragged)
+        kind = (has_biases, bidirectional)
+        return Layer(input, h0, c0, weights, *kind, batch_sizes, lengths, reset)
 
     def batch_axes(self) -> Layer:
         """Which axis of each argument is the batch."""
@@ -183,12 +174,17 @@ class WeightKind(NamedTuple):
 def kind_of(weights: Sequence[Any], directions: int) -> WeightKind:
     """The kind of the weights of that many directions, of one layer or of several."""
     each = len(weights) // directions
-    return WeightKind(each, have_biases(weights, directions), each % 2 == 1)
+    return WeightKind(each, have_biases(weights, directions), project(weights, directions))
 
 
 def have_biases(weights: Sequence[Any], directions: int) -> bool:
     """`kind_of(weights, directions).has_biases`, for small steps."""
     return len(weights) // directions >= 4
+
+
+def project(weights: Sequence[Any], directions: int) -> bool:
+    """`kind_of(weights, directions).projects`, for small steps."""
+    return len(weights) // directions % 2 == 1
 
 
 class DirectionWeights(NamedTuple):

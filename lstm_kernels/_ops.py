@@ -284,17 +284,16 @@ def cell_backward(
     grad_c: Tensor | None,
     grad_gates: Tensor | None,
     c0: Tensor,
-    c: Tensor,
     gates: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step: gradients of the pre-activations, (N, 4, H), and of c0."""
     op = _recorded_cell_backward if recording() else _cell_backward
-    return op(grad_h, grad_c, grad_gates, c0, c, gates)
+    return op(grad_h, grad_c, grad_gates, c0, gates)
 
 
 @fake_of("_cell_backward")
 def _cell_backward_shapes(*arguments: Tensor | None) -> tuple[Tensor, Tensor]:
-    *_, c0, _, gates = arguments
+    *_, c0, gates = arguments
     assert c0 is not None
     assert gates is not None
     return torch.empty_like(gates), torch.empty_like(c0)

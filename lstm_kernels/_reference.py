@@ -306,10 +306,10 @@ def cell_backward(
     grad_c: Tensor | None,
     grad_gates: Tensor | None,
     c0: Tensor,
-    c: Tensor,
     gates: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One step: gradients of the pre-activations (N, 4, H) and of c0."""
+    c = advance(gates, c0, None)[1]
     grad_h = torch.zeros_like(c) if grad_h is None else grad_h
     grad_c = torch.zeros_like(c) if grad_c is None else grad_c
     return retreat(grad_h, grad_c, grad_gates, gates, c, c0)

@@ -138,18 +138,17 @@ class _VariantSequence(torch.autograd.Function):
         ctx.variant, *arguments = inputs
         tensors, layer = _split(arguments)
         output, _, _, cell, gates = outputs
-        ctx.kind = layer.has_biases, layer.bidirectional
+        has_biases, bidirectional, *of_layer = layer.flat()
+        ctx.kind = has_biases, bidirectional
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output, cell, gates, *tensors, *layer.tensors())
+        ctx.save_for_backward(output, cell, gates, *tensors, *of_layer)
 
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         output, cell, gates, *saved = ctx.saved_tensors
         tensors = LayerTensors(*saved[:_LAYER_TENSORS])
-        has_biases, bidirectional = ctx.kind
-        nothing = Layer(None, None, None, (), has_biases, bidirectional)
-        layer = nothing.with_tensors(saved[_LAYER_TENSORS:])
+        layer = Layer.of((*ctx.kind, *saved[_LAYER_TENSORS:]))
         if _autograd.differentiated():
             return None, *_pullback(ctx.variant, tensors, layer, grads)
         need_tensors, needs = _split(ctx.needs_input_grad[1:])
@@ -181,8 +180,8 @@ def _pullback(
         return _variants_reference.sequence_forward(given, variant, own)
 
     found = _autograd.pullback(equations, floating, grads)
-    of_tensors, of_layer = found[:_LAYER_TENSORS], found[_LAYER_TENSORS:]
-    return [*of_tensors, *of_layer[:3], *[None] * (len(layer.ragged()) + 2), *of_layer[3:]]
+    of_tensors, (input, h0, c0, *weights) = found[:_LAYER_TENSORS], found[_LAYER_TENSORS:]
+    return [*of_tensors, *Layer(input, h0, c0, weights, None, None).flat()]
 
 
 def _gradients(

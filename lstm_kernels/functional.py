@@ -1,7 +1,8 @@
 """LSTM and LSTMCell as functions: they check arguments once, choose the gradients, call the ops.
 
-Arguments are checked first, except on the fast path (eager, no gradients, no transforms). There the
-op validates them; if it fails, the same checks run to make the message, in torch.nn.LSTM's words.
+Arguments are checked first, except on the fast path (eager, one layer or step, no transforms).
+There the op validates them; if it fails, the same checks run to make the message, in
+torch.nn.LSTM's words.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _autograd, _checks, _episodes, _ops, _overloads, _variant_autograd, _variants
-from ._layer import Layer, have_biases, kind_of
+from ._layer import Layer, have_biases, project
 from ._layouts import Layout, layout_of
 from ._prepacked import Prepacked
 from ._states import LSTMStates
@@ -140,7 +141,7 @@ def lstm(
         NotImplementedError: a dtype or device that has no kernel.
     """
     plain = num_layers == 1 and lengths is None and reset is None and reset_state is None
-    if plain and variant is None and _ops_look(input):
+    if plain and variant is None and ops_look(input, hx, weights):
         return _plain_layer(
             input,
             hx,
@@ -149,6 +150,7 @@ def lstm(
             batch_first,
             return_states or return_gates,
             return_gates,
+            recompute,
             _prepacked,
         )
     overloaded = variant is None and _overloads.possible(input, hx, weights)
@@ -190,8 +192,9 @@ def lstm(
         _prepacked,
     )
     results = _run_layers(stack, num_layers, dropout, run)
-    own = run.differentiable and not recompute and _is_changeable(stack, results)
-    return _returned(results, layout, return_states, return_gates, own_output=own)
+    changeable = run.differentiable and _is_changeable(stack, num_layers, results[-1][0])
+    own_output = changeable and not recompute
+    return _returned(results, layout, return_states, return_gates, own_output)
 
 
 def _plain_layer(
@@ -202,6 +205,7 @@ def _plain_layer(
     batch_first: bool,
     save_cell: bool,
     save_gates: bool,
+    recompute: bool,
     prepacked: Prepacked | None,
 ) -> Any:
     """The fast path of `lstm`: what the op refuses is looked at afterwards."""
@@ -210,17 +214,22 @@ def _plain_layer(
     x, h0, c0 = layout.given(input, h0, c0)
     directions = 2 if bidirectional else 1
     kind = have_biases(weights, directions), bidirectional
-    arguments = (x, h0, c0, weights, *kind, None, None, None, save_cell, save_gates)
+    arguments = (x, h0, c0, weights, *kind, None, None, None)
+    own_output = False
     try:
-        if prepacked is not None and prepacked.serve(weights, None):
-            result = prepacked.forward(0, *arguments)
+        if is_grad_enabled() and _autograd.wanted(x, h0, c0, *weights):
+            layer = Layer(*arguments)
+            result = _differentiable(layer, save_cell, recompute)
+            own_output = not recompute and _is_changeable(layer, 1, result[0])
+        elif prepacked is not None and prepacked.serve(weights, None):
+            result = prepacked.forward(0, *arguments, save_cell, save_gates)
         else:
-            result = _ops.eager_sequence_forward(*arguments)
+            result = _ops.eager_sequence_forward(*arguments, save_cell, save_gates)
     except Exception as refusal:
         fits = (x, h0, c0, weights, 1, directions, None, None)
         _checks.explain(refusal, _checks.sequence_fits, *fits)
-    if save_cell:
-        return _returned([result], layout, save_cell, save_gates)
+    if save_cell or own_output:
+        return _returned([result], layout, save_cell, save_gates, own_output)
     output, h_n, c_n, _, _ = result
     return layout.results(output, h_n, c_n)
 
@@ -381,7 +390,9 @@ def _returned(
     return *layout.results(output, h_n, c_n), states
 
 
-def _ops_look(input: object) -> TypeGuard[Tensor]:
+def ops_look(
+    input: object, hx: Sequence[Tensor] | None, weights: Sequence[Any]
+) -> TypeGuard[Tensor]:
     """Whether the ops get a call's very tensors, and so refuse what does not fit.
 
     Looking at them in Python beforehand would take as long as a small step. Where something is
@@ -390,25 +401,27 @@ def _ops_look(input: object) -> TypeGuard[Tensor]:
     return (
         type(input) is Tensor
         and not is_dynamo_compiling()
-        and not is_grad_enabled()
         and (input.is_cpu or input.is_cuda)
         and not any_autocast_enabled()
         and not count_dispatch_modes()
         and not transforms_active()
         and not forward_mode_active()
         and tracing_state() is None
+        and not (is_grad_enabled() and _overloads.possible(input, hx, weights))
     )
 
 
-def _is_changeable(stack: Layer, results: Sequence[_ops.Forwarded]) -> bool:
+def _is_changeable(stack: Layer, num_layers: int, output: Tensor) -> bool:
     """Whether the caller may change the output in place before backward(), as after nn.LSTM.
 
     Where nn.LSTM's fused kernels run it does not, since they need the output there, as ours do.
     """
-    output = results[-1][0]
-    one_direction = not stack.bidirectional and stack.batch_sizes is None
-    projects = kind_of(stack.weights, len(results) * (1 + stack.bidirectional)).projects
-    fused = output.dtype is torch.float32 and one_direction and not projects
+    fused = (
+        output.dtype is torch.float32
+        and not stack.bidirectional
+        and stack.batch_sizes is None
+        and not project(stack.weights, num_layers)
+    )
     return output.is_cpu and not fused
 
 
@@ -484,9 +497,9 @@ def lstm_cell(
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
     """
-    if variant is None and _ops_look(input):
-        return _plain_step(input, hx, w_ih, w_hh, b_ih, b_hh, return_gates)
     weights = (w_ih, w_hh, b_ih, b_hh)
+    if variant is None and ops_look(input, hx, weights):
+        return _plain_step(input, hx, weights, return_gates)
     if variant is None and _overloads.possible(input, hx, weights):
         result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
         if result is not NotImplemented:
@@ -517,20 +530,20 @@ def lstm_cell(
 def _plain_step(
     input: Tensor,
     hx: Sequence[Tensor] | None,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
     return_gates: bool,
 ) -> Any:
     """The fast path of `lstm_cell`: what the op refuses is looked at afterwards."""
     x, h0, c0, batched = batched_step(input, hx)
     if h0 is None or c0 is None:
-        h0 = c0 = _zero_state(x, w_hh)
+        h0 = c0 = _zero_state(x, weights[1])
     try:
-        h, c, gates = _ops.eager_cell_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, return_gates)
+        if is_grad_enabled() and _autograd.wanted(x, h0, c0, *weights):
+            h, c, gates = _autograd.cell(x, h0, c0, *weights)
+        else:
+            h, c, gates = _ops.eager_cell_forward(x, h0, c0, *weights, return_gates)
     except Exception as refusal:
-        fits = (x, h0, c0, w_ih, w_hh, b_ih, b_hh, 2 if batched else 1, None)
+        fits = (x, h0, c0, *weights, 2 if batched else 1, None)
         _checks.explain(refusal, _checks.cell_fits, *fits)
     if batched:
         return (h, c, gates) if return_gates else (h, c)
@@ -559,10 +572,9 @@ def _zero_state(x: Tensor, w_hh: Tensor) -> Tensor:
 
 def _run_step(step: tuple[Any, ...], return_gates: bool) -> _ops.Stepped:
     """h, c and gates of a step that Python has looked at."""
-    if not (_traced() or _autograd.wanted(*step)):
+    if recording() or not _autograd.wanted(*step):
         return _ops.cell_forward(*step, return_gates)
-    h, c, gates = _ops.cell_forward(*step, return_gates) if recording() else _autograd.cell(*step)
-    return h, c.clone(), gates  # the caller may change c before backward(), as with nn.LSTMCell
+    return _autograd.cell(*step)
 
 
 def unbatched_step(h: Tensor, c: Tensor, gates: Tensor, return_gates: bool) -> Any:

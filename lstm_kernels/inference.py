@@ -17,19 +17,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from . import _checks, _inference_ops, _ops, _overloads
 from . import nn as subclasses
+from ._autograd import wanted
 from ._inference_ops import OwnedCall
 from ._layer import Layer
 from ._layouts import layout_of
 from ._quantized import dequantized, quantized
 from ._states import LSTMStates
-from ._torch_private import (
-    any_autocast_enabled,
-    count_dispatch_modes,
-    forward_mode_active,
-    tracing,
-    transforms_active,
-)
-from .functional import batched_step, unbatched_step
+from ._torch_private import forward_mode_active, tracing, transforms_active
+from .functional import batched_step, ops_look, unbatched_step
 from .modules import (
     CELL_WEIGHTS,
     LSTM,
@@ -318,7 +313,7 @@ class InferenceLSTM(_Owner):
                 "return_gates": return_gates,
             }
             return _recorded(self, input, hx, options)
-        look = not _ops_look(input, hx)
+        look = not _op_looks(input, hx)
         layout = layout_of(input, self.batch_first)
         h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
         x, h0, c0 = layout.given(input, h0, c0)
@@ -540,7 +535,7 @@ class InferenceLSTMCell(_Owner):
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             return _recorded(self, input, hx, {"return_gates": return_gates})
-        look = not _ops_look(input, hx)
+        look = not _op_looks(input, hx)
         x, h0, c0, batched = batched_step(input, hx)
         dims = 2 if batched else 1
         if look:
@@ -693,24 +688,15 @@ def _recorded(module: nn.Module, input: Proxy, hx: Any, options: dict[str, Any])
     return result
 
 
-def _ops_look(input: object, hx: Sequence[Tensor] | None) -> bool:
+def _op_looks(input: object, hx: Sequence[Tensor] | None) -> bool:
     """Whether the op gets a call's very tensors and no derivative is wanted of them.
 
     It then refuses what does not fit, so that looking beforehand would only take time.
     """
-    if type(input) is not Tensor or torch.compiler.is_dynamo_compiling():
-        return False
-    if is_grad_enabled() and (
-        input.requires_grad or (hx is not None and any(state.requires_grad for state in hx))
-    ):
-        return False
     return (
-        input.is_cpu
-        and not any_autocast_enabled()
-        and not count_dispatch_modes()
-        and not transforms_active()
-        and not forward_mode_active()
-        and not tracing()
+        ops_look(input, hx, ())
+        and input.is_cpu
+        and not (is_grad_enabled() and wanted(input, *(() if hx is None else hx)))
     )
 
 

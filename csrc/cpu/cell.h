@@ -17,6 +17,12 @@ struct Cell {
   vec<T> c, h;  // h before any projection
 };
 
+// c_t
+template <class T>
+LSTM_INLINE vec<T> updated(vec<T> i, vec<T> f, vec<T> g, vec<T> c_before) {
+  return f * c_before + i * g;
+}
+
 // gates: the pre-activations, [gate][lane].
 template <class T>
 LSTM_INLINE Cell<T> advance(const T* gates, vec<T> c_before) {
@@ -25,7 +31,7 @@ LSTM_INLINE Cell<T> advance(const T* gates, vec<T> c_before) {
   to.i = sigmoid<T>(load(gates + kInputGate * L)), to.o = sigmoid<T>(load(gates + kOutputGate * L));
   to.f = sigmoid<T>(load(gates + kForgetGate * L));
   to.g = tanh<T>(load(gates + kCandidate * L));
-  to.c = to.f * c_before + to.i * to.g;
+  to.c = updated<T>(to.i, to.f, to.g, c_before);
   to.h = to.o * tanh<T>(to.c);
   return to;
 }

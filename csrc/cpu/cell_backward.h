@@ -1,4 +1,5 @@
-// The elementwise part of the backward pass of one step on its own. Bound: memory bandwidth.
+// The elementwise part of the backward pass of one step on its own. It computes c_t again, since
+// the caller may have written to the one that the step returned. Bound: memory bandwidth.
 #pragma once
 #include "cell.h"
 #include "kernels.h"
@@ -19,8 +20,10 @@ void retreat_step(const cpu::CellBackward& a) {
       vec<T> gate[kGates], extra[kGates];
       for (int g = 0; g < kGates; ++g)
         gate[g] = read(a.gates, gate_at(g)), extra[g] = read(a.grad_gates, gate_at(g));
-      const CellGradient<T> to = retreat<T>(read(a.grad_h, at), read(a.grad_c, at), read(a.c0, at),
-                                            read(a.c, at), gate, extra);
+      const vec<T> c_before = read(a.c0, at);
+      const vec<T> c = updated<T>(gate[kInputGate], gate[kForgetGate], gate[kCandidate], c_before);
+      const CellGradient<T> to =
+          retreat<T>(read(a.grad_h, at), read(a.grad_c, at), c_before, c, gate, extra);
       for (int g = 0; g < kGates; ++g)
         store_n((S*)a.grad_preactivations + gate_at(g), to.preactivation[g], valid);
       store_n((S*)a.grad_c0 + at, to.c_before, valid);

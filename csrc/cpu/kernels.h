@@ -180,7 +180,6 @@ struct CellBackward {
   const void* grad_c;         // (N, H), or null
   const void* grad_gates;     // (N, 4, H), or null
   const void* c0;             // (N, H)
-  const void* c;              // (N, H)
   const void* gates;          // (N, 4, H)
   void* grad_preactivations;  // (N, 4, H)
   void* grad_c0;              // (N, H)

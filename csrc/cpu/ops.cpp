@@ -180,15 +180,14 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
 
 std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const OptionalTensor& grad_c,
                                          const OptionalTensor& grad_gates, const Tensor& c0,
-                                         const Tensor& c, const Tensor& gates) {
-  const Kind kind(c);
-  require(c.dim() == 2, "c: expected (N, H)");
-  const int64_t N = c.size(0), H = c.size(1);
+                                         const Tensor& gates) {
+  const Kind kind(c0);
+  require(c0.dim() == 2, "c0: expected (N, H)");
+  const int64_t N = c0.size(0), H = c0.size(1);
   const OptionalTensor into_h = checked_dense(grad_h, "grad_h", {N, H}, kind);
   const OptionalTensor into_c = checked_dense(grad_c, "grad_c", {N, H}, kind);
   const OptionalTensor into_gates = checked_dense(grad_gates, "grad_gates", {N, kGates, H}, kind);
   const Tensor before = checked_dense(c0, "c0", {N, H}, kind);
-  const Tensor after = checked_dense(c, "c", {N, H}, kind);
   const Tensor activated = checked_dense(gates, "gates", {N, kGates, H}, kind);
   const Tensor grad_preactivations = empty({N, kGates, H}, kind), grad_c0 = empty({N, H}, kind);
 
@@ -200,7 +199,6 @@ std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const Opt
   a.grad_c = data_or_null(into_c);
   a.grad_gates = data_or_null(into_gates);
   a.c0 = before.const_data_ptr();
-  a.c = after.const_data_ptr();
   a.gates = activated.const_data_ptr();
   a.grad_preactivations = grad_preactivations.mutable_data_ptr();
   a.grad_c0 = grad_c0.mutable_data_ptr();

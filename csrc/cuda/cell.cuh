@@ -51,6 +51,12 @@ struct Cell {
   A c, h;
 };
 
+// c, from the activated gates.
+template <class A>
+DEV A updated(const A (&gate)[kGates], A c_prev) {
+  return gate[kForgetGate] * c_prev + gate[kInputGate] * gate[kCandidate];
+}
+
 template <class Activation = Exact, class A>
 DEV Cell<A> advance(const A (&preactivation)[kGates], A c_prev) {
   Cell<A> cell;
@@ -58,7 +64,7 @@ DEV Cell<A> advance(const A (&preactivation)[kGates], A c_prev) {
   cell.gate[kForgetGate] = Activation::sigmoid(preactivation[kForgetGate]);
   cell.gate[kCandidate] = Activation::tanh(preactivation[kCandidate]);
   cell.gate[kOutputGate] = Activation::sigmoid(preactivation[kOutputGate]);
-  cell.c = cell.gate[kForgetGate] * c_prev + cell.gate[kInputGate] * cell.gate[kCandidate];
+  cell.c = updated(cell.gate, c_prev);
   cell.h = cell.gate[kOutputGate] * Activation::tanh(cell.c);
   return cell;
 }

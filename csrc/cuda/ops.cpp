@@ -97,7 +97,7 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
 
 std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const OptionalTensor& grad_c,
                                          const OptionalTensor& grad_gates, const Tensor& c0,
-                                         const Tensor& c, const Tensor& gates) {
+                                         const Tensor& gates) {
   const OnDevice device(gates);
   const Kind kind(gates);
   require(gates.dim() == 3, "gates: expected three dimensions");
@@ -106,7 +106,6 @@ std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const Opt
   const OptionalTensor into_c = checked_dense(grad_c, "grad_c", {N, H}, kind);
   const OptionalTensor into_gates = checked_dense(grad_gates, "grad_gates", {N, kGates, H}, kind);
   const Tensor before = checked_dense(c0, "c0", {N, H}, kind);
-  const Tensor after = checked_dense(c, "c", {N, H}, kind);
   const Tensor activated = checked_dense(gates, "gates", {N, kGates, H}, kind);
   const Tensor grad_preactivations = empty({N, kGates, H}, kind), grad_c0 = empty({N, H}, kind);
   StepBackward step{};
@@ -119,8 +118,6 @@ std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const Opt
   step.grad_c_n = data_or_null(into_c);
   step.grad_gates = data_or_null(into_gates);
   step.c0 = before.const_data_ptr();
-  step.cell = after.const_data_ptr();
-  step.cell_row = H;
   step.gates = activated.const_data_ptr();
   step.gates_row = kGates * H;
   step.grad_preactivations = grad_preactivations.mutable_data_ptr();

@@ -15,7 +15,7 @@ std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tenso
 
 std::tuple<Tensor, Tensor> cell_backward(const OptionalTensor& grad_h, const OptionalTensor& grad_c,
                                          const OptionalTensor& grad_gates, const Tensor& c0,
-                                         const Tensor& c, const Tensor& gates);
+                                         const Tensor& gates);
 
 Tensor tf32_product(const Tensor& a, const Tensor& b);
 

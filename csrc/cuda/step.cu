@@ -121,8 +121,8 @@ __global__ void __launch_bounds__(kThreads) gates_backward_kernel(const StepBack
     gate[g] = at<E>(p.gates, in_gates + g * p.H);
     grad_gate[g] = at_or_zero<E>(p.grad_gates, in_gates + g * p.H);
   }
-  const CellGradient<A> grad =
-      retreat(gate, at<E>(p.cell, in_cell), c_before, grad_h, grad_c, grad_gate);
+  const A c = p.cell ? at<E>(p.cell, in_cell) : updated(gate, c_before);
+  const CellGradient<A> grad = retreat(gate, c, c_before, grad_h, grad_c, grad_gate);
 #pragma unroll
   for (int g = 0; g < kGates; g++)
     put<E>(p.grad_preactivations, in_gates + g * p.H, grad.preactivation[g]);

@@ -96,7 +96,7 @@ struct StepBackward {
   const void* grad_cell;   // (rows, H), or null for zeros
   const void* grad_gates;  // (rows, 4, H), or null for zeros
   const void* c0;          // (N, H), or null for zeros
-  const void* cell;        // (rows, H)
+  const void* cell;        // (rows, H), or null to compute it again
   const void* cell_earlier;
   int64_t cell_row;           // of grad_cell, cell and cell_earlier
   const void* gates;          // (rows, 4, H)

@@ -80,7 +80,7 @@ def cells():
         given += (draw(4 * H), draw(4 * H)) if biases else (None, None)
         h, c, gates = ops._cell_forward(*given, True)
         gradients = [draw(*t.shape) for t in (h, c, gates)]
-        found = (h, c, gates, *ops._cell_backward(*gradients, c0, c, gates))
+        found = (h, c, gates, *ops._cell_backward(*gradients, c0, gates))
         yield f"cell {dtype} {N} {inputs} {H} {biases}", digest(found)
 
 

@@ -221,12 +221,12 @@ py::dict input_gradient(const std::string& isa, const std::string& dtype, int th
 }
 
 py::dict cell_backward(const std::string& isa, const std::string& dtype, py::dict in) {
-  const py::array c = in["c"];
+  const py::array c = in["c0"];
   cpu::CellBackward a{};
   a.N = c.shape(0), a.H = c.shape(1), a.dtype = dtype_of(dtype);
   a.grad_h = data(in, "grad_h"), a.grad_c = data(in, "grad_c"),
   a.grad_gates = data(in, "grad_gates");
-  a.c0 = data(in, "c0"), a.c = data(in, "c"), a.gates = data(in, "gates");
+  a.c0 = data(in, "c0"), a.gates = data(in, "gates");
   py::dict out;
   a.grad_preactivations = result(out, "grad_preactivations", {a.N, kGates, a.H}, c.dtype());
   a.grad_c0 = result(out, "grad_c0", {a.N, a.H}, c.dtype());

@@ -223,14 +223,17 @@ CELL_SAME_TYPE = {
 
 @pytest.fixture(params=[True, False], ids=["grad", "no grad"])
 def no_work(monkeypatch, request):
-    """Fail as soon as an op is called with bad input; without gradients one may be, and refuse."""
+    """Fail as soon as an op computes with bad input. Where one is called, it must refuse."""
 
-    def called(*_):
-        pytest.fail("an op was called with bad input")
+    def refusing(op):
+        def called(*arguments):
+            op(*arguments)
+            pytest.fail("an op computed with bad input")
 
-    if request.param:
-        for op in ("_sequence_forward", "eager_cell_forward"):
-            monkeypatch.setattr(lstm_kernels._ops, op, called)
+        return called
+
+    for name in ("_sequence_forward", "eager_cell_forward"):
+        monkeypatch.setattr(lstm_kernels._ops, name, refusing(getattr(lstm_kernels._ops, name)))
     with torch.set_grad_enabled(request.param):
         yield
 

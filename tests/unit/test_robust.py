@@ -170,7 +170,7 @@ def test_registration_of_the_cell_ops():
         _check("cell_forward", x, h, c, *weights, save)
     h1, c1, gates = _ops.cell_forward(x, h, c, *weights, True)
     for grads in ((h1, c1, gates), (None, c1, None)):
-        _check("cell_backward", *grads, c, c1, gates)
+        _check("cell_backward", *grads, c, gates)
 
 
 def _check(op, *arguments):
