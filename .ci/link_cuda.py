@@ -1,6 +1,9 @@
-"""Compiles the CUDA library for every architecture and links it against a CUDA build of torch.
+"""Compiles the CUDA library and links it against a CUDA build of torch.
 
-    python .ci/link_cuda.py [FOLDER]    # default: build/link; keeps the unpacked torch (1 GB) there
+    python .ci/link_cuda.py [FOLDER] [--architectures LIST]
+
+FOLDER is build/link by default; the unpacked torch (1 GB) stays there. LIST is CMake's, and by
+default what the build itself takes: every architecture.
 
 No GPU is needed, and of torch's wheel only headers and libraries, so none of its 3 GB of
 dependencies are fetched. The linker must find every symbol of ours in torch or in the C++ runtime,
@@ -9,6 +12,7 @@ CUDA runtime is linked into ours. The kernels of the GPU benchmark are compiled 
 What the compiler says of each kernel stays in FOLDER/ptxas.log, for cuda_resources.py.
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -46,13 +50,15 @@ def unpacked_torch(folder: Path) -> Path:
     return there
 
 
-def build(folder: Path, torch: Path) -> Path:
+def build(folder: Path, torch: Path, architectures: str | None) -> Path:
     """Configure and build as setup.py does, with that torch, warnings as errors."""
     environment = {**os.environ, "PYTHONPATH": str(torch)}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     configure: Command = ["cmake", "-S", ROOT, "-B", folder / "cmake", "-G", "Ninja"]
     configure += [f"-DPython3_EXECUTABLE={sys.executable}", "-DLSTM_KERNELS_CUDA=ON"]
     configure += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON", "-DCMAKE_CUDA_FLAGS=-Xptxas=-v"]
+    if architectures is not None:
+        configure += [f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
     configure += [
         "-DCMAKE_MODULE_LINKER_FLAGS=-Wl,-z,defs,--unresolved-symbols=ignore-in-shared-libs"
     ]
@@ -79,12 +85,16 @@ def main() -> None:
     if not (shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").exists()):
         print("nvcc is not here: the CUDA sources were neither compiled nor linked")
         return
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "link").resolve()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "link")
+    parser.add_argument("--architectures")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     torch = unpacked_torch(folder)
     fetched = time.monotonic()
-    library = build(folder, torch)
+    library = build(folder, torch, options.architectures)
     strangers = [name for name in needed(library) if not name.startswith(ALLOWED)]
     if strangers:
         sys.exit(f"{library.name} needs libraries that torch does not bring: {strangers}")
