@@ -53,13 +53,21 @@ class SileroVAD(nn.Module):
         samples, recordings = sound.shape
         chunks = -(-samples // CHUNK)
         padded = nn.functional.pad(sound.T, (CONTEXT, chunks * CHUNK - samples))
-        frames = padded.unfold(1, CONTEXT + CHUNK, CHUNK).flatten(0, 1)  # (N * chunks, 576)
+        frames = padded.unfold(1, CONTEXT + CHUNK, CHUNK).flatten(0, 1)
+        features = self.features(frames).view(recordings, chunks, 128)
+        hidden, _ = self.lstm(features.transpose(0, 1))
+        return self.chance(hidden.flatten(0, 1)).view(chunks, recordings)
+
+    def features(self, frames: Tensor) -> Tensor:
+        """What the LSTM reads, (steps, 128), of chunks with their context, (steps, 576)."""
         frames = nn.functional.pad(frames, (0, REFLECTED), "reflect").unsqueeze(1)
         real, imaginary = self.spectrum(frames).chunk(2, 1)
-        features = self.encoder(torch.hypot(real, imaginary)).squeeze(2)
-        hidden, _ = self.lstm(features.view(recordings, chunks, 128).transpose(0, 1))
-        scores = self.head(hidden.relu().flatten(0, 1).unsqueeze(2))
-        return torch.sigmoid(scores).view(chunks, recordings)
+        features: Tensor = self.encoder(torch.hypot(real, imaginary)).squeeze(2)
+        return features
+
+    def chance(self, hidden: Tensor) -> Tensor:
+        """The chance of speech, (steps,), from the LSTM's hidden state, (steps, 128)."""
+        return torch.sigmoid(self.head(hidden.relu().unsqueeze(2))).flatten()
 
 
 def _trained() -> dict[str, Tensor]:
