@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import _reference
-from ._layer import by_direction
+from ._layer import DirectionWeights, by_direction
 
 
 def preactivations(
@@ -41,7 +41,17 @@ def preactivations(
             if reset is not None:
                 start = 0 if h_reset is None else h_reset[row]
                 before = torch.where(reset.unsqueeze(-1), start, before)
-            of_directions.append(_reference.preactivations(x, before, w))
-        results.append(rows.within(torch.stack(of_directions, -3)))
+            of_directions.append(_of_steps(x, before, w).unsqueeze(-3))
+        each_direction = torch.cat(of_directions, -3) if bidirectional else of_directions[0]
+        results.append(rows.within(each_direction))
         x = states
     return results
+
+
+def _of_steps(x: Tensor, before: Tensor, w: DirectionWeights) -> Tensor:
+    """`_reference.preactivations`, in one product: the results are large, and written once."""
+    both = torch.cat([w.w_ih, w.w_hh], 1)
+    bias = None if w.b_ih is None or w.b_hh is None else w.b_ih + w.b_hh
+    z = nn.functional.linear(torch.cat([x, before], -1), both, bias)
+    by_gate: Tensor = z.unflatten(-1, (4, -1))
+    return by_gate
