@@ -1,7 +1,8 @@
 """What a run says of each client at its end: its version, and the ratio of the times.
 
 A test file names the package that it runs as CLIENT. Its test takes `ratio` to time a piece of work
-of the client with nn.LSTM and with ours. `--ratios FILE` measures longer, and writes what it found:
+of the client with nn.LSTM and with ours. `--ratios FILE` measures longer, and writes what it found,
+in place of what FILE says of the same work:
 
     make test-clients ARGS="--ratios benchmarks/results/clients/clients.json"
 """
@@ -14,6 +15,7 @@ import pytest
 import torch
 import wheels
 
+from benchmarks import results_folder
 from benchmarks.machine import describe, version
 from benchmarks.timing import alternate, compare
 
@@ -28,6 +30,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.stash[RAN], config.stash[RATIOS] = {}, []
+    if config.option.ratios is not None:
+        try:
+            results_folder.check(config.option.ratios)
+        except results_folder.Refused as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +59,14 @@ def ratio(request):
         times = alternate({"ours": ours, "native": native}, seconds)
         note(work, compare(times["ours"], times["native"]))
 
-    def note(work, found):
-        package = request.module.CLIENT
-        row = {"client": package, "version": version(package), "work": work, **asdict(found)}
-        request.config.stash[RATIOS].append(row)
+    def note(work, found, package=None):
+        """A Ratio measured elsewhere, or None where only the version is of interest."""
+        package = package or request.module.CLIENT
+        number = version(package)
+        request.config.stash[RAN][package] = number
+        if found is not None:
+            row = {"client": package, "version": number, "work": work, **asdict(found)}
+            request.config.stash[RATIOS].append(row)
 
     measure.note = note
     return measure
@@ -71,6 +82,14 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(f"{row['client']}, {row['work']}: {found}")
     file = config.option.ratios
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        written = {"machine": describe(), "rows": config.stash[RATIOS]}
-        file.write_text(json.dumps(written, indent=1) + "\n")
+        write(file, config.stash[RATIOS])
+
+
+def write(file, rows):
+    """Rows of another machine or revision do not stay in the file."""
+    machine, kept = describe(), []
+    if file.exists() and (before := json.loads(file.read_text()))["machine"] == machine:
+        found = {(row["client"], row["work"]) for row in rows}
+        kept = [row for row in before["rows"] if (row["client"], row["work"]) not in found]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"machine": machine, "rows": kept + rows}, indent=1) + "\n")
