@@ -19,7 +19,7 @@ from benchmarks import results_folder
 from benchmarks.machine import describe, version
 from benchmarks.timing import alternate, compare
 
-BRIEF, LONG = 0.5, 10.0  # seconds of measurement for each ratio
+BRIEF, LONG = 0.5, 8.0  # seconds of measurement for each ratio
 TORCHVISION = wheels.without_libraries()
 RAN, RATIOS = pytest.StashKey[dict](), pytest.StashKey[list]()
 

@@ -91,6 +91,7 @@ def test_its_trainer_trains_the_same(taggers, tmp_path):
         trainer = ModelTrainer(tagger, corpus())
         result = trainer.train(tmp_path / name, learning_rate=0.3, max_epochs=3, mini_batch_size=8)
         loaded = SequenceTagger.load(tmp_path / name / "final-model.pt")
+        assert type(loaded.rnn) is torch.nn.LSTM
         tagger.eval()
         with torch.no_grad():
             score = losses_of(words)(tagger).item()
