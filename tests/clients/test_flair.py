@@ -80,7 +80,7 @@ def test_its_gradients_are_the_same(taggers, ratio):
     ratio("training step of a tagger, 32 sentences", trainer(theirs, loss), trainer(ours, loss))
 
 
-# flair, of its own progress and files
+# what flair warns of does not matter here
 @pytest.mark.filterwarnings("ignore")
 def test_its_trainer_trains_the_same(taggers, tmp_path):
     """flair rebuilds nn.LSTM on load, and reads our weights into it."""
