@@ -1,9 +1,11 @@
-// The kernels of one instruction set, LSTM_ISA, as the table that dispatch.cpp chooses from.
+// The kernels of one instruction set, LSTM_ISA, as the table that dispatch.cpp chooses from: all of
+// them, or those of one form of numbers (see partial.h).
 #include "backward.h"
 #include "cell_backward.h"
 #include "fingerprint.h"
 #include "forward.h"
 #include "input_gradient.h"
+#include "partial.h"
 #include "weight_gradients.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -11,16 +13,22 @@ namespace {
 
 // Calls f with a null pointer to the storage type.
 template <class F>
-LSTM_INLINE auto with_dtype(DType dtype, F f) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return f((double*)nullptr);
-    case DType::kBFloat16:
-      return f((bf16*)nullptr);
-    case DType::kFloat16:
-      return f((fp16*)nullptr);
-    default:
-      return f((float*)nullptr);
+LSTM_INLINE auto with_dtype([[maybe_unused]] DType dtype, F f) {
+  if constexpr (kForm == Form::kBFloat16) {
+    return f((bf16*)nullptr);
+  } else if constexpr (kForm == Form::kInt8) {
+    return f((float*)nullptr);  // only layers of float32 have weights in 8 bits
+  } else {
+    switch (dtype) {
+      case DType::kFloat64:
+        return f((double*)nullptr);
+      case DType::kBFloat16:
+        return f((bf16*)nullptr);
+      case DType::kFloat16:
+        return f((fp16*)nullptr);
+      default:
+        return f((float*)nullptr);
+    }
   }
 }
 template <class Pointer>
@@ -34,8 +42,9 @@ struct pointee<S*> {
 // Calls f with a null pointer to the forward pass that `a` takes.
 template <class Call, class F>
 LSTM_INLINE auto with_forward(const Call& a, F f) {
-  if constexpr (is_same<Call, cpu::SequenceForward>)
-    if (a.weight_dtype == cpu::WeightDType::kInt8) return f((Forward<float, q8>*)nullptr);
+  if constexpr (is_same<Call, cpu::SequenceForward> && kForm != Form::kBFloat16)
+    if (kForm == Form::kInt8 || a.weight_dtype == cpu::WeightDType::kInt8)
+      return f((Forward<float, q8>*)nullptr);
   return with_dtype(a.dtype, [&](auto* s) {
     using S = LSTM_POINTEE(s);
     if constexpr (!is_same<operand<S>, compute<S>>)
@@ -121,22 +130,22 @@ void activations(DType dtype, const void* x, void* sigmoids, void* tanhs, int64_
 
 extern const cpu::Kernels table;
 const cpu::Kernels table = {LSTM_STRING(LSTM_ISA),
-                            forward_scratch,
-                            forward,
-                            backward_scratch,
-                            backward,
-                            variant_forward_scratch,
-                            variant_forward,
-                            variant_backward_scratch,
-                            variant_backward,
-                            weight_gradients_scratch,
-                            weight_gradients,
-                            input_gradient_scratch,
-                            input_gradient,
-                            cell_backward,
-                            prepacked,
-                            prepack,
-                            fingerprint_of,
+                            LSTM_ENTRY(forward_scratch, sequence_forward_scratch),
+                            LSTM_ENTRY(forward, sequence_forward),
+                            LSTM_ENTRY(backward_scratch, sequence_backward_scratch),
+                            LSTM_ENTRY(backward, sequence_backward),
+                            LSTM_ENTRY(variant_forward_scratch, variant_forward_scratch),
+                            LSTM_ENTRY(variant_forward, variant_forward),
+                            LSTM_ENTRY(variant_backward_scratch, variant_backward_scratch),
+                            LSTM_ENTRY(variant_backward, variant_backward),
+                            LSTM_ENTRY(weight_gradients_scratch, weight_gradients_scratch),
+                            LSTM_ENTRY(weight_gradients, weight_gradients),
+                            LSTM_ENTRY(input_gradient_scratch, input_gradient_scratch),
+                            LSTM_ENTRY(input_gradient, input_gradient),
+                            LSTM_ENTRY(cell_backward, cell_backward),
+                            LSTM_ENTRY(prepacked, prepacked_bytes),
+                            LSTM_ENTRY(prepack, prepack_weights),
+                            LSTM_ENTRY(fingerprint_of, fingerprint),
                             activations};
 
 }  // namespace lstm_kernels::LSTM_ISA
