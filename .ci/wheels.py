@@ -102,14 +102,22 @@ def build_sdist() -> Path:
     return setup_py(ROOT, WORK / "sdist", "sdist", environment=dict(os.environ))
 
 
+def unpack(sdist: Path, folder: Path) -> Path:
+    """Unpack the source distribution; of a tree that is there only what is compiled stays."""
+    tree = folder / sdist.name.removesuffix(".tar.gz")
+    for old in (*folder.glob("*"), *tree.glob("*"), *tree.glob("build/*")):
+        if old not in (tree, tree / "build", tree / "build/cmake"):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return tree
+
+
 def build(platform: str, sdist: Path) -> Path:
     """Build a platform's wheel from the source distribution, warnings as errors."""
     about = PLATFORMS[platform]
     source = WORK / platform
-    shutil.rmtree(source, ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(source, filter="data")
-    (tree,) = source.iterdir()
+    tree = unpack(sdist, source)
     options = [
         f"-DTORCH_DIR={unpacked_torch(platform)}",
         f"-DCMAKE_SYSTEM_NAME={about.system}",
@@ -154,7 +162,8 @@ def torch_symbols(platform: str) -> set[str]:
     if path.suffix == ".so":  # lief takes minutes
         return symbols(path, "--defined-only")
     if path.suffix == ".dll":
-        return {str(entry.name) for entry in lief.PE.parse(path).get_export().entries}
+        torch = lief.PE.parse(path)  # owns the entries
+        return {str(entry.name) for entry in torch.get_export().entries}
     architectures = lief.MachO.parse(path)  # owns the one binary in it
     return {str(s.name).removeprefix("_") for s in architectures.at(0).exported_symbols}
 
