@@ -41,33 +41,44 @@ def _fetch_packages(site: Path, version: str, requirements: tuple[str, ...]) -> 
 
 
 class Machine:
-    """A Python for 64-bit Arm, with torch."""
+    """A Python for 64-bit Arm, with torch and what else a program needs of packages."""
 
-    def __init__(self, folder: Path, torch: str, requirements: tuple[str, ...]) -> None:
-        self.root, self.site = folder / "root", folder / f"site-{torch}"
-        partial = folder / "partial"
+    def __init__(
+        self, folder: Path, torch: str, requirements: tuple[str, ...], tools: tuple[str, ...]
+    ) -> None:
+        self.root, self.bytecode = folder / "root", folder / "bytecode"
         if not self.root.exists():
             shutil.rmtree(folder, ignore_errors=True)
             _fetch_python(folder)
         (library,) = self.root.glob("usr/lib/python3.*")
-        if not self.site.exists():
-            shutil.rmtree(partial, ignore_errors=True)
-            version = library.name.removeprefix("python")
-            _fetch_packages(partial, version, (f"torch=={torch}", *requirements))
-            partial.rename(self.site)
-        self.absent = write_stand_ins(self.site, folder / f"absent-{torch}", COMPILER)
+        self.version = library.name.removeprefix("python")
+        site = self._packages(folder / f"site-{torch}", (f"torch=={torch}", *requirements))
+        self.sites = (site, self._packages(folder / "tools", tools))
+        self.absent = write_stand_ins(site, folder / f"absent-{torch}", COMPILER)
 
-    def run(self, program: Path, *wheels: Path) -> None:
-        """Run a program with the packages of these folders."""
+    def _packages(self, site: Path, requirements: tuple[str, ...]) -> Path:
+        """Packages in a folder of that name, fetched unless they are there."""
+        partial = site.with_name("partial")
+        if not site.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            _fetch_packages(partial, self.version, requirements)
+            partial.rename(site)
+        return site
+
+    def run(self, arguments: list[str | Path], wheel: Path, folder: Path) -> None:
+        """Run Python with these arguments and an unpacked wheel, in a folder."""
         libraries = (self.absent, self.root / "usr/lib/aarch64-linux-gnu")
         variables = {
             "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
             "PYTHONHOME": str(self.root / "usr"),
-            "PYTHONPATH": ":".join(map(str, (*wheels, self.site))),
+            "PYTHONPATH": ":".join(map(str, (wheel, *self.sites))),
+            # To compile torch's Python anew takes an emulator a minute.
+            "PYTHONPYCACHEPREFIX": str(self.bytecode),
         }
         command: list[str | Path] = ["qemu-aarch64", "-L", self.root]
         for name, value in variables.items():
             command += ["-E", f"{name}={value}"]
-        command += [self.root / "usr/bin/python3", program]
+        command += ["-U", "PYTHONDONTWRITEBYTECODE", self.root / "usr/bin/python3", *arguments]
         # Each emulated thread that spins takes a core from the others.
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+        subprocess.run(command, check=True, cwd=folder, env=environment)

@@ -30,6 +30,22 @@ REQUIREMENTS = (
     *("filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "numpy", "sympy"),
     *("typing-extensions", "nvidia-cuda-runtime"),
 )
+# What runs under an emulator, which is slow: each kind of call, gradients, 8-bit weights.
+EMULATED_TESTS = (
+    "test_drop_in.py::test_layouts_are_nn_lstms",
+    "test_drop_in.py::test_weights_of_any_strides",
+    "test_drop_in.py::test_autocast_computes_in_its_dtype_and_returns_it",
+    "test_drop_in.py::test_no_warning_in_ordinary_use",
+    "test_gradients.py::test_every_element_of_the_jacobian",
+    "test_gradients.py::test_a_second_backward_equals_the_first",
+    "test_gradients.py::test_the_ops_and_torch_compute_the_same_products",
+    "test_inference.py::test_int8_is_what_its_equations_say",
+    "test_inference.py::test_int8_is_near_the_lstm",
+    "test_inference.py::test_int8_rows_do_not_see_each_other",
+)
+TEST_TOOLS = (
+    *("hypothesis", "iniconfig", "packaging", "pluggy", "pygments", "pytest", "sortedcontainers"),
+)
 
 
 def check(wheel: Path, python: str, torch: str, folder: Path) -> None:
@@ -117,15 +133,18 @@ def run_native(wheel: Path, *, quick: bool) -> str:
 
 
 def run_emulated(wheel: Path) -> str:
-    """Run the wheel for 64-bit Arm."""
+    """Run the wheel for 64-bit Arm, and chosen tests with it."""
     import arm64
 
-    machine = arm64.Machine(ROOT / "build/arm64", FLOOR, REQUIREMENTS)
+    machine = arm64.Machine(ROOT / "build/arm64", FLOOR, REQUIREMENTS, TEST_TOOLS)
     with tempfile.TemporaryDirectory() as name:
         site = Path(name) / "site-packages"
         shutil.unpack_archive(wheel, site, "zip")
-        machine.run(ROOT / ".ci/check_installed.py", site)
-    return f"under emulation, torch {FLOOR}"
+        machine.run([ROOT / ".ci/check_installed.py"], site, Path(name))
+        tests = [ROOT / "tests/unit" / test for test in EMULATED_TESTS]
+        pytest = ["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--durations=5"]
+        machine.run([*pytest, *tests], site, Path(name))
+    return f"under emulation, torch {FLOOR}, chosen tests"
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ for argument; do
   case $argument in
     -c | -E) linked= ;;
     -march=x86-64-v*) argument=-march=x86_64_v${argument#-march=x86-64-v} ;;
-    -march=armv8.2-a+bf16) argument=-mcpu=generic+v8_2a+bf16 ;;
+    -march=armv8.2-a+*) argument=-mcpu=generic+v8_2a+${argument#-march=armv8.2-a+} ;;
   esac
   set -- "$@" "$argument"
 done
