@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +13,27 @@ import torch
 _TORCH_FLOOR = (2, 11)
 _SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 _INSTALL = "pip install --no-build-isolation --force-reinstall --no-deps lstm_kernels"
+
+# What the system's loader says, what that means, and the remedy. The first match counts.
+_CAUSES = (
+    (
+        r"undefined symbol|[Ss]ymbol not found|procedure could not be found",
+        "it was built for another torch",
+        f"build it again: {_INSTALL}",
+    ),
+    (
+        r"version `?GLIBC",
+        "it was built for a newer system",
+        f"build it here: {_INSTALL} --no-binary lstm_kernels",
+    ),
+    (
+        r"ELF|file too short|incompatible architecture|not a mach-o|not a valid Win32"
+        r"|lstm_kernels_\w+\.so: cannot open shared object file",
+        f"it is no library for {platform.system()} on {platform.machine()}",
+        "install the right one: pip install --force-reinstall --no-deps lstm_kernels",
+    ),
+    ("", "the system's loader refused it", f"build it again: {_INSTALL}"),
+)
 
 #: Why CUDA tensors cannot be used, or None where they can.
 cuda_problem: str | None = None
@@ -35,10 +58,16 @@ def _load(name: str) -> None:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        raise ImportError(
-            f"{path} does not load with torch {torch.__version__} ({error}); "
-            f"build it again: {_INSTALL}"
-        ) from error
+        # torch gives the loader's own words as the cause.
+        said = str(error.__cause__ or error.__context__ or error)
+        raise ImportError(_explain(path, said)) from error
+
+
+def _explain(path: Path, said: str) -> str:
+    """One sentence for what the system's loader said."""
+    cause, remedy = next(rest for pattern, *rest in _CAUSES if re.search(pattern, said))
+    first = said.splitlines()[0].removeprefix(f"{path}: ") if said else "no reason given"
+    return f"{path} does not load with torch {torch.__version__}, for {cause} ({first}); {remedy}"
 
 
 def _check_isa() -> None:
