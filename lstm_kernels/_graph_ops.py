@@ -73,12 +73,13 @@ def _cell_forward(*arguments: Any) -> _ops.Stepped:
     return h, c, gates if save_gates else gates.new_empty(0)
 
 
-def _variant_forward(layer: Layer, *arguments: Any) -> _ops.Forwarded:
+def _variant_forward(layer: Layer, *arguments: Any) -> _variant_ops.VariantForwarded:
     _, variant, tensors, save_cell, save_gates = _variant_ops.of_op(layer, *arguments)
     output, h_n, c_n, cell, gates = _variant_autograd.differentiable(layer, variant, tensors)
     nothing = layer.input.new_empty(0)
     kept_gates = gates if save_gates else nothing.clone()
-    return output, h_n, c_n, cell if save_cell else nothing, kept_gates
+    # Nobody asks a recorded graph for what the norm is given: the backward pass is in the op.
+    return output, h_n, c_n, cell if save_cell else nothing, kept_gates, nothing.clone()
 
 
 _with_gradients("variant_forward", gathering(Layer, _variant_forward))

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from . import _autograd, _batching, _torch_private, _variant_ops, _variants_reference
 from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
 from ._reference import Rows, states_before
+from ._variant_ops import OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE
 from ._variants import BoundVariant, Call, LayerTensors, Variant
 from ._weight_gradients import gradients, product
 
@@ -81,7 +83,7 @@ def sequence(
     if not has_kernel(given, variant, tensors, wanted):
         return _variants_reference.sequence_forward(given, variant, tensors)
     if _torch_private.recording() or not wanted:
-        return _variant_ops.forward(given, variant, tensors, save_cell, save_gates)
+        return _variant_ops.forward(given, variant, tensors, save_cell, save_gates)[:5]
     return differentiable(given, variant, tensors)
 
 
@@ -89,8 +91,9 @@ def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Res
     """A layer of a variant, differentiable where it is not recorded into a graph, too."""
     if not has_kernel(given, variant, tensors, True):
         return _variants_reference.sequence_forward(given, variant, tensors)
-    result: Results = _autograd.apply(_VariantSequence, variant, *tensors, *given.flat())
-    return result
+    results = _autograd.apply(_VariantSequence, variant, *tensors, *given.flat())
+    output, h_n, c_n, cell, gates, _ = results
+    return output, h_n, c_n, cell, gates
 
 
 def has_kernel(given: Layer, variant: Variant, tensors: LayerTensors, wanted: bool) -> bool:
@@ -99,8 +102,6 @@ def has_kernel(given: Layer, variant: Variant, tensors: LayerTensors, wanted: bo
         not given.input.is_cpu
         or _torch_private.transforms_active()
         or _torch_private.forward_mode_active()
-        or variant.layer_norm is not None
-        or variant.cell_norm is not None
         or tensors.reset_h is not None
         or (tensors.recurrent is not None and variant.dropout_on == "gates")
     ):
@@ -129,7 +130,7 @@ class _VariantSequence(torch.autograd.Function):
     """One layer of a variant. Its arguments are the variant, LayerTensors, and Layer.flat."""
 
     @staticmethod
-    def forward(variant: Variant, *arguments: Any) -> Results:
+    def forward(variant: Variant, *arguments: Any) -> _variant_ops.VariantForwarded:
         tensors, layer = _split(arguments)
         return _variant_ops.forward(layer, variant, tensors, True, True)
 
@@ -137,24 +138,26 @@ class _VariantSequence(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
         ctx.variant, *arguments = inputs
         tensors, layer = _split(arguments)
-        output, _, _, cell, gates = outputs
+        output, _, _, cell, gates, products = outputs
         has_biases, bidirectional, *of_layer = layer.flat()
         ctx.kind = has_biases, bidirectional
+        ctx.mark_non_differentiable(products)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output, cell, gates, *tensors, *of_layer)
+        ctx.save_for_backward(output, cell, gates, products, *tensors, *of_layer)
 
     @staticmethod
     @_batching.of_batched_gradients
-    def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        output, cell, gates, *saved = ctx.saved_tensors
+    def backward(ctx: Any, *of_results: Tensor | None) -> Any:
+        *grads, _ = of_results
+        output, cell, gates, products, *saved = ctx.saved_tensors
         tensors = LayerTensors(*saved[:_LAYER_TENSORS])
         layer = Layer.of((*ctx.kind, *saved[_LAYER_TENSORS:]))
         if _autograd.differentiated():
             return None, *_pullback(ctx.variant, tensors, layer, grads)
         need_tensors, needs = _split(ctx.needs_input_grad[1:])
         with _autograd.full_precision(cell):
-            found = _gradients(ctx.variant, tensors, layer, grads, output, cell, gates, needs)
-        of_tensors, of_layer = found
+            results = (output, cell, gates, products)
+            of_tensors, of_layer = _gradients(ctx.variant, tensors, layer, grads, *results, needs)
         of_tensors = LayerTensors(
             *(value if need else None for value, need in zip(of_tensors, need_tensors, strict=True))
         )
@@ -192,25 +195,29 @@ def _gradients(
     output: Tensor,
     cell: Tensor,
     gates: Tensor,
+    products: Tensor,
     needs: Layer,
 ) -> tuple[LayerTensors, Layer]:
     """Gradients of a layer's arguments from those of its results, None where none is needed."""
     call = LayerBackward.of_layer(layer, grads, cell, gates)
-    grad_z, grad_h0, grad_c0, grad_hidden, grad_gate = _variant_ops.backward(call, variant, tensors)
+    found = _variant_ops.backward(call, variant, tensors, products)
+    grad_z, grad_h0, grad_c0, grad_hidden, grad_gate, grad_input_product, parameters = found
+    norms = variant.layer_norm is not None or variant.cell_norm is not None
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
     h0, hidden = _operands(variant, tensors, layer, output)
-    products, grad_input = gradients(
+    of_products, grad_input = gradients(
         grad_z,
         layer._replace(h0=h0),
         hidden,
         [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
         [w.w_ih for w in directions] if needs.input else None,
         by_ops=True,
+        of_input=grad_input_product if variant.layer_norm == "separate" else None,
     )
     projects = any(need.w_hr for need in needed)
     steps = None
-    if projects or tensors.peephole is not None:
+    if projects or (tensors.peephole is not None and not norms):
         steps = _CellSteps(variant, tensors, layer, grad_z, cell, gates)
     of_weights: list[Tensor | None] = []
     for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
@@ -219,17 +226,28 @@ def _gradients(
             of_h = grad_hidden.unflatten(-1, (len(directions), -1)).select(-2, d)
             of_h = steps.rows.pad(of_h).flatten(0, 1)
             of_w_hr = product(of_h.mT, steps.unprojected(d).flatten(0, 1).to(of_h.dtype))
-        of_weights += _autograd.of_needed(w, need, products[d] or (None, None, None), of_w_hr)
-    of_peephole = None
-    if tensors.peephole is not None and steps is not None:
+        of_w_ih, of_w_hh, of_bias = of_products[d] or (None, None, None)
+        if norms:
+            of_bias = parameters[d, OF_BIAS].flatten()
+        of_weights += _autograd.of_needed(w, need, (of_w_ih, of_w_hh, of_bias), of_w_hr)
+    of_peephole = of_norm_gates = of_norm_cell = None
+    if tensors.peephole is not None and norms:
+        of_peephole = parameters[:, OF_PEEPHOLE]
+    elif tensors.peephole is not None and steps is not None:
         of_peephole = torch.stack([steps.peephole(d) for d in range(len(directions))])
         of_peephole = of_peephole.to(tensors.peephole.dtype)
+    if tensors.norm_gates is not None:
+        of_both = parameters[:, OF_GAINS].unflatten(1, (2, 4)).flatten(-2)
+        of_norm_gates = of_both[:, -tensors.norm_gates.shape[1] :]
+    if tensors.norm_cell is not None:
+        of_norm_cell = parameters[:, OF_NORM_CELL]
     of_gate = None
     if tensors.input_gate is not None:
         of_gate = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).pad(grad_gate)
         if tensors.input_gate.shape[0] == 1:
             of_gate = of_gate.sum(0, keepdim=True)
-    of_tensors = LayerTensors(of_peephole, None, None, of_gate, None, None, None, None, None)
+    of_parameters = (of_peephole, of_norm_gates, of_norm_cell)
+    of_tensors = LayerTensors(*of_parameters, of_gate, None, None, None, None, None)
     return of_tensors, Layer(
         input=grad_input,
         h0=grad_h0 if needs.h0 else None,
@@ -276,9 +294,10 @@ class _CellSteps:
         return before
 
     def updated(self, d: int) -> Tensor:
-        """c~ of each step, before zoneout."""
+        """c~ of each step, before its norm and zoneout."""
         variant = self.variant
-        if self.tensors.zoneout_cell is None and variant.zoneout_cell == 0:
+        zones_out = self.tensors.zoneout_cell is not None or variant.zoneout_cell > 0
+        if not zones_out and variant.cell_norm != "carried":
             return self.of(self.cell, d)
         i, f, g, _ = self.gates.select(-3, d).unbind(-2)
         if self.tensors.recurrent is not None and variant.dropout_on == "candidate":
@@ -288,8 +307,12 @@ class _CellSteps:
         return updated if bound is None else updated.clamp(-bound, bound)
 
     def unprojected(self, d: int) -> Tensor:
-        """o * a_cell(c~)."""
-        squashed = _variants_reference.activated(self.variant.each_activation[2], self.updated(d))
+        """o * a_cell(c~), with the norm of c~."""
+        seen = self.updated(d)
+        if self.tensors.norm_cell is not None:
+            gain, bias = self.tensors.norm_cell[d].to(seen.dtype)
+            seen = F.layer_norm(seen, seen.shape[-1:], gain, bias, self.variant.norm_eps)
+        squashed = _variants_reference.activated(self.variant.each_activation[2], seen)
         return self.gates.select(-3, d).select(-2, OUTPUT_GATE) * squashed
 
     def peephole(self, d: int) -> Tensor:

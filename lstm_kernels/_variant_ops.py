@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._layer import Layer, LayerBackward
-from ._ops import Forwarded, backward_shapes, dense, fake_of, forward_shapes
+from ._ops import backward_shapes, dense, fake_of, forward_shapes
 from ._torch_private import recording
 from ._variants import ACTIVATIONS, Activation, LayerTensors, Variant
 
-# gradients of the pre-activations, of h0, of c0, of every h_t with projection, of i from outside
-VariantBackward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+# output, h_n, c_n, cell and gates, and what the norm of the gates is given
+VariantForwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+# gradients of the pre-activations, of h0, of c0, of every h_t with projection, of i from outside;
+# with a layer norm, of the input's product and of parameters
+VariantBackward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 # options and the tensors of a variant; results as of the ops of a plain layer in _ops.py
-_forward: Callable[..., Forwarded] = torch.ops.lstm_kernels._variant_forward.default
-_recorded_forward: Callable[..., Forwarded] = torch.ops.lstm_kernels.variant_forward.default
+_forward: Callable[..., VariantForwarded] = torch.ops.lstm_kernels._variant_forward.default
+_recorded_forward: Callable[..., VariantForwarded] = torch.ops.lstm_kernels.variant_forward.default
 _backward: Callable[..., VariantBackward] = torch.ops.lstm_kernels._variant_backward.default
+# The rows of grad_parameters: ParameterSum of csrc/cpu/kernels.h.
+OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE = slice(4), slice(4, 12), slice(12, 14), slice(14, 17)
+PARAMETER_SUMS = 17
 _KINDS = list(ACTIVATIONS)  # in the order of ActivationKind of csrc/cpu/kernels.h
+
+
+class GivenTensors(NamedTuple):
+    """The tensors of a variant, named and ordered as in csrc/schema.cpp."""
+
+    peephole: Any
+    norm_gates: Any
+    norm_cell: Any
+    input_gate: Any
+    hidden_mask: Any
+    candidate_mask: Any
+    zoneout_cell: Any
+    zoneout_hidden: Any
 
 
 def options(variant: Variant) -> list[float]:
@@ -33,34 +51,48 @@ def options(variant: Variant) -> list[float]:
         variant.cell_clip or 0.0,
         variant.zoneout_cell,
         variant.zoneout_hidden,
+        float(variant.cell_norm == "carried"),
+        variant.norm_eps,
     ]
     for name, alpha, beta in variant.each_activation:
         numbers += [float(_KINDS.index(name)), alpha, beta]
     return numbers
 
 
-def variant_of(numbers: Sequence[float], *, on_candidate: bool) -> Variant:
-    """The variant that has these options, as far as the ops know it."""
-    coupled, clip, cell_clip, zoneout_cell, zoneout_hidden, *rest = numbers
+def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
+    """The variant that has these options and tensors, as far as the ops know it."""
+    coupled, clip, cell_clip, zoneout_cell, zoneout_hidden, carried, eps, *rest = numbers
     kinds = [_KINDS[int(kind)] for kind in rest[::3]]
+    layer_norm = cell_norm = None
+    if given.norm_gates is not None:
+        layer_norm = "joint" if given.norm_gates.shape[1] == 1 else "separate"
+    if given.norm_cell is not None:
+        cell_norm = "carried" if carried else "output"
     return Variant(
+        peephole=given.peephole is not None,
         coupled=[None, "input", "forget"][int(coupled)],
         clip=clip or None,
         cell_clip=cell_clip or None,
         activations=[
             Activation(*values) for values in zip(kinds, rest[1::3], rest[2::3], strict=True)
         ],
-        dropout_on="candidate" if on_candidate else "hidden",
+        layer_norm=layer_norm,
+        cell_norm=cell_norm,
+        norm_eps=eps,
+        dropout_on="hidden" if given.candidate_mask is None else "candidate",
         zoneout_cell=zoneout_cell,
         zoneout_hidden=zoneout_hidden,
+        input_gate=given.input_gate is not None,
     )
 
 
-def given_tensors(variant: Variant, tensors: LayerTensors) -> tuple[Tensor | None, ...]:
-    """The tensors of a variant, in the order of csrc/schema.cpp."""
+def given_tensors(variant: Variant, tensors: LayerTensors) -> GivenTensors:
+    """The tensors of a variant, as its ops take them."""
     recurrent, on_candidate = tensors.recurrent, variant.dropout_on == "candidate"
-    return (
+    return GivenTensors(
         tensors.peephole,
+        tensors.norm_gates,
+        tensors.norm_cell,
         tensors.input_gate,
         None if on_candidate else recurrent,
         recurrent if on_candidate else None,
@@ -71,8 +103,8 @@ def given_tensors(variant: Variant, tensors: LayerTensors) -> tuple[Tensor | Non
 
 def forward(
     layer: Layer, variant: Variant, tensors: LayerTensors, save_cell: bool, save_gates: bool
-) -> Forwarded:
-    """One layer: output, h_n, c_n, cell and gates."""
+) -> VariantForwarded:
+    """One layer: output, h_n, c_n, cell, gates and products."""
     layer = layer._replace(reset=dense(layer.reset))
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
@@ -81,35 +113,57 @@ def forward(
 
 def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool]:
     """The arguments of `forward` from those of its op."""
-    peephole, input_gate, hidden_mask, candidate_mask, zoneout_c, zoneout_h, *rest = arguments
-    numbers, save_cell, save_gates = rest
-    on_candidate = candidate_mask is not None
-    recurrent = candidate_mask if on_candidate else hidden_mask
-    of_steps = (input_gate, recurrent, zoneout_c, zoneout_h)
-    tensors = LayerTensors(peephole, None, None, *of_steps, None, None)
-    variant = dataclasses.replace(
-        variant_of(numbers, on_candidate=on_candidate),
-        peephole=peephole is not None,
-        input_gate=input_gate is not None,
+    *tensors, numbers, save_cell, save_gates = arguments
+    given = GivenTensors(*tensors)
+    recurrent = given.hidden_mask if given.candidate_mask is None else given.candidate_mask
+    of_layer = LayerTensors(
+        given.peephole,
+        given.norm_gates,
+        given.norm_cell,
+        given.input_gate,
+        recurrent,
+        given.zoneout_cell,
+        given.zoneout_hidden,
+        None,
+        None,
     )
-    return layer, variant, tensors, save_cell, save_gates
+    return layer, variant_of(numbers, given), of_layer, save_cell, save_gates
 
 
 @fake_of("_variant_forward", Layer)
-def _variant_forward_shapes(layer: Layer, *arguments: Any) -> Forwarded:
-    *_, save_cell, save_gates = arguments
-    return forward_shapes(layer, save_cell, save_gates)
+def _variant_forward_shapes(layer: Layer, *arguments: Any) -> VariantForwarded:
+    *tensors, _, save_cell, save_gates = arguments
+    norm_gates = GivenTensors(*tensors).norm_gates
+    output, h_n, c_n, cell, gates = forward_shapes(layer, save_cell, save_gates)
+    products = gates.new_empty(0)
+    if save_gates and norm_gates is not None:
+        *rows, directions, four, width = gates.shape
+        products = gates.new_empty((*rows, directions, norm_gates.shape[1], four * width))
+    return output, h_n, c_n, cell, gates, products
 
 
-def backward(call: LayerBackward, variant: Variant, tensors: LayerTensors) -> VariantBackward:
-    """One layer: gradients of the pre-activations, h0, c0, every h_t (with projection) and of i."""
+def backward(
+    call: LayerBackward, variant: Variant, tensors: LayerTensors, products: Tensor
+) -> VariantBackward:
+    """One layer: the gradients that VariantBackward lists."""
     *first, reset, cell, gates = call
     of_variant = given_tensors(variant, tensors)
-    return _backward(*first, dense(reset), *of_variant, options(variant), cell, gates)
+    return _backward(*first, dense(reset), *of_variant, options(variant), cell, gates, products)
 
 
 @fake_of("_variant_backward")
 def _variant_backward_shapes(*arguments: Any) -> VariantBackward:
-    *of_call, _, input_gate, _, _, _, _, _, cell, gates = arguments
+    fields = len(GivenTensors._fields)
+    *rest, _, cell, gates, _ = arguments
+    of_call, given = rest[:-fields], GivenTensors(*rest[-fields:])
     results = backward_shapes(LayerBackward._make([*of_call, cell, gates]))
-    return *results, cell.new_empty((0,) if input_gate is None else cell.shape)
+    nothing = cell.new_empty(0)
+    directions, width = gates.shape[-3], gates.shape[-1]
+    separate = given.norm_gates is not None and given.norm_gates.shape[1] == 2
+    norms = given.norm_gates is not None or given.norm_cell is not None
+    return (
+        *results,
+        nothing if given.input_gate is None else cell.new_empty(cell.shape),
+        gates.new_empty(gates.shape) if separate else nothing.clone(),
+        gates.new_empty((directions, PARAMETER_SUMS, width)) if norms else nothing.clone(),
+    )

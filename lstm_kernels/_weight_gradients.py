@@ -42,6 +42,7 @@ def gradients(
     wanted: Sequence[bool],
     w_ih: Sequence[Tensor] | None,
     by_ops: bool,
+    of_input: Tensor | None = None,
 ) -> tuple[list[_ops.WeightGradients | None], Tensor | None]:
     """Gradients of one layer's weights and input, from those of its pre-activations.
 
@@ -51,22 +52,30 @@ def gradients(
         wanted: the directions whose weights' gradients are.
         w_ih: of every direction, where the input's gradient is wanted.
         by_ops: whether the ops may compute them, where they are the faster ones.
+        of_input: the gradient of the input's product, where that is not grad_z.
 
     Returns:
         For each direction the gradients of w_ih (4*H, I), of w_hh (4*H, P) and, alike, of b_ih and
         b_hh (4*H); and the gradient of the input.
     """
-    if by_ops and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED:
-        return [
-            _ops.weight_gradients(grad_z, layer, output, d) if want else None
-            for d, want in enumerate(wanted)
-        ], None if w_ih is None else _ops.input_gradient(grad_z, w_ih, layer.lengths)
+    by_ops_here = by_ops and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED
     within = _rows_within(layer.lengths, layer.input.shape[0])
     tf32 = by_ops and _ops.allow_tf32(grad_z)
-    return [
-        _direction_in_torch(grad_z, layer, output, d, within, tf32) if want else None
-        for d, want in enumerate(wanted)
-    ], None if w_ih is None else _input_in_torch(grad_z, w_ih, within, tf32)
+
+    def of_weights(d: int) -> _ops.WeightGradients:
+        if by_ops_here and of_input is None:
+            return _ops.weight_gradients(grad_z, layer, output, d)
+        return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input)
+
+    grad_input = None
+    if w_ih is not None:
+        z = grad_z if of_input is None else of_input
+        grad_input = (
+            _ops.input_gradient(z, w_ih, layer.lengths)
+            if by_ops_here
+            else _input_in_torch(z, w_ih, within, tf32)
+        )
+    return [of_weights(d) if want else None for d, want in enumerate(wanted)], grad_input
 
 
 def weight_gradients(
@@ -104,6 +113,7 @@ def _direction_in_torch(
     direction: int,
     within: Tensor | None,
     tf32: bool = False,
+    of_input: Tensor | None = None,
 ) -> _ops.WeightGradients:
     directions = grad_z.shape[-3]
     z = grad_z.select(-3, direction).flatten(-2)
@@ -118,7 +128,10 @@ def _direction_in_torch(
         within,
         tf32,
     )
-    of_w_ih = _input_weight_gradient(rows, layer.input, layer.lengths, within, tf32)
+    rows_of_input = rows
+    if of_input is not None:
+        rows_of_input = _rows(of_input.select(-3, direction).flatten(-2).flatten(0, -2), within)
+    of_w_ih = _input_weight_gradient(rows_of_input, layer.input, layer.lengths, within, tf32)
     return of_w_ih, of_w_hh, rows.sum(0)
 
 

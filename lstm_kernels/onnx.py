@@ -16,7 +16,7 @@ import torch
 from . import _torch_private
 from ._layer import kind_of
 from ._onnx_node import OnnxLSTM, from_node
-from ._variant_ops import variant_of
+from ._variant_ops import GivenTensors, variant_of
 from ._variants import ACTIVATIONS
 
 __all__ = ["OnnxLSTM", "from_node", "translation_table"]
@@ -144,6 +144,8 @@ def _translations(
         lengths: Any,
         reset: Any,
         peephole: Any,
+        norm_gates: Any,
+        norm_cell: Any,
         input_gate: Any,
         hidden_mask: Any,
         candidate_mask: Any,
@@ -153,9 +155,10 @@ def _translations(
         save_cell: bool,
         save_gates: bool,
     ) -> tuple[Any, ...]:
-        variant = variant_of(options, on_candidate=False)
         masks = (hidden_mask, candidate_mask, zoneout_cell, zoneout_hidden)
+        variant = variant_of(options, GivenTensors(peephole, None, None, input_gate, *masks))
         for problem, present in (
+            ("layer norm", norm_gates is not None or norm_cell is not None),
             ("i = 1 - f", variant.coupled == "input"),
             ("bound on the cell state", variant.cell_clip is not None),
             ("input gate from outside", input_gate is not None),
@@ -180,7 +183,7 @@ def _translations(
             peepholes = op.Reshape(op.Gather(peephole, order, axis=1), [0, -1])
         ragged = (batch_sizes, lengths, reset)
         kind = (has_biases, bidirectional)
-        return sequence_forward(
+        results = sequence_forward(
             input,
             h0,
             c0,
@@ -192,6 +195,7 @@ def _translations(
             peepholes=peepholes,
             **attributes,
         )
+        return *results, nothing()
 
     def cell_forward(
         input: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, save_gates: bool

@@ -16,6 +16,7 @@
 #include "cell.h"
 #include "direct.h"
 #include "lay_out.h"
+#include "norm_backward.h"
 #include "pass.h"
 #include "variant_cell.h"
 
@@ -45,6 +46,7 @@ struct Backward {
     const X** g;   // rows of G
     const T** dh;  // and of dh, where there is a projection
     T* sum;        // results of this part's panels: [panel][row][vector][lane]
+    NormRows<T> norm;
   };
 
   const Call& call;
@@ -61,6 +63,11 @@ struct Backward {
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return call.weights[0].w_hr; }
+  // Whether the gradients of the recurrent product wait for the cells of their whole row.
+  LSTM_INLINE bool normalises() const {
+    if constexpr (kVariant) return call.variant.normalises();
+    return false;
+  }
 
   Backward(const Call& call, int threads, Arena& arena)
       : call(call), parts(Split::parts(call.size, threads)) {
@@ -92,8 +99,10 @@ struct Backward {
 
   Work work(Arena& arena) const {
     const int64_t N = max_of(call.size.N, 1);
-    return {arena.take<const X*>(N), arena.take<const T*>(projects() ? N : 0),
-            arena.take<T>(N * c_stride)};
+    return {arena.take<const X*>(N),
+            arena.take<const T*>(projects() ? N : 0),
+            arena.take<T>(N * c_stride),
+            {arena.take<T>(normalises() ? NormRows<T>::kAll * c_stride : 0), c_stride}};
   }
 
   Split split(int part) const {
@@ -102,13 +111,35 @@ struct Backward {
   Group group(int part) const { return split(part).group(part); }
 
   void prepare() { __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T)); }
+  void finish() const {
+    if constexpr (kVariant)
+      if (call.grad_parameters)
+        for (int d = 0; d < call.size.D; ++d) add_up_parameters(d);
+  }
+
+ private:
+  // What the parts of direction d have added up.
+  void add_up_parameters(int d) const {
+    const int64_t H = call.size.H;
+    for (int k = 0; k < cpu::kParameterSums; ++k)
+      for (int64_t unit = 0; unit < H; unit += L) {
+        vec<T> sum = {};
+        for (int part = 0; part < parts; ++part) {
+          Arena own = memory.of(part);
+          if (split(part).direction == d) sum += load(work(own).norm.sum(k) + unit);
+        }
+        store_n((S*)call.grad_parameters + (d * cpu::kParameterSums + k) * H + unit, sum, H - unit);
+      }
+  }
 };
 
-// One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
-// a projection, where parts go in step, and several where they do not; the initial states.
+// One part of one direction. Its phases: making ready; the steps, each in one phase, or in one more
+// with a projection and with a layer norm, where parts go in step, and several where they do not;
+// the initial states.
 template <class S, class Call>
 struct BackwardPart : InArena {
   using Pass = Backward<S, Call>;
+  using Stored = S;
   using T = compute<S>;
   using X = operand<S>;
   static constexpr int L = lanes<T>;
@@ -124,8 +155,10 @@ struct BackwardPart : InArena {
   const Share share;
   typename Pass::Work work;
 
-  bool ready = false, projecting = false;
-  int64_t s;  // the next step
+  enum class Stage { kRecurrent, kProjection, kNormedCells };  // of a step
+  bool ready = false;
+  Stage stage = Stage::kRecurrent;  // the next one
+  int64_t s;                        // the step it belongs to
 
   BackwardPart(const Pass& pass, int part)
       : pass(pass),
@@ -139,7 +172,13 @@ struct BackwardPart : InArena {
         s(size.T - 1) {
     Arena memory = pass.memory.of(part);
     work = pass.work(memory);
+    if (shares_sums()) {
+      Arena shared = pass.memory.of(part - split.id);
+      work.sum = pass.work(shared).sum;
+    }
   }
+  // Whether the parts of a direction have their sums in one place, as whole rows.
+  LSTM_INLINE bool shares_sums() const { return pass.normalises() && split.in_step(); }
 
   bool run_phase() {
     if (!ready) {
@@ -148,14 +187,13 @@ struct BackwardPart : InArena {
       initial_states();
       return true;
     } else if (split.in_step()) {
-      half_step();
+      run_stage();
     } else {
       int64_t rows = 0;
       do {
-        rows += share.active(steps.count(steps.time(s)));
-        half_step();
-        if (projecting) half_step();
-      } while (s >= 0 && rows < kChunkRows);
+        if (stage == Stage::kRecurrent) rows += share.active(steps.count(steps.time(s)));
+        run_stage();
+      } while (stage != Stage::kRecurrent || (s >= 0 && rows < kChunkRows));
     }
     return false;
   }
@@ -184,6 +222,9 @@ struct BackwardPart : InArena {
                                       : nullptr;
       copy_row(own.dc + r * pass.c_stride, from_c, size.H);
     }
+    if (pass.normalises())
+      __builtin_memset(work.norm.sum(0), 0,
+                       size_t(cpu::kParameterSums * pass.c_stride) * sizeof(T));
     zero_beyond_lengths();
     ready = true;
   }
@@ -195,25 +236,37 @@ struct BackwardPart : InArena {
       if (call.grad_hidden) zero_row((S*)call.grad_hidden + at * size.P, size.P);
       if constexpr (kVariant)
         if (call.grad_input_gate) zero_row((S*)call.grad_input_gate + at * size.H, size.H);
+      if constexpr (kVariant)
+        if (call.grad_input_product)
+          zero_row((S*)call.grad_input_product + at * kGates * size.H, kGates * size.H);
     });
   }
 
-  // A step, or with a projection the first or second half of it.
-  void half_step() {
+  void run_stage() {
     const int64_t t = steps.time(s), n = share.active(steps.count(t));
     // Sequences that go on to step s + 1; for the others this is the last step.
     const int64_t going_on =
         s + 1 < size.T ? min_of(n, share.active(steps.count(steps.time(s + 1)))) : 0;
-    if (!projecting) {
-      recurrent_product(t, n, going_on);
-      if (!pass.projects()) cells(own.w_hh, s, n, going_on);
-      projecting = pass.projects();
-    } else {
-      projected_product(n);
-      cells(own.w_hr, s, n, going_on);
-      projecting = false;
+    switch (stage) {
+      case Stage::kRecurrent:
+        recurrent_product(t, n, going_on);
+        stage = pass.projects() ? Stage::kProjection : finish_step(own.w_hh, n, going_on);
+        break;
+      case Stage::kProjection:
+        projected_product(n);
+        stage = finish_step(own.w_hr, n, going_on);
+        break;
+      case Stage::kNormedCells:
+        if constexpr (kVariant) normed_cells(n, going_on);
+        stage = Stage::kRecurrent;
     }
-    if (!projecting) --s;
+    if (stage == Stage::kRecurrent) --s;
+  }
+  // The cells, unless they wait for the rest of their rows; says which stage follows.
+  Stage finish_step(const Panels<T>& panels, int64_t n, int64_t going_on) {
+    if (pass.normalises()) return Stage::kNormedCells;
+    cells(panels, s, n, going_on);
+    return Stage::kRecurrent;
   }
 
   // The whole gradient of h_t.
@@ -273,7 +326,7 @@ struct BackwardPart : InArena {
 
   // Where the sums of panel p stand, n rows of them.
   T* result(const Panels<T>& panels, int64_t p, int64_t n) const {
-    return work.sum + (p - first(panels)) * n * panels.width * L;
+    return work.sum + (shares_sums() ? p : p - first(panels)) * n * panels.width * L;
   }
   // Calls visit(j, column, sum) for the vectors of this part's panels, row after row.
   template <class Visit>
@@ -475,6 +528,21 @@ struct BackwardPart : InArena {
       if (length == 0) return;
       const int64_t s = direction == 1 ? size.T - length : 0;
       store(sum, through_step(s, rank, column, load(sum)));
+    });
+  }
+
+  // The gradient of o * a_cell(c~) of the units from `unit` on, of row j of n.
+  LSTM_INLINE vec<T> unprojected_gradient(int64_t unit, int64_t j, int64_t n) const {
+    const Panels<T>& panels = pass.projects() ? own.w_hr : own.w_hh;
+    const int64_t vector = unit / L, p = vector / panels.width;
+    return load(result(panels, p, n) + (j * panels.width_of(p) + vector - p * panels.width) * L);
+  }
+  // The cells of a step, row by row; of this part's rows, where all parts made the products.
+  void normed_cells(int64_t n, int64_t going_on) const {
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      const NormBackward norm(*this, cell);
+      for (int64_t j = split.first_row(n); j < split.last_row(n); ++j)
+        norm.row(s, j, n, j < going_on);
     });
   }
 

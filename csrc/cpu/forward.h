@@ -14,11 +14,12 @@
 // take the panels in reverse: the last ones are still in the nearest cache.
 //
 // The products meet in one buffer, but each is made by a function that does nothing else:
-// project_input and add_recurrent. A variant that needs them apart, as layer norm does, calls the
-// second on a buffer of zeros.
+// project_input and add_recurrent. Where a step has a layer norm, its cells follow when the
+// products of whole rows are there: norm_forward.h.
 #pragma once
 #include "cell.h"
 #include "direct_gates.h"
+#include "norm_forward.h"
 #include "pass.h"
 #include "prepacked.h"
 #include "quantized.h"
@@ -28,6 +29,9 @@ namespace lstm_kernels::LSTM_ISA {
 
 inline bool reads_direct(const cpu::SequenceForward& call) {
   return !call.prepacked && cpu::direct(call.size);
+}
+inline bool reads_direct(const cpu::VariantForward& call) {
+  return cpu::direct(call.size) && !call.variant.normalises();
 }
 
 template <class S, class X, class Call>
@@ -61,6 +65,7 @@ struct Forward {
     X *h_copy, *unprojected_copy;  // [row][quantized_stride], where they are rounded
     T *interleaved, *sums;         // of DirectGates
     T* pre;                        // pre-activations: [panel][row][gate][lane]
+    T *recurrent, *updated;        // of NormForward: W_hh h alone, likewise; c~ of a row
     T* projected;  // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
@@ -81,6 +86,16 @@ struct Forward {
     return 4 * s.H * s.P * int64_t(kQuantized ? 1 : sizeof(T));
   }
   bool projects() const { return call.weights[0].w_hr; }
+  // Whether cells wait for the products of their whole row.
+  LSTM_INLINE bool normalises() const {
+    if constexpr (is_same<Call, cpu::VariantForward>) return call.variant.normalises();
+    return false;
+  }
+  // Whether W_ih x and W_hh h are not added up.
+  LSTM_INLINE bool separates() const {
+    if constexpr (is_same<Call, cpu::VariantForward>) return call.variant.separate;
+    return false;
+  }
   Split split(int part) const {
     return Split(call.size, weight_bytes(call.size), !direct, part, parts);
   }
@@ -130,12 +145,16 @@ struct Forward {
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.interleaved = arena.take<T>(direct ? DirectGates<S>::interleaved_numbers(s, rows) : 0);
     w.sums = arena.take<T>(direct ? DirectGates<S>::sums_numbers(rows) : 0);
-    w.pre = arena.take<T>(max_of(own_panels * chunk, 2 * rows) * kPanel);
+    w.pre = arena.take<T>((normalises() ? panels * most : max_of(own_panels * chunk, 2 * rows)) *
+                          kPanel);
+    w.recurrent = arena.take<T>(separates() ? panels * rows * kPanel : 0);
+    w.updated = arena.take<T>(normalises() ? c_stride : 0);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
   }
 
   void prepare() { __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X)); }
+  void finish() const {}
 
   // Elements from one row of n operands to the next.
   static int64_t operand_stride(int64_t n) {
@@ -156,11 +175,13 @@ struct Forward {
   }
 };
 
-// One part of one direction. Its phases: making ready; the steps, each in one phase, or in two with
-// a projection, where parts go in step, and by chunks where they do not; writing the final states.
+// One part of one direction. Its phases: making ready; the steps, each in one phase, or in one more
+// with a layer norm and with a projection, where parts go in step, and by chunks where they do not;
+// writing the final states.
 template <class S, class X, class Call>
 struct ForwardPart : InArena {
   using Pass = Forward<S, X, Call>;
+  using Stored = S;
   using T = compute<S>;
   using Carried = typename Pass::Carried;
   static constexpr bool kVariant = is_same<Call, cpu::VariantForward>;
@@ -176,10 +197,13 @@ struct ForwardPart : InArena {
   const Steps steps;
   const Share share;
   const int64_t first_panel, last_panel;  // one past
+  const int64_t origin;                   // the panel that work.pre begins with
   typename Pass::Work work;
 
-  bool ready = false, projecting = false;
-  int64_t s = 0;  // the next step
+  enum class Stage { kProducts, kNormedCells, kProjection };  // of a step
+  bool ready = false;
+  Stage stage = Stage::kProducts;  // the next one
+  int64_t s = 0;                   // the step it belongs to
   // The chunk of steps that it belongs to: the first step after it, its rows, those of steps done;
   // and whether both products of its only step are made together.
   int64_t chunk_end = 0, rows = 0, rows_done = 0;
@@ -195,9 +219,15 @@ struct ForwardPart : InArena {
         steps{call.rows, size.T, size.N, direction == 1},
         share(split.rows(size.N, call.rows.counts)),
         first_panel(split.by_batch ? 0 : split.begin(pass.panels)),
-        last_panel(split.by_batch ? pass.panels : split.end(pass.panels)) {
+        last_panel(split.by_batch ? pass.panels : split.end(pass.panels)),
+        origin(pass.normalises() ? 0 : first_panel) {
     Arena memory = pass.memory.of(part);
     work = pass.work(memory);
+    if (pass.normalises() && split.in_step()) {  // each other's products
+      Arena shared = pass.memory.of(part - split.id);
+      const auto of_first = pass.work(shared);
+      work.pre = of_first.pre, work.recurrent = of_first.recurrent;
+    }
   }
 
   bool run_phase() {
@@ -207,10 +237,10 @@ struct ForwardPart : InArena {
       write_states();
       return true;
     } else if (split.in_step()) {
-      half_step();
+      run_stage();
     } else {
-      do half_step();
-      while (projecting || s < chunk_end);
+      do run_stage();
+      while (stage != Stage::kProducts || s < chunk_end);
     }
     return false;
   }
@@ -224,19 +254,25 @@ struct ForwardPart : InArena {
     ready = true;
   }
 
-  // A step, or with a projection the first or second half of it.
-  void half_step() {
+  void run_stage() {
     if (s == chunk_end) begin_chunk();
     const int64_t n = share.active(steps.count(steps.time(s)));
-    if (!projecting) {
-      if (n) step(n, work.pre + rows_done * kPanel);
-      projecting = pass.projects();
-    } else {
-      if (n) project_hidden(n);
-      projecting = false;
+    switch (stage) {
+      case Stage::kProducts:
+        if (n) step(n, work.pre + rows_done * kPanel);
+        stage = pass.normalises() ? Stage::kNormedCells : after_cells();
+        break;
+      case Stage::kNormedCells:
+        if constexpr (kVariant) normed_cells(n, work.pre + rows_done * kPanel);
+        stage = after_cells();
+        break;
+      case Stage::kProjection:
+        if (n) project_hidden(n);
+        stage = Stage::kProducts;
     }
-    if (!projecting) rows_done += n, ++s;
+    if (stage == Stage::kProducts) rows_done += n, ++s;
   }
+  Stage after_cells() const { return pass.projects() ? Stage::kProjection : Stage::kProducts; }
 
   void read_states() {
     const Share states = split.states(size.N, call.rows.counts);
@@ -276,6 +312,11 @@ struct ForwardPart : InArena {
       zero_row((S*)call.output + at * size.P, size.P);
       if (call.cell) zero_row((S*)call.cell + at * size.H, size.H);
       if (call.gates) zero_row((S*)call.gates + at * kGates * size.H, kGates * size.H);
+      if constexpr (kVariant)
+        if (call.products) {
+          const int64_t width = call.variant.branches() * kGates * size.H;
+          zero_row((S*)call.products + at * width, width);
+        }
     });
   }
 
@@ -293,7 +334,7 @@ struct ForwardPart : InArena {
     if (together || !rows) return;
     for (int64_t p = first_panel; p < last_panel; ++p)
       project_input(p, p + 1 < last_panel ? p + 1 : -1, rows,
-                    work.pre + (p - first_panel) * rows * kPanel);
+                    work.pre + (p - origin) * rows * kPanel);
   }
 
   const X* input_row(int64_t t, int64_t rank, int64_t r) {
@@ -304,10 +345,11 @@ struct ForwardPart : InArena {
     return copy;
   }
 
-  // pre = bias + x W_ih^T for the units of panel p
+  // pre = bias + x W_ih^T for the units of panel p. A norm of the gates comes before their bias.
   void project_input(int64_t p, int64_t next, int64_t rows, T* pre) {
-    vec<T> bias[kGates];
-    for (int g = 0; g < kGates; ++g) bias[g] = load(own.weights.bias + p * kPanel + g * L);
+    vec<T> bias[kGates] = {};
+    if (!normalises_gates())
+      for (int g = 0; g < kGates; ++g) bias[g] = load(own.weights.bias + p * kPanel + g * L);
     for (int64_t r = 0; r < rows; ++r)
       for (int g = 0; g < kGates; ++g) store(pre + r * kPanel + g * L, bias[g]);
     own.weights.w_ih.accumulate(p, next, work.x, rows, pre);
@@ -338,22 +380,29 @@ struct ForwardPart : InArena {
             order, {work.x, work.h, n}, pre, [&](int64_t p, const T* of) { cell(p, n, of); });
       return;
     }
-    auto result = [&](int64_t p) {
-      return together ? pre : pre + (p - first_panel) * rows * kPanel;
+    const bool passing = together && !pass.normalises();  // nothing reads it after the cell
+    auto result = [&](int64_t p) { return passing ? pre : pre + (p - origin) * rows * kPanel; };
+    // What W_hh h is added to.
+    auto sum = [&](int64_t p) {
+      if (!pass.separates()) return result(p);
+      T* zeros = work.recurrent + (p - origin) * n * kPanel;
+      __builtin_memset(zeros, 0, size_t(n * kPanel) * sizeof(T));
+      return zeros;
     };
     for (int64_t i = 0; i < order.count();) {
       const int64_t p = order.panel(i);
       if (n == 1 && i + 1 < order.count()) {
         const int64_t p1 = order.panel(i + 1);
-        T *pre0 = result(p), *pre1 = together ? pre + kPanel : result(p1);
+        T *pre0 = result(p), *pre1 = passing ? pre + kPanel : result(p1);
         if (together) project_input(p, -1, 1, pre0), project_input(p1, -1, 1, pre1);
+        if (pass.separates()) pre0 = sum(p), pre1 = sum(p1);
         add_recurrent_pair(p, p1, pre0, pre1);
-        cell(p, 1, pre0), cell(p1, 1, pre1);
+        if (!pass.normalises()) cell(p, 1, pre0), cell(p1, 1, pre1);
         i += 2;
       } else {
         if (together) project_input(p, order.after(i), n, result(p));
-        add_recurrent(p, order.after(i), n, result(p));
-        cell(p, n, result(p));
+        add_recurrent(p, order.after(i), n, sum(p));
+        if (!pass.normalises()) cell(p, n, result(p));
         ++i;
       }
     }
@@ -426,6 +475,11 @@ struct ForwardPart : InArena {
 
   // ---- variants -------------------------------------------------------------------------------
 
+  LSTM_INLINE bool normalises_gates() const {
+    if constexpr (kVariant) return call.variant.norm_gates;
+    return false;
+  }
+
   VariantRow<S> variant_row(int64_t rank) const {
     return {call.variant, size, direction, steps.time(s), steps.sequence(rank)};
   }
@@ -479,34 +533,50 @@ struct ForwardPart : InArena {
   }
   template <bool kWhole, class VariantCell>
   LSTM_INLINE void cell_rows(const VariantCell& cell, int64_t p, int64_t n, const T* pre) {
-    const int64_t unit = p * L, H = size.H;
+    for (int64_t j = 0; j < n; ++j, pre += kPanel) {
+      const int64_t rank = share.rank(j);
+      auto given = variant_row(rank).template at<kWhole>(p * L);
+      if (work.h[j] != pass.zeros) given.c_before = load(own.c + rank * pass.c_stride + p * L);
+      keep_cell<kWhole>(j, p * L, cell.advance(pre, given));
+    }
+  }
+  // Writes what the cells from `unit` on are after the step, of its row j.
+  template <bool kWhole>
+  LSTM_INLINE void keep_cell(int64_t j, int64_t unit, const Cell<T>& to) const {
+    const int64_t rank = share.rank(j), row = work.at[j], H = size.H;
     auto write = [&](S* to, vec<T> v) {
       if constexpr (kWhole)
         store(to, v);
       else
         store_n(to, v, H - unit);
     };
-    for (int64_t j = 0; j < n; ++j, pre += kPanel) {
-      const int64_t rank = share.rank(j), row = work.at[j];
-      T* carried = own.c + rank * pass.c_stride + unit;
-      auto given = variant_row(rank).template at<kWhole>(unit);
-      given.c_before = work.h[j] == pass.zeros ? vec<T>{} : load(carried);
-      const Cell<T> to = cell.advance(pre, given);
-      store(carried, to.c);
-      if (pass.projects()) {
-        store(own.unprojected + rank * pass.c_stride + unit, to.h);
-      } else {
-        const vec<T> h = after_zoneout(rank, unit, to.h);
-        keep_hidden(rank, unit, h);
-        write((S*)call.output + row * H + unit, h);
-      }
-      if (call.cell) write((S*)call.cell + row * H + unit, to.c);
-      if (call.gates) {
-        S* gates = (S*)call.gates + row * kGates * H + unit;
-        write(gates + kInputGate * H, to.i), write(gates + kForgetGate * H, to.f);
-        write(gates + kCandidate * H, to.g), write(gates + kOutputGate * H, to.o);
-      }
+    store(own.c + rank * pass.c_stride + unit, to.c);
+    if (pass.projects()) {
+      store(own.unprojected + rank * pass.c_stride + unit, to.h);
+    } else {
+      const vec<T> h = after_zoneout(rank, unit, to.h);
+      keep_hidden(rank, unit, h);
+      write((S*)call.output + row * H + unit, h);
     }
+    if (call.cell) write((S*)call.cell + row * H + unit, to.c);
+    if (call.gates) {
+      S* gates = (S*)call.gates + row * kGates * H + unit;
+      write(gates + kInputGate * H, to.i), write(gates + kForgetGate * H, to.f);
+      write(gates + kCandidate * H, to.g), write(gates + kOutputGate * H, to.o);
+    }
+  }
+
+  // The cells of a step of n rows, from products of whole rows; of this part's rows, where all
+  // parts made the products.
+  void normed_cells(int64_t n, T* pre) const {
+    with_cell<T>(call.variant, [&](const auto& cell) {
+      const NormForward norm(*this, cell);
+      for (int64_t j = split.first_row(n); j < split.last_row(n); ++j) {
+        const ProductRow<T> input{pre + j * kPanel, rows * kPanel};
+        norm.row(j, input,
+                 pass.separates() ? ProductRow<T>{work.recurrent + j * kPanel, n * kPanel} : input);
+      }
+    });
   }
 };
 

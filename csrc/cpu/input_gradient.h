@@ -60,6 +60,7 @@ struct InputGradient {
 
   Group group(int) const { return {0, parts, 1}; }
   void prepare() {}
+  void finish() const {}
 };
 
 // One part. Its phases: laying out W_ih; chunk after chunk.

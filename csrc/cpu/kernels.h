@@ -109,13 +109,22 @@ struct Variant {
   StepArray hidden_mask;          // F = P; what h is multiplied with before the recurrent product
   StepArray candidate_mask;       // F = H; what g is multiplied with
   StepArray cell_zoneout, hidden_zoneout;  // F = H and P; 1 where the state stays
+  // Layer norm. Gains of the gates', (D, 1, 4 * H) of the sum of both products, or (D, 2, 4 * H) of
+  // W_ih x and W_hh h where these are separate; gain and bias of the cell state's, (D, 2, H).
+  const void *norm_gates, *norm_cell;  // or null
+  bool separate, carries_norm;         // carries_norm: the normalised cell state goes on
+  double norm_eps;
 
+  bool normalises() const { return norm_gates || norm_cell; }
+  int64_t branches() const { return separate ? 2 : 1; }  // products that are normalised
   bool zones_out_cell() const { return cell_zoneout.data || keep_cell > 0; }
   bool zones_out_hidden() const { return hidden_zoneout.data || keep_hidden > 0; }
 };
 
 struct VariantForward : SequenceForward {
   Variant variant;
+  // (T, N, D, 1 or 2, 4 * H) or (R, D, 1 or 2, 4 * H): what the norm of the gates is given, or null
+  void* products;
 };
 
 // Absent gradients (null) are zero.
@@ -139,9 +148,25 @@ struct SequenceBackward {
   void* grad_hidden;            // (T, N, D * P): the whole gradient of h_t; null without projection
 };
 
+// The gradients of parameters that a pass adds up itself where a step has a layer norm: rows of H
+// numbers. Those of the gains of a norm of the sum of both products stand as kOfRecurrentGain.
+enum ParameterSum : int {
+  kOfBias,
+  kOfInputGain = kOfBias + kGates,
+  kOfRecurrentGain = kOfInputGain + kGates,
+  kOfCellGain = kOfRecurrentGain + kGates,
+  kOfCellBias,
+  kOfPeephole,
+  kParameterSums = kOfPeephole + 3
+};
+
+// Where a step has a layer norm, grad_preactivations is the gradient of the normalised product.
 struct VariantBackward : SequenceBackward {
   Variant variant;
-  void* grad_input_gate;  // like cell: the gradient of i; null where it is not from outside
+  const void* products;      // as in VariantForward
+  void* grad_input_gate;     // like cell: the gradient of i; null where it is not from outside
+  void* grad_input_product;  // like gates: of W_ih x where the norms are separate, or null
+  void* grad_parameters;     // (D, kParameterSums, H), or null without layer norm
 };
 
 // The gradients of one direction's weights, from those of its gates' pre-activations.

@@ -3,7 +3,7 @@
 // A pass is a class that says how many `threads` a call is worth and takes all memory in its
 // constructor, which only adds up sizes where the arena has none, so that a call's scratch can be
 // measured first. Its work is cut into parts (see team.h): `part(q)` makes part q in its own
-// memory, `run_phase` goes on with it.
+// memory, `run_phase` goes on with it. `prepare` and `finish` run before and after all parts.
 #pragma once
 #include "arena.h"
 #include "schedule.h"
@@ -51,6 +51,7 @@ void run_pass(const Call& call, void* scratch) {
   }
   auto run_phase = [](void* all, int q) { return ((Part*)all)[q].run_phase(); };
   cpu::run_parts({states, pass.parts, run_phase, parts}, threads);
+  pass.finish();
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -122,6 +122,9 @@ struct Split {
     return by_batch ? rows(N, ragged) : Share{begin(N), 1, end(N) - begin(N)};
   }
   LSTM_INLINE int64_t max_rows(int64_t N) const { return by_batch ? ceil_div(N, size) : N; }
+  // Of the n rows of a step those that it takes alone, up to last_row, where panels do not matter.
+  LSTM_INLINE int64_t first_row(int64_t n) const { return in_step() ? begin(n) : 0; }
+  LSTM_INLINE int64_t last_row(int64_t n) const { return in_step() ? end(n) : n; }
   // Its part of n panels: those it lays out, and split by hidden units those it computes.
   LSTM_INLINE int64_t begin(int64_t n) const { return n * id / size; }
   LSTM_INLINE int64_t end(int64_t n) const { return n * (id + 1) / size; }

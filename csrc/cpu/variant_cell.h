@@ -138,33 +138,52 @@ struct VariantCell {
         cell_clip(T(variant.cell_clip)) {}
   LSTM_INLINE bool clips() const { return !kCommon && variant.clip > 0; }
 
-  // After a step: the gates, the cell state, and o * a_cell(c~).
+  // After a step: the gates, the cell state, and o * a_cell(c~). pre: [gate][lane].
   LSTM_INLINE Cell<T> advance(const T* pre, const Given& from) const {
-    constexpr int L = lanes<T>;
     Cell<T> to;
-    vec<T> z[kGates];
-    for (int g = 0; g < kGates; ++g) z[g] = load(pre + g * L);
+    const vec<T> updated = begin(to, pre, from);
+    finish(to, load(pre + kOutputGate * lanes<T>), updated, updated, from);
+    return to;
+  }
+  // Its first half: i, f, g, and returned c~.
+  LSTM_INLINE vec<T> begin(Cell<T>& to, const T* pre, const Given& from) const {
+    constexpr int L = lanes<T>;
+    vec<T> z_i = load(pre + kInputGate * L), z_f = load(pre + kForgetGate * L);
     if (variant.peephole) {
-      z[kInputGate] += from.peephole[0] * from.c_before;
-      z[kForgetGate] += from.peephole[1] * from.c_before;
+      z_i += from.peephole[0] * from.c_before;
+      z_f += from.peephole[1] * from.c_before;
     }
     if (variant.input_gate.data)
       to.i = from.input_gate;
     else if (variant.coupled != cpu::Coupled::kInput)
-      to.i = activated(cpu::kOfGates, z[kInputGate]);
+      to.i = activated(cpu::kOfGates, z_i);
     if (variant.coupled == cpu::Coupled::kForget)
       to.f = T(1) - to.i;
     else
-      to.f = activated(cpu::kOfGates, z[kForgetGate]);
+      to.f = activated(cpu::kOfGates, z_f);
     if (variant.coupled == cpu::Coupled::kInput) to.i = T(1) - to.f;
-    to.g = activated(cpu::kOfCandidate, z[kCandidate]);
-    const vec<T> updated = update(to.i, to.f, to.g, from);
-    if (variant.peephole) z[kOutputGate] += from.peephole[2] * updated;
-    to.o = activated(cpu::kOfGates, z[kOutputGate]);
-    to.h = to.o * squashed(updated);
+    to.g = activated(cpu::kOfCandidate, load(pre + kCandidate * L));
+    return update(to.i, to.f, to.g, from);
+  }
+  // Its second half: o, the cell state and o * a_cell(seen).
+  LSTM_INLINE void finish(Cell<T>& to, vec<T> z_o, vec<T> updated, vec<T> seen,
+                          const Given& from) const {
+    if (variant.peephole) z_o += from.peephole[2] * updated;
+    to.o = activated(cpu::kOfGates, z_o);
+    to.h = to.o * squashed(seen);
     to.c = updated;
     if (variant.zones_out_cell()) to.c = zoned_out<T>(from.keep_cell, from.c_before, updated);
-    return to;
+  }
+
+  // c~, from gates and the state before.
+  LSTM_INLINE vec<T> update(vec<T> i, vec<T> f, vec<T> g, const Given& from) const {
+    vec<T> c = f * from.c_before + i * (variant.candidate_mask.data ? g * from.candidate_mask : g);
+    if (clips_cell) c = clamp<T>(c, -cell_clip, cell_clip);
+    return c;
+  }
+  LSTM_INLINE vec<T> squashed(vec<T> c) const {
+    if constexpr (kCommon) return tanh<T>(c);
+    return activate<T>(variant.activations[cpu::kOfCell], c);
   }
 
   struct Gradient : CellGradient<T> {
@@ -173,31 +192,52 @@ struct VariantCell {
   // As `retreat` in cell.h; dh is the gradient of o * a_cell(c~).
   LSTM_INLINE Gradient retreat(vec<T> dh, vec<T> dc, vec<T> c, const Given& from,
                                const vec<T> (&gate)[kGates], const vec<T> (&extra)[kGates]) const {
-    const vec<T> i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate],
-                 o = gate[kOutputGate], zero = {};
-    const vec<T> updated = variant.zones_out_cell() ? update(i, f, g, from) : c;
-    const vec<T> seen = squashed(updated);
-    Gradient to;
-    vec<T> direct = zero;  // of the cell state before, past the step
-    if (variant.zones_out_cell()) direct = from.keep_cell * dc, dc *= T(1) - from.keep_cell;
-    dc += dh * o * slope_of(cpu::kOfCell, seen);
-    const vec<T> do_ = (dh * seen + extra[kOutputGate]) * gate_slope(o);
-    if (variant.peephole) dc += do_ * from.peephole[2];
-    if (clips_cell) dc = chosen<T>(magnitude<T>(updated) >= zero + cell_clip, zero, dc);
+    const vec<T> updated = variant.zones_out_cell()
+                               ? update(gate[kInputGate], gate[kForgetGate], gate[kCandidate], from)
+                               : c;
+    const AtOutput at = retreat_output(dh, dc, squashed(updated), from, gate, extra);
+    return retreat_update(at.updated + at.seen, updated, dc, at.o, from, gate, extra);
+  }
+  // Its first half: the gradients of c~ past a_cell, of what a_cell was given, and of o before its
+  // activation. squashed: what a_cell gave.
+  struct AtOutput {
+    vec<T> updated, seen, o;
+  };
+  LSTM_INLINE AtOutput retreat_output(vec<T> dh, vec<T> dc, vec<T> squashed, const Given& from,
+                                      const vec<T> (&gate)[kGates],
+                                      const vec<T> (&extra)[kGates]) const {
+    const vec<T> o = gate[kOutputGate];
+    AtOutput to;
+    to.o = (dh * squashed + extra[kOutputGate]) * gate_slope(o);
+    to.seen = dh * o * slope_of(cpu::kOfCell, squashed);
+    to.updated = variant.zones_out_cell() ? dc * (T(1) - from.keep_cell) : dc;
+    if (variant.peephole) to.updated += to.o * from.peephole[2];
+    return to;
+  }
+  // Its second half, from the whole gradient of c~. dc: of the cell state after the step.
+  LSTM_INLINE Gradient retreat_update(vec<T> of_updated, vec<T> updated, vec<T> dc, vec<T> do_,
+                                      const Given& from, const vec<T> (&gate)[kGates],
+                                      const vec<T> (&extra)[kGates]) const {
+    const vec<T> i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate], zero = {};
+    if (clips_cell)
+      of_updated = chosen<T>(magnitude<T>(updated) >= zero + cell_clip, zero, of_updated);
     const vec<T> dropped = variant.candidate_mask.data ? g * from.candidate_mask : g;
-    vec<T> di = dc * dropped + extra[kInputGate], df = dc * from.c_before + extra[kForgetGate];
+    vec<T> di = of_updated * dropped + extra[kInputGate];
+    vec<T> df = of_updated * from.c_before + extra[kForgetGate];
     if (variant.coupled == cpu::Coupled::kInput) df -= di, di = zero;
     if (variant.coupled == cpu::Coupled::kForget) di -= df, df = zero;
+    Gradient to;
     to.input_gate = di;
     di = variant.input_gate.data ? zero : di * gate_slope(i);
     df *= gate_slope(f);
-    vec<T> dg = dc * i;
+    vec<T> dg = of_updated * i;
     if (variant.candidate_mask.data) dg *= from.candidate_mask;
     to.preactivation[kInputGate] = di;
     to.preactivation[kForgetGate] = df;
     to.preactivation[kCandidate] = (dg + extra[kCandidate]) * bounded_slope(cpu::kOfCandidate, g);
     to.preactivation[kOutputGate] = do_;
-    to.c_before = direct + dc * f;
+    to.c_before = of_updated * f;
+    if (variant.zones_out_cell()) to.c_before += from.keep_cell * dc;
     if (variant.peephole) to.c_before += di * from.peephole[0] + df * from.peephole[1];
     return to;
   }
@@ -207,10 +247,6 @@ struct VariantCell {
     if constexpr (kCommon) return use == cpu::kOfGates ? sigmoid<T>(z) : tanh<T>(z);
     if (clips()) z = clamp<T>(z, -clip, clip);
     return activate<T>(variant.activations[use], z);
-  }
-  LSTM_INLINE vec<T> squashed(vec<T> c) const {
-    if constexpr (kCommon) return tanh<T>(c);
-    return activate<T>(variant.activations[cpu::kOfCell], c);
   }
   LSTM_INLINE vec<T> slope_of(cpu::ActivationUse use, vec<T> y) const {
     if constexpr (kCommon) return use == cpu::kOfGates ? y * (T(1) - y) : T(1) - y * y;
@@ -224,12 +260,6 @@ struct VariantCell {
     const cpu::Activation& a = variant.activations[use];
     const vec<T> zero = {}, high = activate<T>(a, zero + clip), low = activate<T>(a, zero - clip);
     return chosen<T>((y == high) | (y == low), zero, of);
-  }
-  // c~
-  LSTM_INLINE vec<T> update(vec<T> i, vec<T> f, vec<T> g, const Given& from) const {
-    vec<T> c = f * from.c_before + i * (variant.candidate_mask.data ? g * from.candidate_mask : g);
-    if (clips_cell) c = clamp<T>(c, -cell_clip, cell_clip);
-    return c;
   }
 };
 

@@ -70,6 +70,7 @@ struct WeightGradients {
 
   Group group(int) const { return {0, parts, 0}; }
   void prepare() {}
+  void finish() const {}
 };
 
 // One part: whole vectors of gate units, as many at a time, a slab, as the pass says. Its phases:

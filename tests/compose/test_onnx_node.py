@@ -230,13 +230,21 @@ def test_a_variant_that_onnx_has_is_exported_as_one_node_and_comes_back(bidirect
         np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_other_variants_have_no_onnx():
-    module = LSTM(I, H, variant=Variant(zoneout_cell=0.5)).eval()
+@pytest.mark.parametrize(
+    ("variant", "problem"),
+    [
+        (Variant(zoneout_cell=0.5), "zoneout"),
+        (Variant(layer_norm="joint"), "layer norm"),
+        (Variant(cell_norm="output"), "layer norm"),
+    ],
+)
+def test_other_variants_have_no_onnx(variant, problem):
+    module = LSTM(I, H, variant=variant).eval()
     exported = torch.export.export(module, (torch.randn(T, N, I),))
     node = next(n for n in exported.graph.nodes if "variant" in str(n.target))
     assert node.target is torch.ops.lstm_kernels.variant_forward.default
     translate = translation_table()[torch.ops.lstm_kernels.variant_forward.default]
-    with pytest.raises(NotImplementedError, match="ONNX's LSTM has no zoneout"):
+    with pytest.raises(NotImplementedError, match=f"ONNX's LSTM has no {problem}"):
         translate(*node.args)
 
 

@@ -1,5 +1,7 @@
 """The ops of variants on the CPU against the equations in plain torch, results and gradients."""
 
+import dataclasses
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -28,6 +30,9 @@ def variants(draw):
             draw(st.sampled_from(["tanh", "tanh", *names])),
             draw(st.sampled_from(["tanh", "tanh", *names])),
         ),
+        layer_norm=draw(st.sampled_from([None, None, "joint", "separate"])),
+        cell_norm=draw(st.sampled_from([None, None, "carried", "output"])),
+        norm_eps=draw(st.sampled_from([1e-5, 0.1])),
         recurrent_dropout=draw(st.sampled_from([0.0, 0.3])),
         dropout_on=draw(st.sampled_from(["hidden", "candidate"])),
         dropout_per_step=draw(st.booleans()),
@@ -87,8 +92,8 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
     masked = draw(st.booleans())
     tensors = LayerTensors(
         random(D, 3, H) if variant.peephole else None,
-        None,
-        None,
+        random(D, 1 + (variant.layer_norm == "separate"), 4 * H) if variant.layer_norm else None,
+        random(D, 2, H) if variant.cell_norm else None,
         random(draw(st.sampled_from([1, T])), N, D * H).sigmoid() if variant.input_gate else None,
         bits(steps, N, of_recurrent) / 0.7 if variant.recurrent_dropout else None,
         bits(T, N, D * H) if variant.zoneout_cell and masked else None,
@@ -101,7 +106,8 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
 
 def floating(layer, tensors):
     """The tensors that have a gradient."""
-    values = [layer.input, layer.h0, layer.c0, *layer.weights, tensors.peephole, tensors.input_gate]
+    of_variant = (tensors.peephole, tensors.norm_gates, tensors.norm_cell, tensors.input_gate)
+    values = [layer.input, layer.h0, layer.c0, *layer.weights, *of_variant]
     return [value for value in values if value is not None]
 
 
@@ -174,6 +180,8 @@ SMOOTH = {
     "zoneout": Variant(zoneout_cell=0.3, zoneout_hidden=0.3),
     "dropout": Variant(recurrent_dropout=0.3),
     "activations": Variant(activations=("sigmoid", "softsign", ("elu", 0.5))),
+    "separate norms": Variant(layer_norm="separate", cell_norm="carried", norm_eps=0.1),
+    "joint norm": Variant(layer_norm="joint", cell_norm="output", norm_eps=0.1, peephole=True),
 }
 
 
@@ -209,8 +217,103 @@ def test_a_variant_without_effect_is_the_plain_lstm():
         )
         nothing = LayerTensors(*[None] * 9)
         plain = _ops.sequence_forward(layer, True, True)
-        found = _variant_ops.forward(layer, Variant(), nothing, True, True)
+        *found, products = _variant_ops.forward(layer, Variant(), nothing, True, True)
+        assert products.numel() == 0
         assert_same(found, plain, **rounding(torch.float32, 9))
+
+
+NORMS = [
+    Variant(layer_norm=gates, cell_norm=cell)
+    for gates in (None, "joint", "separate")
+    for cell in (None, "carried", "output")
+    if gates or cell
+]
+
+
+def normed(variant, T=5, N=3, H=6, dtype=torch.float64, scale=1.0):
+    """A layer with a norm, and the tensors of its variant."""
+    generator = torch.Generator().manual_seed(0)
+    random = lambda *size: torch.randn(size, generator=generator, dtype=dtype)  # noqa: E731
+    weights = [scale * random(4 * H, 4), scale * random(4 * H, H), random(4 * H), random(4 * H)]
+    layer = Layer(random(T, N, 4), None, None, weights, True, False, None, None, None)
+    gains = 1 + (variant.layer_norm == "separate")
+    tensors = LayerTensors(
+        None,
+        random(1, gains, 4 * H) if variant.layer_norm else None,
+        random(1, 2, H) if variant.cell_norm else None,
+        *[None] * 6,
+    )
+    return layer, tensors
+
+
+@pytest.mark.parametrize("variant", NORMS[2:], ids=str)
+def test_a_norm_of_constants_leaves_the_biases(variant):
+    """Without weights all products are zero, and so is their norm."""
+    layer, tensors = normed(variant, scale=0.0)
+    found = _variant_ops.forward(layer, variant, tensors, True, True)
+    without = dataclasses.replace(variant, layer_norm=None)
+    tensors = tensors._replace(norm_gates=None)
+    assert_same(found[:5], _variant_ops.forward(layer, without, tensors, True, True)[:5])
+
+
+@pytest.mark.parametrize("variant", NORMS[2:], ids=str)
+def test_norms_take_away_what_all_gates_share(variant):
+    """A column added to all rows of a matrix moves the mean alone, a thousand deviations here."""
+    layer, tensors = normed(variant)
+    w_ih, *rest = layer.weights
+    moved = layer._replace(weights=[w_ih + 1000 * torch.ones(4, dtype=torch.float64), *rest])
+    expected = _variant_ops.forward(layer, variant, tensors, True, True)[:5]
+    found = _variant_ops.forward(moved, variant, tensors, True, True)[:5]
+    assert_same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("variant", NORMS, ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_stay_in_their_sequence(variant, value, threads):
+    layer, tensors = normed(variant, T=4, N=5, H=33, dtype=torch.float32)
+    poisoned = layer.input.clone()
+    poisoned[1, 2] = value
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        expected = _variant_ops.forward(layer, variant, tensors, True, True)
+        found = _variant_ops.forward(layer._replace(input=poisoned), variant, tensors, True, True)
+    finally:
+        torch.set_num_threads(before)
+    others = [0, 1, 3, 4]
+    assert torch.equal(found[0][:, others], expected[0][:, others])
+    assert torch.equal(found[0][0], expected[0][0])
+    if variant.layer_norm:
+        assert found[0][1:, 2].isnan().all()
+
+
+def test_one_hidden_unit_normalises_to_the_bias():
+    variant = Variant(cell_norm="carried")
+    layer, tensors = normed(variant, H=1)
+    _, _, _, cell, _, _ = _variant_ops.forward(layer, variant, tensors, True, True)
+    assert torch.equal(cell, tensors.norm_cell[0, 1].expand_as(cell))
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (3, 0), (130, 2)], ids=str)
+def test_few_and_many_rows(variant, sizes):
+    T, N = sizes
+    assert_same(*both(*normed(variant, T, N, H=9), variant), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=str)
+def test_a_row_has_the_same_bits_on_any_number_of_threads(variant):
+    layer, tensors = normed(variant, T=6, N=9, H=70, dtype=torch.float32)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(_variant_ops.forward(layer, variant, tensors, True, True))
+    finally:
+        torch.set_num_threads(before)
+    for one in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
 
 
 def test_input_gate_of_ones_and_mask_of_ones():
@@ -236,7 +339,8 @@ def test_ops_are_what_their_schemas_say(data, variant):
     torch.library.opcheck(
         _variant_ops._forward, arguments, test_utils=("test_schema", "test_faketensor")
     )
-    output, h_n, c_n, cell, gates = _variant_ops.forward(layer, variant, tensors, True, True)
+    results = _variant_ops.forward(layer, variant, tensors, True, True)
+    output, h_n, c_n, cell, gates, products = results
     ragged = (layer.batch_sizes, layer.lengths, layer.reset)
     torch.library.opcheck(
         _variant_ops._backward,
@@ -255,6 +359,7 @@ def test_ops_are_what_their_schemas_say(data, variant):
             numbers,
             cell,
             gates,
+            products,
         ),
         test_utils=("test_schema", "test_faketensor"),
     )
