@@ -5,12 +5,14 @@
 // address sanitizer.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "isas.h"
 
@@ -110,12 +112,44 @@ uint64_t fingerprint(const std::string& isa, const std::string& dtype, int threa
   return find(isa).fingerprint(layer_weights(dtype, threads, in));
 }
 
+cpu::StepArray step_array(const py::dict& from, const char* name) {
+  const void* at = data(from, name);
+  if (!at) return {nullptr, 0};
+  const py::array a = from[name].cast<py::array>();
+  return {at, a.shape(0) == 1 ? 0 : a.strides(0) / a.itemsize()};
+}
+
+// in["variant"]: the arrays by name, and "options" as in csrc/schema.cpp.
+cpu::Variant variant_of(const py::dict& in) {
+  const py::dict from = in["variant"];
+  const auto options = from["options"].cast<std::vector<double>>();
+  cpu::Variant v{};
+  v.coupled = cpu::Coupled(int(options[0]));
+  v.clip = options[1], v.cell_clip = options[2];
+  v.keep_cell = options[3], v.keep_hidden = options[4];
+  v.carries_norm = options[5] != 0, v.norm_eps = options[6];
+  for (size_t use = 0; use < cpu::kActivationUses; ++use) {
+    const double* numbers = &options[7 + 3 * use];
+    v.activations[use] = {cpu::ActivationKind(int(numbers[0])), numbers[1], numbers[2]};
+  }
+  v.peephole = data(from, "peephole");
+  v.norm_gates = data(from, "norm_gates"), v.norm_cell = data(from, "norm_cell");
+  v.separate = v.norm_gates && from["norm_gates"].cast<py::array>().shape(1) == 2;
+  v.input_gate = step_array(from, "input_gate");
+  v.hidden_mask = step_array(from, "hidden_mask");
+  v.candidate_mask = step_array(from, "candidate_mask");
+  v.cell_zoneout = step_array(from, "zoneout_cell");
+  v.hidden_zoneout = step_array(from, "zoneout_hidden");
+  return v;
+}
+
 // With "prepack", on weights that were prepacked, by as many threads.
-py::dict sequence_forward(const std::string& isa, const std::string& dtype, int threads,
-                          py::dict in) {
+template <class Call>
+py::dict forward(const std::string& isa, const std::string& dtype, int threads, py::dict in) {
+  constexpr bool kVariant = std::is_same_v<Call, cpu::VariantForward>;
   const py::array x = in["x"];
   const bool packed = x.ndim() == 2;
-  cpu::SequenceForward a{};
+  Call a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
   a.x = x.data();
   a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
@@ -141,17 +175,31 @@ py::dict sequence_forward(const std::string& isa, const std::string& dtype, int 
     kernels.prepack_weights(layer, block.get());
     a.prepacked = block.get(), a.weight_dtype = layer.weight_dtype;
   }
-  const auto scratch = poisoned(kernels.sequence_forward_scratch(a));
+  if constexpr (kVariant) {
+    a.variant = variant_of(in);
+    if (a.variant.norm_gates && a.gates)
+      a.products =
+          make("products", per_row(s, packed, R, {s.D, a.variant.branches(), kGates * s.H}));
+  }
+  const auto scratch_bytes = [&] {
+    if constexpr (kVariant) return kernels.variant_forward_scratch(a);
+    return kernels.sequence_forward_scratch(a);
+  };
+  const auto scratch = poisoned(scratch_bytes());
   py::gil_scoped_release release;
-  kernels.sequence_forward(a, scratch.get());
+  if constexpr (kVariant)
+    kernels.variant_forward(a, scratch.get());
+  else
+    kernels.sequence_forward(a, scratch.get());
   return out;
 }
 
-py::dict sequence_backward(const std::string& isa, const std::string& dtype, int threads,
-                           py::dict in) {
+template <class Call>
+py::dict backward(const std::string& isa, const std::string& dtype, int threads, py::dict in) {
+  constexpr bool kVariant = std::is_same_v<Call, cpu::VariantBackward>;
   const py::array cell = in["cell"];
   const bool packed = cell.ndim() == 2;
-  cpu::SequenceBackward a{};
+  Call a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
   a.grad_output = data(in, "grad_output");
   a.grad_h_n = data(in, "grad_h_n"), a.grad_c_n = data(in, "grad_c_n");
@@ -168,9 +216,26 @@ py::dict sequence_backward(const std::string& isa, const std::string& dtype, int
   a.grad_h0 = make("grad_h0", {s.D, s.N, s.P}), a.grad_c0 = make("grad_c0", {s.D, s.N, s.H});
   if (a.weights[0].w_hr) a.grad_hidden = make("grad_hidden", per_row(s, packed, R, {s.D * s.P}));
   const cpu::Kernels& kernels = find(isa);
-  const auto scratch = poisoned(kernels.sequence_backward_scratch(a));
+  if constexpr (kVariant) {
+    a.variant = variant_of(in);
+    if (a.variant.input_gate.data)
+      a.grad_input_gate = make("grad_input_gate", per_row(s, packed, R, {s.D * s.H}));
+    a.products = data(in, "products");
+    if (a.variant.separate)
+      a.grad_input_product = make("grad_input_product", per_row(s, packed, R, {s.D, kGates, s.H}));
+    if (a.variant.normalises())
+      a.grad_parameters = make("grad_parameters", {s.D, cpu::kParameterSums, s.H});
+  }
+  const auto scratch_bytes = [&] {
+    if constexpr (kVariant) return kernels.variant_backward_scratch(a);
+    return kernels.sequence_backward_scratch(a);
+  };
+  const auto scratch = poisoned(scratch_bytes());
   py::gil_scoped_release release;
-  kernels.sequence_backward(a, scratch.get());
+  if constexpr (kVariant)
+    kernels.variant_backward(a, scratch.get());
+  else
+    kernels.sequence_backward(a, scratch.get());
   return out;
 }
 
@@ -252,8 +317,10 @@ PYBIND11_MODULE(kernel_tests, m) {
   });
   m.def("hold_up_threads", &hold_up_threads);
   m.def("fingerprint", &fingerprint);
-  m.def("sequence_forward", &sequence_forward);
-  m.def("sequence_backward", &sequence_backward);
+  m.def("sequence_forward", &forward<cpu::SequenceForward>);
+  m.def("sequence_backward", &backward<cpu::SequenceBackward>);
+  m.def("variant_forward", &forward<cpu::VariantForward>);
+  m.def("variant_backward", &backward<cpu::VariantBackward>);
   m.def("weight_gradients", &weight_gradients);
   m.def("input_gradient", &input_gradient);
   m.def("cell_backward", &cell_backward);

@@ -119,7 +119,7 @@ class Layer:
             a["prepack"] = prepack
         a["x"] = self.as_given(self.x) if x is None else x
         out = kernels.sequence_forward(isa, self.dtype, threads or self.threads, a)
-        self.saved = {k: out[k] for k in ("cell", "gates") if save}
+        self.saved = {k: out[k] for k in ("cell", "gates", "products") if save and k in out}
         return {k: load(v, self.dtype) for k, v in out.items()}
 
     def backward(self, kernels, isa, absent=(), *, threads=None):
