@@ -65,6 +65,13 @@ def gradients(
     def of_weights(d: int) -> _ops.WeightGradients:
         if by_ops_here and of_input is None:
             return _ops.weight_gradients(grad_z, layer, output, d)
+        if by_ops_here and of_input is not None:
+            # The op makes both products of one gradient: the other one gets a single column.
+            one_input = layer._replace(input=layer.input[..., :1])
+            one_hidden, no_state = output[..., : grad_z.shape[-3]], layer._replace(h0=None)
+            _, of_w_hh, of_bias = _ops.weight_gradients(grad_z, one_input, output, d)
+            of_w_ih, _, _ = _ops.weight_gradients(of_input, no_state, one_hidden, d)
+            return of_w_ih, of_w_hh, of_bias
         return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input)
 
     grad_input = None
