@@ -16,7 +16,7 @@ namespace lstm_kernels::LSTM_ISA {
 template <class T>
 struct NormRows {
   enum Row : int { kUpdated, kOfNorm, kPastNorm, kOfOutput, kOfGates, kRows = kOfGates + kGates };
-  static constexpr int kAll = kRows + cpu::kParameterSums;
+  static constexpr int kAll = int(kRows) + int(cpu::kParameterSums);
 
   T* data;
   int64_t stride;
