@@ -4,8 +4,8 @@
 // product follow when all cells of the row have theirs. The moments are computed again, from the
 // products and from the gates that the forward pass returned: a row that is in L1 is read faster
 // than they would be kept. The gradients of gains, biases and peepholes are sums over all rows;
-// each part adds up its own. Bound: some twenty operations for each number of a row, beside the
-// product.
+// each part adds up its own. Bound: some twenty operations for each number of a row, after those of
+// the product.
 #pragma once
 #include "layer_norm.h"
 #include "variant_cell.h"

@@ -3,8 +3,8 @@
 // A norm needs the products of all 4 * H units before the first cell, and that of the cell state
 // all cells before the first output. So these steps go row by row, over products that the step has
 // left in memory: for their moments, for the cells, and with a norm of the cell state again for the
-// outputs. The row is in L1 from the second pass on. Bound: beside the product, which has P
-// multiply-adds for each number, some ten operations for each.
+// outputs. The row is in L1 from the second pass on. Bound: some ten operations for each number,
+// after P multiply-adds for it in the product.
 #pragma once
 #include "layer_norm.h"
 #include "variant_cell.h"
