@@ -113,7 +113,7 @@ struct NormForward {
   // c~ of the row, and i, f and g in the place of what they were made from.
   LSTM_NOINLINE void update_cells(int64_t j, const VariantRow<S>& given, ProductRow<T> z) const {
     for (int64_t unit = 0; unit < H; unit += L) {
-      Cell<T> to;
+      Cell<T> to{};  // GCC does not see that every coupling sets i and f
       store(updated + unit, cell.begin(to, z.at(unit), given_at(j, given, unit)));
       z.write(unit, kInputGate, to.i), z.write(unit, kForgetGate, to.f);
       z.write(unit, kCandidate, to.g);
