@@ -154,7 +154,10 @@ def test_large_layers_on_one_thread_and_on_two(data, variant, shape, threads):
 @given(data=st.data(), variant=variants())
 @settings(max_examples=40, deadline=None)
 def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
-    """Results alone: where a slope jumps, rounding may fall on the other side of it."""
+    """Results alone: where a slope jumps, rounding may fall on the other side of it.
+
+    A norm of few units makes an error larger: by 1 / deviation.
+    """
     layer, tensors = data.draw(calls(variant, dtype))
     assert _variant_autograd.has_kernel(layer, variant, tensors, False)
     with torch.no_grad():
@@ -171,7 +174,7 @@ def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
         variant,
         LayerTensors(*wide),
     )
-    assert_same([value.double() for value in found], exact, **rounding(dtype, 40))
+    assert_same([value.double() for value in found], exact, **rounding(dtype, 80))
 
 
 SMOOTH = {
