@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
 import torch
@@ -20,6 +21,16 @@ from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+VARIANT_RESULTS = RESULTS / "amd-epyc-family-25-model-17-2-cores-avx2"
+VARIANT_PAGES = (
+    ("layer-norm", "layer norm"),
+    ("layer-norm", "joint layer norm"),
+    ("recurrent-dropout", "dropout"),
+    ("zoneout", "zoneout"),
+    ("peepholes", "peephole"),
+    ("coupled-gates", "coupled"),
+    ("clipping-and-activations", "clip"),
+)
 PAGES = sorted(DOCS.rglob("*.md"))
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -131,6 +142,23 @@ def costs(*analyses):
     return f"{min(each):.1f} to {max(each):.1f}"
 
 
+def cost_of_variant(variant):
+    """What a variant costs, in times of the plain LSTM; means over the shapes."""
+    rows = load(VARIANT_RESULTS)["variants"]["rows"]
+    in_inference, in_training = (
+        geometric_mean(
+            1 / row["ratios"]["ours, plain LSTM"]["median"]
+            for row in rows
+            if row["case"]["variant"] == variant and row["case"]["training"] == training
+        )
+        for training in (False, True)
+    )
+    return (
+        f"Inference takes {in_inference:.2f} times as long as with the plain LSTM, "
+        f"a training step {in_training:.2f} times."
+    )
+
+
 def measured():
     """(page, what it says with the numbers of the committed results)."""
     loop, packing = "nn.LSTMCell loop", "nn.LSTM, packing and padding"
@@ -155,6 +183,8 @@ def measured():
     yield "compile.md", f"takes about a {parts[round(extra)]} longer"
     cheap = costs("match", "saturation", "ablate", "retention", "gradient_flow")
     yield "memory.md", f"`retention`, `gradient_flow` | {cheap} |"
+    for page, variant in VARIANT_PAGES:
+        yield f"variants/{page}.md", cost_of_variant(variant)
     yield "memory.md", f"`label` | {costs('label')} |"
     yield "memory.md", f"`horizon` | {costs('horizon')} |"
 
