@@ -258,7 +258,7 @@ def test_a_forced_path_is_the_one_that_runs(path):
     x = random(12, 9, 32, dtype=torch.bfloat16)
     gradients(ours, x)
     activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         gradients(ours, x)
         torch.cuda.synchronize()
     names = [event.key for event in profile.key_averages()]

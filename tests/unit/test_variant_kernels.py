@@ -174,7 +174,9 @@ def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
         variant,
         LayerTensors(*wide),
     )
-    assert_same([value.double() for value in found], exact, **rounding(dtype, 80))
+    normalises = variant.layer_norm is not None or variant.cell_norm is not None
+    tolerance = rounding(dtype, 80 if normalises else 40)
+    assert_same([value.double() for value in found], exact, **tolerance)
 
 
 SMOOTH = {
