@@ -29,6 +29,7 @@ class HelperThreads {
   };
 
   void begin(const Parts& parts, int count);
+  void wake_two(int own);
   void end();
   void start(int wanted);
   void help(Helper& self, int own);
@@ -36,6 +37,7 @@ class HelperThreads {
   std::vector<Helper*> helpers_;
   Cores cores_;  // where the helpers were last kept off
   const Parts* parts_ = nullptr;
+  int called_ = 0;  // how many helpers the call asks for
   std::atomic<bool> open_ = false;
   std::atomic<int> inside_ = 0, awake_ = 0;
 };

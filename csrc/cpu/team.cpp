@@ -29,8 +29,11 @@ constexpr int kSpins = 1000;
 constexpr int kPatience = 32, kLookEvery = 16;
 // From the start of one call to that of the next: then it pays to wake others for a short one.
 constexpr microseconds kSoon(500);
-// A call was held up where its caller waited for longer than this, and than an eighth of the call.
-// A helper that was asleep makes it wait for less.
+// A call was held up where its caller waited for longer than this, and than an eighth of the call:
+// a helper that was asleep makes it wait for less. And where it took longer than 4/7 of what the
+// caller would need alone, by the share of the phases that it did. With two threads that share them
+// evenly an eighth is just this; of many threads each can wait for longer, and they are still
+// faster.
 constexpr microseconds kHeldUp(300);
 // After this many calls in turn that were held up, calls are done alone for a while: longer each
 // time, up to the last.
@@ -45,6 +48,12 @@ int64_t now() {
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
 }
 int64_t nanoseconds(std::chrono::nanoseconds time) { return time.count(); }
+
+bool held_up(int64_t call, Worked caller, int64_t phases) {
+  const double worked = double(call - caller.waited_ns);
+  return caller.waited_ns > std::max(nanoseconds(kHeldUp), call / 8) &&
+         7 * double(call) * double(caller.phases) > 4 * worked * double(phases);
+}
 
 enum class Outcome { kRan, kWaits, kFinished };
 
@@ -82,24 +91,25 @@ class Team {
     std::unique_lock<std::mutex> at_work(busy_, std::try_to_lock);
     const int64_t begin = now();
     if (!at_work || begin < alone_until_.load()) return void(work(parts, 0));
-    const bool probe = probe_ && torch_threads_usable();
-    const bool torch = probe || torch_threads_awake(helpers);
-    const Waited waited =
+    const bool torch = (probe_ && torch_threads_usable()) || torch_threads_awake(helpers);
+    const Worked caller =
         torch ? run_on_torch_threads(parts, helpers)
               : own_.run(parts, helpers, [](const Parts& of, int own) { return work(of, own); });
-    learn(waited.nanoseconds, begin, torch);
+    int64_t phases = 0;
+    for (int q = 0; q < parts.count; ++q) phases += parts.parts[q].claimed;
+    const int64_t end = now();
+    torch_last_.store(torch);
+    learn(begin, end, held_up(end - begin, caller, phases));
   }
   bool alone() const { return now() < alone_until_.load(); }
   bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
 
  private:
-  void learn(int64_t waited, int64_t begin, bool torch) {
-    const int64_t end = now();
+  void learn(int64_t begin, int64_t end, bool held_up) {
     probe_ = false;
-    torch_last_.store(torch);
-    if (waited < nanoseconds(kHeldUp) || waited < (end - begin) / 8) {
+    if (!held_up) {
       strikes_ = 0, alone_ = 0;
-    } else if (!torch && begin > probe_from_) {
+    } else if (!torch_last_ && begin > probe_from_) {
       probe_ = true;
       probe_from_ = end + nanoseconds(kProbeEvery);
     } else if (++strikes_ == kStrikes) {
@@ -155,9 +165,9 @@ void wait_once(int spins) {
     yield();
 }
 
-Waited work(const Parts& all, int own) {
+Worked work(const Parts& all, int own) {
   Part& mine = all.parts[own];
-  Waited waited;
+  Worked done;
   int64_t waits_since = 0;
   for (int spins = 0;;) {
     if (!__atomic_load_n(&mine.present, __ATOMIC_RELAXED))
@@ -175,9 +185,9 @@ Waited work(const Parts& all, int own) {
       if (outcome == Outcome::kRan) __atomic_store_n(&part.present, 0, __ATOMIC_RELAXED);
     }
     if (outcome == Outcome::kRan || finished) {
-      if (spins > kSpins) waited.nanoseconds += now() - waits_since;
-      if (finished) return waited;
-      spins = 0;
+      if (spins > kSpins) done.waited_ns += now() - waits_since;
+      if (finished) return done;
+      ++done.phases, spins = 0;
       continue;
     }
     if (spins == kSpins) waits_since = now();

@@ -53,13 +53,13 @@ void run_each(int count, void (*body)(void* context, int part), void* context);
 
 constexpr int kMostThreads = 64;
 
-// For how long a thread had nothing to do but to wait for phases in progress.
-struct Waited {
-  int64_t nanoseconds = 0;
+// What a thread did for a call: phases, and for how long it could only wait for phases in progress.
+struct Worked {
+  int64_t phases = 0, waited_ns = 0;
 };
 
 // A thread's work on a call, until all parts are finished. `own`: its part.
-Waited work(const Parts& parts, int own);
+Worked work(const Parts& parts, int own);
 
 // One round of waiting: a pause; from the thousandth on, some 30 us, the core is offered to others.
 void wait_once(int spins);

@@ -1,5 +1,6 @@
 #include "torch_threads.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 
@@ -10,6 +11,7 @@
 #ifdef LSTM_TORCH_OPENMP
 extern "C" {
 [[gnu::weak]] void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+[[gnu::weak]] int omp_get_max_threads();
 [[gnu::weak]] int omp_get_num_threads();
 [[gnu::weak]] int omp_get_thread_num();
 [[gnu::weak]] int omp_in_parallel();
@@ -23,12 +25,13 @@ namespace {
 
 std::atomic<bool> forked = false;
 
-// The clocks of the CPU time of this thread's workers, as its last region had them.
-struct Workers {
+// The workers of this thread's last region: how many, and the clocks of the CPU time of the first
+// and the last one.
+struct Known {
   int count = 0;
-  ThreadClock clocks[kMostThreads];
+  ThreadClock first, last;
 };
-thread_local Workers workers;
+thread_local Known known;
 
 // Whether a thread is running: its CPU time goes on with the clock.
 bool runs(const ThreadClock& clock) {
@@ -47,37 +50,41 @@ void forget_torch_threads() { forked.store(true); }
 bool torch_threads_usable() { return GOMP_parallel && !forked.load() && !omp_in_parallel(); }
 
 bool torch_threads_awake(int helpers) {
-  return workers.count >= helpers && torch_threads_usable() && runs(workers.clocks[0]) &&
-         (helpers == 1 || runs(workers.clocks[helpers - 1]));
+  return known.count >= helpers && torch_threads_usable() &&
+         known.count + 1 == omp_get_max_threads() && runs(known.first) &&
+         (known.count == 1 || runs(known.last));
 }
 
-Waited run_on_torch_threads(const Parts& parts, int helpers) {
+Worked run_on_torch_threads(const Parts& parts, int helpers) {
   using namespace std::chrono;
   struct Region {
     const Parts& parts;
-    Workers& workers;  // of the thread that opens the region
-    Waited waited = {};
+    const int helpers;
+    Known& known;  // to the thread that opens the region
+    Worked caller = {};
     steady_clock::time_point done = {};
-  } region{parts, workers};
+  } region{parts, helpers, known};
   const auto body = [](void* data) {
     Region& region = *static_cast<Region*>(data);
-    const int id = omp_get_thread_num();
-    if (id > 0) region.workers.clocks[id - 1] = ThreadClock::of_this_thread();
-    const Waited waited = work(region.parts, id);
+    const int id = omp_get_thread_num(), count = omp_get_num_threads();
+    if (id == 1) region.known.first = ThreadClock::of_this_thread();
+    if (id == count - 1) region.known.last = ThreadClock::of_this_thread();
+    if (id > region.helpers) return;
+    const Worked worked = work(region.parts, id);
     if (id == 0) {
-      region.workers.count = omp_get_num_threads() - 1;
-      region.waited = waited, region.done = steady_clock::now();
+      region.known.count = count - 1;
+      region.caller = worked, region.done = steady_clock::now();
     }
   };
-  GOMP_parallel(body, &region, unsigned(1 + helpers), 0);
+  GOMP_parallel(body, &region, unsigned(std::max(1 + helpers, omp_get_max_threads())), 0);
   const nanoseconds at_the_end = steady_clock::now() - region.done;
-  return {region.waited.nanoseconds + at_the_end.count()};
+  return {region.caller.phases, region.caller.waited_ns + at_the_end.count()};
 }
 #else
 void forget_torch_threads() {}
 bool torch_threads_usable() { return false; }
 bool torch_threads_awake(int) { return false; }
-Waited run_on_torch_threads(const Parts& parts, int) { return work(parts, 0); }
+Worked run_on_torch_threads(const Parts& parts, int) { return work(parts, 0); }
 #endif
 
 }  // namespace lstm_kernels::cpu
