@@ -147,6 +147,15 @@ def run_emulated(wheel: Path) -> str:
     return f"under emulation, torch {FLOOR}, chosen tests"
 
 
+def run_windows_kernels() -> str:
+    """Run what torch has no part in: the kernels and their threads, under wine."""
+    if not shutil.which("wine"):
+        return "not run: no wine here"
+    script: list[str | Path] = ["bash", ROOT / "tests/kernels/sanitize.sh", "windows"]
+    subprocess.run(script, check=True, env={**os.environ, "PYTHON": sys.executable})
+    return "the kernels alone, under wine"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -168,6 +177,8 @@ def main() -> None:
             ran = run_native(wheel, quick=False)
         elif platform == "manylinux_2_28_aarch64":
             ran = run_emulated(wheel)
+        elif platform == "win_amd64":
+            ran = run_windows_kernels()
         else:
             ran = "not run"
         rows.append((platform, built, ran))

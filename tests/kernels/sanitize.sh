@@ -4,12 +4,14 @@
 #   sanitize.sh address   AddressSanitizer and UBSan: the pytest suite of this folder
 #   sanitize.sh thread    ThreadSanitizer: kernel_check, whose threads it understands
 #   sanitize.sh aarch64   no sanitizer: kernel_check, cross-compiled and run under qemu-aarch64
+#   sanitize.sh windows   the same, compiled by zig and run under wine
 #
-# PYTHON names a Python with numpy, pytest, pybind11 and cmake (default: python3).
+# PYTHON names a Python with numpy, pytest, pybind11 and cmake (default: python3); for Windows with
+# cmake and ziglang.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
-kind=${1:?address, thread or aarch64}
+kind=${1:?address, thread, aarch64 or windows}
 build=$here/../../build/kernel_tests_$kind
 
 configure() {
@@ -44,5 +46,13 @@ case $kind in
       -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
     cmake --build "$build" --target kernel_check --parallel 2
     qemu-aarch64 -L /usr/aarch64-linux-gnu "$build/kernel_check"
+    ;;
+  windows)
+    ZIG=$("$python" -c 'import ziglang; print(ziglang.__path__[0] + "/zig")')
+    export ZIG ZIG_TARGET=x86_64-windows-gnu
+    configure -DPYTHON_MODULE=OFF -DCMAKE_SYSTEM_NAME=Windows -DCMAKE_SYSTEM_PROCESSOR=AMD64 \
+      -DCMAKE_CXX_COMPILER="$here/../../.ci/zig_cxx.sh" -DCMAKE_RC_COMPILER=true
+    cmake --build "$build" --target kernel_check --parallel 2
+    WINEDEBUG=-all wine "$build/kernel_check.exe"
     ;;
 esac
