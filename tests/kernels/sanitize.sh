@@ -7,7 +7,7 @@
 #   sanitize.sh windows   the same, compiled by zig and run under wine
 #
 # PYTHON names a Python with numpy, pytest, pybind11 and cmake (default: python3); for Windows with
-# cmake and ziglang.
+# cmake and ziglang. CXX names the compiler, but for Windows and aarch64.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
