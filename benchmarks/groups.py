@@ -123,11 +123,7 @@ def groups(full: bool) -> dict[str, Group]:
         list(product((1, 16, 64), (128, 256, 512))) if full else [(1, 256), (16, 256), (64, 128)]
     )
     of_variants = both(
-        [
-            Case(128, n, h, variant=name)
-            for name in variants.VARIANTS
-            for n, h in (sizes if name in variants.FUSED else sizes[1:2])
-        ]
+        [Case(128, n, h, variant=name) for name in variants.VARIANTS for n, h in sizes]
     )
     return {
         "inference": Group(

@@ -23,8 +23,6 @@ VARIANTS = {
     "layer norm": Variant(layer_norm="separate", cell_norm="carried"),
     "joint layer norm": Variant(layer_norm="joint", cell_norm="carried"),
 }
-LOOPED = ("dropout per gate",)  # those that have no kernels
-FUSED = tuple(name for name in VARIANTS if name not in LOOPED)
 
 
 def module_of(workload: Workload) -> lstm_kernels.LSTM:

@@ -63,7 +63,8 @@
 // of W_ih x and of W_hh h; norm_cell (D, 2, H), gain and bias of the cell state's norm; and arrays
 // of all steps, or of one that stands for all, also where the input is packed: input_gate,
 // candidate_mask and zoneout_cell (1 or T, N, D*H), hidden_mask and zoneout_hidden (1 or T, N,
-// D*P). options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip, cell_clip (0: none), what
+// D*P), gate_masks (1 or T, N, D, 4, P), which are hidden masks for the product of each gate.
+// options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip, cell_clip (0: none), what
 // zoneout keeps of c and of h where there is no mask, whether the normalised cell state is carried
 // on, what norms add to the variance, then kind, alpha and beta of the activation of the gates, the
 // candidate and the cell state; kinds are ActivationKind of cpu/kernels.h. products, (T, N, D, 1 or
@@ -131,18 +132,19 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "variant_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
-      "Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, float[] options, "
-      "bool save_cell, bool save_gates) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
-      "Tensor gates, Tensor products)");
+      "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
+      "float[] options, bool save_cell, bool save_gates) -> (Tensor output, Tensor h_n, "
+      "Tensor c_n, Tensor cell, Tensor gates, Tensor products)");
   m.def(
       "_variant_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
-      "Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, float[] options, "
-      "Tensor cell, Tensor gates, Tensor products) -> (Tensor grad_preactivations, Tensor grad_h0, "
-      "Tensor grad_c0, Tensor grad_hidden, Tensor grad_input_gate, Tensor grad_input_product, "
-      "Tensor grad_parameters)");
+      "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
+      "float[] options, Tensor cell, Tensor gates, Tensor products) -> (Tensor "
+      "grad_preactivations, "
+      "Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, Tensor grad_input_gate, "
+      "Tensor grad_input_product, Tensor grad_parameters)");
   define_both(
       "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
       "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset) -> (Tensor grad_w_ih, "

@@ -103,7 +103,6 @@ def has_kernel(given: Layer, variant: Variant, tensors: LayerTensors, wanted: bo
         or _torch_private.transforms_active()
         or _torch_private.forward_mode_active()
         or tensors.reset_h is not None
-        or (tensors.recurrent is not None and variant.dropout_on == "gates")
     ):
         return False
     if not wanted:
@@ -205,7 +204,8 @@ def _gradients(
     norms = variant.layer_norm is not None or variant.cell_norm is not None
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
-    h0, hidden = _operands(variant, tensors, layer, output)
+    operands = _operands(variant, tensors, layer, output)
+    h0, hidden = operands[0]
     of_products, grad_input = gradients(
         grad_z,
         layer._replace(h0=h0),
@@ -214,6 +214,7 @@ def _gradients(
         [w.w_ih for w in directions] if needs.input else None,
         by_ops=True,
         of_input=grad_input_product if variant.layer_norm == "separate" else None,
+        by_gate=operands if len(operands) > 1 else None,
     )
     projects = any(need.w_hr for need in needed)
     steps = None
@@ -326,18 +327,34 @@ class _CellSteps:
 
 def _operands(
     variant: Variant, tensors: LayerTensors, layer: Layer, output: Tensor
-) -> tuple[Tensor | None, Tensor]:
-    """h0 and the hidden states as the recurrent product saw them: times the mask."""
+) -> list[tuple[Tensor | None, Tensor]]:
+    """h0 and the hidden states as the recurrent product saw them: times the mask.
+
+    One pair, or where each gate has a mask four of them.
+    """
     mask = tensors.recurrent
-    if mask is None or variant.dropout_on != "hidden":
-        return layer.h0, output
+    if mask is None or variant.dropout_on == "candidate":
+        return [(layer.h0, output)]
     directions = 1 + layer.bidirectional
     rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+    masks = [mask]
+    if variant.dropout_on == "gates":
+        masks = [of_gate.flatten(2) for of_gate in mask.unbind(-2)]
+    return [_masked(one, layer.h0, output, rows, directions) for one in masks]
+
+
+def _masked(
+    mask: Tensor, h0: Tensor | None, output: Tensor, rows: Rows, directions: int
+) -> tuple[Tensor | None, Tensor]:
+    """h0 and the hidden states times a mask, (1 or T, N, D*P)."""
+    if mask.shape[0] == 1 and rows.packed is None:
+        of_h0 = mask[0].unflatten(-1, (directions, -1)).transpose(0, 1)
+        return None if h0 is None else h0 * of_h0, output * mask
     steps = mask.expand(rows.steps, *mask.shape[1:]).unflatten(-1, (directions, -1))
     # The state after a step meets the mask of the step that follows it in its direction.
     following = [steps[:, :, 0].roll(-1, 0), steps[:, :, -1].roll(1, 0)][:directions]
     hidden = output * rows.unpad(torch.cat(following, -1))
-    if layer.h0 is None:
+    if h0 is None:
         return None, hidden
     first = [steps[0, :, 0]]
     if directions == 2:
@@ -345,4 +362,4 @@ def _operands(
         if rows.active is not None:
             last = (rows.active.sum(0) - 1).clamp(min=0)
         first.append(steps[last, torch.arange(mask.shape[1]), 1])
-    return layer.h0 * torch.stack(first), hidden
+    return h0 * torch.stack(first), hidden

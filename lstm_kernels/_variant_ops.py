@@ -37,6 +37,7 @@ class GivenTensors(NamedTuple):
     norm_cell: Any
     input_gate: Any
     hidden_mask: Any
+    gate_masks: Any
     candidate_mask: Any
     zoneout_cell: Any
     zoneout_hidden: Any
@@ -64,6 +65,11 @@ def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
     coupled, clip, cell_clip, zoneout_cell, zoneout_hidden, carried, eps, *rest = numbers
     kinds = [_KINDS[int(kind)] for kind in rest[::3]]
     layer_norm = cell_norm = None
+    dropout_on = "hidden"
+    if given.gate_masks is not None:
+        dropout_on = "gates"
+    if given.candidate_mask is not None:
+        dropout_on = "candidate"
     if given.norm_gates is not None:
         layer_norm = "joint" if given.norm_gates.shape[1] == 1 else "separate"
     if given.norm_cell is not None:
@@ -79,7 +85,7 @@ def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
         layer_norm=layer_norm,
         cell_norm=cell_norm,
         norm_eps=eps,
-        dropout_on="hidden" if given.candidate_mask is None else "candidate",
+        dropout_on=dropout_on,
         zoneout_cell=zoneout_cell,
         zoneout_hidden=zoneout_hidden,
         input_gate=given.input_gate is not None,
@@ -88,14 +94,18 @@ def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
 
 def given_tensors(variant: Variant, tensors: LayerTensors) -> GivenTensors:
     """The tensors of a variant, as its ops take them."""
-    recurrent, on_candidate = tensors.recurrent, variant.dropout_on == "candidate"
+    hidden_mask, gate_masks, candidate_mask = (
+        tensors.recurrent if variant.dropout_on == on else None
+        for on in ("hidden", "gates", "candidate")
+    )
     return GivenTensors(
         tensors.peephole,
         tensors.norm_gates,
         tensors.norm_cell,
         tensors.input_gate,
-        None if on_candidate else recurrent,
-        recurrent if on_candidate else None,
+        hidden_mask,
+        gate_masks,
+        candidate_mask,
         tensors.zoneout_cell,
         tensors.zoneout_hidden,
     )
@@ -115,13 +125,13 @@ def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, 
     """The arguments of `forward` from those of its op."""
     *tensors, numbers, save_cell, save_gates = arguments
     given = GivenTensors(*tensors)
-    recurrent = given.hidden_mask if given.candidate_mask is None else given.candidate_mask
+    masks = (given.hidden_mask, given.gate_masks, given.candidate_mask)
     of_layer = LayerTensors(
         given.peephole,
         given.norm_gates,
         given.norm_cell,
         given.input_gate,
-        recurrent,
+        next((mask for mask in masks if mask is not None), None),
         given.zoneout_cell,
         given.zoneout_hidden,
         None,

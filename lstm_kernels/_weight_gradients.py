@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import _ops, _torch_private
@@ -24,6 +25,10 @@ _MULTIPLIED = [
     )
     if any(torch.cpu.get_capabilities().get(name, False) for name in instructions)
 ]
+
+
+# h0 and the output as the recurrent product of each gate saw them
+Operands = Sequence[tuple[Tensor | None, Tensor]]
 
 
 def product(a: Tensor, b: Tensor, tf32: bool = False) -> Tensor:
@@ -43,6 +48,7 @@ def gradients(
     w_ih: Sequence[Tensor] | None,
     by_ops: bool,
     of_input: Tensor | None = None,
+    by_gate: Operands | None = None,
 ) -> tuple[list[_ops.WeightGradients | None], Tensor | None]:
     """Gradients of one layer's weights and input, from those of its pre-activations.
 
@@ -53,6 +59,8 @@ def gradients(
         w_ih: of every direction, where the input's gradient is wanted.
         by_ops: whether the ops may compute them, where they are the faster ones.
         of_input: the gradient of the input's product, where that is not grad_z.
+        by_gate: for each gate, h0 and the output as its recurrent product saw them, where they
+            differ. Those of layer and `output` then do not count.
 
     Returns:
         For each direction the gradients of w_ih (4*H, I), of w_hh (4*H, P) and, alike, of b_ih and
@@ -63,16 +71,25 @@ def gradients(
     tf32 = by_ops and _ops.allow_tf32(grad_z)
 
     def of_weights(d: int) -> _ops.WeightGradients:
-        if by_ops_here and of_input is None:
+        if not by_ops_here:
+            return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input, by_gate)
+        if of_input is None and by_gate is None:
             return _ops.weight_gradients(grad_z, layer, output, d)
-        if by_ops_here and of_input is not None:
-            # The op makes both products of one gradient: the other one gets a single column.
-            one_input = layer._replace(input=layer.input[..., :1])
-            one_hidden, no_state = output[..., : grad_z.shape[-3]], layer._replace(h0=None)
+        # The op makes both products of one gradient: the other one gets a single column.
+        one_input = layer._replace(input=layer.input[..., :1])
+        one_hidden, no_state = output[..., : grad_z.shape[-3]], layer._replace(h0=None)
+        z_of_input = grad_z if of_input is None else of_input
+        of_w_ih, _, of_bias = _ops.weight_gradients(z_of_input, no_state, one_hidden, d)
+        if by_gate is None:
             _, of_w_hh, of_bias = _ops.weight_gradients(grad_z, one_input, output, d)
-            of_w_ih, _, _ = _ops.weight_gradients(of_input, no_state, one_hidden, d)
-            return of_w_ih, of_w_hh, of_bias
-        return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input)
+        else:
+            of_w_hh = torch.cat(
+                [
+                    _gate_by_op(z, one_input._replace(h0=h0), hidden, d)
+                    for z, (h0, hidden) in zip(grad_z.unbind(-2), by_gate, strict=True)
+                ]
+            )
+        return of_w_ih, of_w_hh, of_bias
 
     grad_input = None
     if w_ih is not None:
@@ -83,6 +100,17 @@ def gradients(
             else _input_in_torch(z, w_ih, within, tf32)
         )
     return [of_weights(d) if want else None for d, want in enumerate(wanted)], grad_input
+
+
+def _gate_by_op(z: Tensor, layer: Layer, hidden: Tensor, direction: int) -> Tensor:
+    """The gradient of one gate's rows of w_hh, (H, P); z is (..., D, H).
+
+    To the op, they are the four gates of a layer with a quarter of the units.
+    """
+    units = z.shape[-1]
+    quarters = F.pad(z, (0, -units % 4)).unflatten(-1, (4, -1))
+    _, of_w_hh, _ = _ops.weight_gradients(quarters, layer, hidden, direction)
+    return of_w_hh[:units]
 
 
 def weight_gradients(
@@ -121,25 +149,30 @@ def _direction_in_torch(
     within: Tensor | None,
     tf32: bool = False,
     of_input: Tensor | None = None,
+    by_gate: Operands | None = None,
 ) -> _ops.WeightGradients:
     directions = grad_z.shape[-3]
     z = grad_z.select(-3, direction).flatten(-2)
     rows = _rows(z.flatten(0, -2), within)
-    of_w_hh = _recurrent_gradient(
-        z,
-        rows,
-        output.unflatten(-1, (directions, -1)).select(-2, direction),
-        None if layer.h0 is None else layer.h0[direction],
-        direction == 1,
-        *layer.ragged(),
-        within,
-        tf32,
-    )
+    operands = [(layer.h0, output)] if by_gate is None else by_gate
+    of_w_hh = [
+        _recurrent_gradient(
+            own,
+            _rows(own.flatten(0, -2), within),
+            hidden.unflatten(-1, (directions, -1)).select(-2, direction),
+            None if h0 is None else h0[direction],
+            direction == 1,
+            *layer.ragged(),
+            within,
+            tf32,
+        )
+        for own, (h0, hidden) in zip(z.chunk(len(operands), -1), operands, strict=True)
+    ]
     rows_of_input = rows
     if of_input is not None:
         rows_of_input = _rows(of_input.select(-3, direction).flatten(-2).flatten(0, -2), within)
     of_w_ih = _input_weight_gradient(rows_of_input, layer.input, layer.lengths, within, tf32)
-    return of_w_ih, of_w_hh, rows.sum(0)
+    return of_w_ih, of_w_hh[0] if by_gate is None else torch.cat(of_w_hh), rows.sum(0)
 
 
 def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:

@@ -148,6 +148,7 @@ def _translations(
         norm_cell: Any,
         input_gate: Any,
         hidden_mask: Any,
+        gate_masks: Any,
         candidate_mask: Any,
         zoneout_cell: Any,
         zoneout_hidden: Any,
@@ -155,7 +156,7 @@ def _translations(
         save_cell: bool,
         save_gates: bool,
     ) -> tuple[Any, ...]:
-        masks = (hidden_mask, candidate_mask, zoneout_cell, zoneout_hidden)
+        masks = (hidden_mask, gate_masks, candidate_mask, zoneout_cell, zoneout_hidden)
         variant = variant_of(options, GivenTensors(peephole, None, None, input_gate, *masks))
         for problem, present in (
             ("layer norm", norm_gates is not None or norm_cell is not None),

@@ -12,9 +12,13 @@
 // prefetches; panel by panel they would be pieces of two lines on a page each, and cost as much as
 // the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
 // product. Where pairs of stored numbers are multiplied, that is the G which the caller gets.
+//
+// Where h has a mask for each gate, the product is that of gate_panels.h: each gate's part of G
+// meets its own rows of W_hh, and the mask comes after it.
 #pragma once
 #include "cell.h"
 #include "direct.h"
+#include "gate_panels.h"
 #include "lay_out.h"
 #include "norm_backward.h"
 #include "pass.h"
@@ -36,23 +40,29 @@ struct Backward {
   static constexpr bool kVariant = is_same<Call, cpu::VariantBackward>;
 
   struct Direction {
-    Panels<T> w_hh, w_hr;  // (4 * H) -> P, P -> H
-    T* g[2];               // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
-    T* dc;                 // [rank][c_stride]: f_{t+1} * dc_{t+1}
-    T* dh;                 // [rank][h_stride], where there is a projection
-    T* kept_dh;            // [rank][h_stride]: what zoneout passes to the step before, if it does
+    Panels<T> w_hh, w_hr;        // (4 * H) -> P, P -> H
+    GatePanels<T> w_hh_by_gate;  // H -> P, and w_hh without memory, where each gate has a mask
+    T* g[2];     // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
+    T* dc;       // [rank][c_stride]: f_{t+1} * dc_{t+1}
+    T* dh;       // [rank][h_stride], where there is a projection
+    T* kept_dh;  // [rank][h_stride]: what zoneout passes to the step before, if it does
   };
   struct Work {    // of one part
     const X** g;   // rows of G
     const T** dh;  // and of dh, where there is a projection
     T* sum;        // results of this part's panels: [panel][row][vector][lane]
     NormRows<T> norm;
+    // Where each gate has a mask:
+    const S** masks;  // (4, P) of each row of G
+    const X** parts;  // [gate][row]: the gate's part of the row
+    X* part_copy;     // [gate][row][part_stride]: likewise, where operands are pairs
+    T* partial;       // of GatePanels
   };
 
   const Call& call;
   int parts;
   bool direct;  // w_hh is read as it is stored: few rows, and few steps
-  int64_t g_stride, h_stride, c_stride;
+  int64_t g_stride, h_stride, c_stride, part_stride;
   Direction directions[2];
   T* zeros;  // of any type
   PartMemory memory;
@@ -63,6 +73,11 @@ struct Backward {
   }
   static int64_t weight_bytes(const Sizes& s) { return 4 * s.H * s.P * int64_t(sizeof(T)); }
   bool projects() const { return call.weights[0].w_hr; }
+  // Whether h has a mask for each gate.
+  LSTM_INLINE bool masks_gates() const {
+    if constexpr (kVariant) return call.variant.gate_masks.data;
+    return false;
+  }
   // Whether the gradients of the recurrent product wait for the cells of their whole row.
   LSTM_INLINE bool normalises() const {
     if constexpr (kVariant) return call.variant.normalises();
@@ -72,8 +87,9 @@ struct Backward {
   Backward(const Call& call, int threads, Arena& arena)
       : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
-    direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s);
+    direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s) && !masks_gates();
     g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
+    part_stride = padded<X>(ceil_div(s.H, numbers_in<X>));
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
       auto panels = [&](Format format, int64_t K, int64_t columns, bool laid_out) {
@@ -83,7 +99,10 @@ struct Backward {
         if (laid_out) p.data = arena.take<char>(p.bytes());
         return p;
       };
-      to.w_hh = panels(operand_format<X, S>(s.N), kGates * s.H, s.P, !direct);
+      const Format format = operand_format<X, S>(s.N);
+      to.w_hh = panels(format, kGates * s.H, s.P, !direct && !masks_gates());
+      to.w_hh_by_gate = {};
+      if (masks_gates()) to.w_hh_by_gate.take(format, s.H, s.P, to.w_hh.width, arena);
       to.w_hr = {};
       if (projects()) to.w_hr = panels(weight_format<S>(s.N), s.P, s.H, true);
       for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
@@ -93,7 +112,7 @@ struct Backward {
       if constexpr (kVariant)
         if (call.variant.zones_out_hidden()) to.kept_dh = arena.take<T>(s.N * h_stride);
     }
-    zeros = arena.take<T>(max_of(g_stride, c_stride));
+    zeros = arena.take<T>(zero_numbers());
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
@@ -102,7 +121,11 @@ struct Backward {
     return {arena.take<const X*>(N),
             arena.take<const T*>(projects() ? N : 0),
             arena.take<T>(N * c_stride),
-            {arena.take<T>(normalises() ? NormRows<T>::kAll * c_stride : 0), c_stride}};
+            {arena.take<T>(normalises() ? NormRows<T>::kAll * c_stride : 0), c_stride},
+            arena.take<const S*>(masks_gates() ? N : 0),
+            arena.take<const X*>(masks_gates() ? kGates * N : 0),
+            arena.take<X>(masks_gates() && !kKeepsG ? kGates * N * part_stride : 0),
+            arena.take<T>(masks_gates() ? N * kMaxVectors * L : 0)};
   }
 
   Split split(int part) const {
@@ -110,7 +133,11 @@ struct Backward {
   }
   Group group(int part) const { return split(part).group(part); }
 
-  void prepare() { __builtin_memset(zeros, 0, size_t(max_of(g_stride, c_stride)) * sizeof(T)); }
+  // What zeros stand for: a row of G, of cells, or of masks.
+  int64_t zero_numbers() const {
+    return max_of(max_of(g_stride, c_stride), masks_gates() ? kGates * h_stride : 0);
+  }
+  void prepare() { __builtin_memset(zeros, 0, size_t(zero_numbers()) * sizeof(T)); }
   void finish() const {
     if constexpr (kVariant)
       if (call.grad_parameters)
@@ -210,7 +237,12 @@ struct BackwardPart : InArena {
     const DirectionWeights& from = call.weights[direction];
     for (int64_t p = split.begin(own.w_hh.count()); !pass.direct && p < split.end(own.w_hh.count());
          ++p)
-      lay_out_columns(own.w_hh, p, (const S*)from.w_hh, size.P);
+      if (pass.masks_gates())
+        for (int g = 0; g < kGates; ++g)
+          lay_out_columns(own.w_hh_by_gate.gates[g], p, (const S*)from.w_hh + g * size.H * size.P,
+                          size.P);
+      else
+        lay_out_columns(own.w_hh, p, (const S*)from.w_hh, size.P);
     if (pass.projects())
       for (int64_t p = split.begin(own.w_hr.count()); p < split.end(own.w_hr.count()); ++p)
         lay_out_columns(own.w_hr, p, (const S*)from.w_hr, size.H);
@@ -273,7 +305,7 @@ struct BackwardPart : InArena {
   void recurrent_product(int64_t t, int64_t n, int64_t going_on) {
     for (int64_t j = 0; j < going_on; ++j) {
       const int64_t rank = share.rank(j);
-      work.g[j] = gradient(s + 1, rank, steps.reset(steps.time(s + 1), rank));
+      take_gradient(j, s + 1, steps.reset(steps.time(s + 1), rank));
     }
     if (changes_hidden()) {
       each_vector(own.w_hh, n, [](int64_t, int64_t, T* sum) { store(sum, vec<T>{}); });
@@ -296,20 +328,29 @@ struct BackwardPart : InArena {
     }
   }
 
-  // G of step s, or zeros, as an operand.
-  const X* gradient(int64_t s, int64_t rank, bool zero) const {
-    if (zero) return (const X*)pass.zeros;
-    if constexpr (kKeepsG)
-      return own.g[s & 1] + rank * pass.g_stride;
+  // G of step s, or zeros, as operand j.
+  void take_gradient(int64_t j, int64_t s, bool zero) {
+    const int64_t rank = share.rank(j);
+    if (zero)
+      work.g[j] = (const X*)pass.zeros;
+    else if constexpr (kKeepsG)
+      work.g[j] = own.g[s & 1] + rank * pass.g_stride;
     else
-      return (const X*)((const S*)call.grad_preactivations +
-                        at(steps.time(s), rank) * kGates * size.H);
+      work.g[j] = (const X*)((const S*)call.grad_preactivations +
+                             at(steps.time(s), rank) * kGates * size.H);
+    if constexpr (kVariant)
+      if (pass.masks_gates())
+        work.masks[j] =
+            zero ? (const S*)pass.zeros
+                 : VariantRow<S>::row(call.variant.gate_masks, steps.time(s), steps.sequence(rank),
+                                      size.D, direction, kGates * size.P);
   }
 
   // Adds work.g[j] W_hh, j < count, to the sums of n rows.
   void add_recurrent(bool back, int64_t n, int64_t count) {
     if (count == 0) return;
     const PanelOrder order{first(own.w_hh), last(own.w_hh), back};
+    if (pass.masks_gates()) return add_by_gate(order, n, count);
     if (!pass.direct) {
       for (int64_t i = 0; i < order.count(); ++i)
         own.w_hh.accumulate(order.panel(i), order.after(i), work.g, count,
@@ -460,7 +501,7 @@ struct BackwardPart : InArena {
     for (int64_t j = 0; j < n; ++j) {
       const int64_t rank = share.rank(j), length = steps.length(rank);
       const int64_t s = direction == 1 ? size.T - length : 0;
-      work.g[j] = gradient(s, rank, length == 0 || steps.reset(0, rank));
+      take_gradient(j, s, length == 0 || steps.reset(0, rank));
     }
     each_vector(own.w_hh, n, [&](int64_t j, int64_t column, T* sum) {
       const int64_t rank = share.rank(j);
@@ -493,6 +534,38 @@ struct BackwardPart : InArena {
   LSTM_INLINE const S* hidden_mask(int64_t rank, int64_t t) const {
     return VariantRow<S>::row(call.variant.hidden_mask, t, steps.sequence(rank), size.D, direction,
                               size.P);
+  }
+  // add_recurrent where each gate has a mask.
+  void add_by_gate(const PanelOrder& order, int64_t n, int64_t count) {
+    const GatePanels<T>& w_hh = own.w_hh_by_gate;
+    for (int64_t g = 0; g < kGates; ++g)
+      for (int64_t j = 0; j < count; ++j) work.parts[g * count + j] = part_of(g, j, count);
+    for (int64_t i = 0; i < order.count(); ++i) {
+      const int64_t p = order.panel(i);
+      const int nv = w_hh.width_of(p);
+      T* const sums = result(own.w_hh, p, n);
+      auto add = [&](int64_t g, const T* partial) {
+        for (int64_t j = 0; j < count; ++j)
+          for (int64_t v = 0; v < nv; ++v, partial += L) {
+            const int64_t column = (p * own.w_hh.width + v) * L;
+            T* sum = sums + (j * nv + v) * L;
+            store(sum, load(sum) + load(partial) * load_n(work.masks[j] + g * size.P + column,
+                                                          size.P - column));
+          }
+      };
+      w_hh.each_product(p, order.after(i), work.parts, count, work.partial, add);
+    }
+  }
+  // Gate g's part of row j of G. Pairs are copied: where H is odd, the row has some that belong to
+  // two gates.
+  const X* part_of(int64_t g, int64_t j, [[maybe_unused]] int64_t count) {
+    if constexpr (kKeepsG) {
+      return work.g[j] + g * size.H;
+    } else {
+      X* copy = work.part_copy + (g * count + j) * pass.part_stride;
+      copy_row(copy, (const S*)work.g[j] + g * size.H, size.H);
+      return copy;
+    }
   }
   // What reaches h from step s, whose product's part is `sum`.
   LSTM_INLINE vec<T> through_step(int64_t s, int64_t rank, int64_t column, vec<T> sum) const {

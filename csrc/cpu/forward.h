@@ -15,7 +15,9 @@
 //
 // The products meet in one buffer, but each is made by a function that does nothing else:
 // project_input and add_recurrent. Where a step has a layer norm, its cells follow when the
-// products of whole rows are there: norm_forward.h.
+// products of whole rows are there: norm_forward.h. Where h has a mask for each gate, the recurrent
+// product is that of gate_panels.h, whose panels have several units of one gate instead of one unit
+// of several gates: a step goes on by that many panels.
 #pragma once
 #include "cell.h"
 #include "direct_gates.h"
@@ -31,7 +33,7 @@ inline bool reads_direct(const cpu::SequenceForward& call) {
   return !call.prepacked && cpu::direct(call.size);
 }
 inline bool reads_direct(const cpu::VariantForward& call) {
-  return cpu::direct(call.size) && !call.variant.normalises();
+  return cpu::direct(call.size) && !call.variant.normalises() && !call.variant.gate_masks.data;
 }
 
 template <class S, class X, class Call>
@@ -66,6 +68,9 @@ struct Forward {
     T *interleaved, *sums;         // of DirectGates
     T* pre;                        // pre-activations: [panel][row][gate][lane]
     T *recurrent, *updated;        // of NormForward: W_hh h alone, likewise; c~ of a row
+    const X** masked;              // [gate][row]: h times the mask of each gate, if they have masks
+    X* masked_copy;                // [gate][row][h_stride]: likewise
+    T* partial;                    // of GatePanels
     T* projected;  // one panel of h_t: [row][vector][lane], where there is a projection
   };
 
@@ -74,6 +79,7 @@ struct Forward {
   bool direct;  // the weights are read as they are stored
   bool copies;  // the input's rows are not
   int64_t panels, h_stride, c_stride, x_stride;
+  int step_panels;  // whose cells follow together: 1, or the width of GatePanels
   Direction directions[2];
   X* zeros;
   PartMemory memory;
@@ -91,6 +97,11 @@ struct Forward {
     if constexpr (is_same<Call, cpu::VariantForward>) return call.variant.normalises();
     return false;
   }
+  // Whether h has a mask for each gate.
+  LSTM_INLINE bool masks_gates() const {
+    if constexpr (is_same<Call, cpu::VariantForward>) return call.variant.gate_masks.data;
+    return false;
+  }
   // Whether W_ih x and W_hh h are not added up.
   LSTM_INLINE bool separates() const {
     if constexpr (is_same<Call, cpu::VariantForward>) return call.variant.separate;
@@ -106,6 +117,9 @@ struct Forward {
     const Sizes& s = call.size;
     direct = reads_direct(call);
     panels = ceil_div(s.H, L);
+    const Split first = split(0);
+    const int64_t own_panels = panels / (first.by_batch ? 1 : first.size);
+    step_panels = masks_gates() ? int(max_of(1, min_of(kMaxVectors, own_panels))) : 1;
     copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
     h_stride = padded<Carried>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
     x_stride = operand_stride(s.I);
@@ -117,7 +131,8 @@ struct Forward {
       Direction& to = directions[d];
       if constexpr (!kQuantized)
         to.weights.take(s, projects(), operand_format<X, S>(s.N), weight_format<S>(s.N),
-                        direct || call.prepacked ? nowhere : arena);
+                        direct || call.prepacked ? nowhere : arena,
+                        masks_gates() ? step_panels : 0);
       if (call.prepacked) to.weights = prepacked.directions[d];
       for (Carried*& h : to.h) h = arena.take<Carried>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
@@ -133,7 +148,7 @@ struct Forward {
     for (int part = 0; part < parts; ++part) {
       const Split of = split(part);
       rows = max_of(rows, of.max_rows(s.N));
-      own_panels = max_of(own_panels, of.by_batch ? panels : ceil_div(panels, of.size));
+      own_panels = max_of(own_panels, last_panel(of) - first_panel(of));
     }
     const int64_t chunk = min_of(kChunkRows, s.T * rows), most = max_of(chunk, rows);
     Work w;
@@ -145,12 +160,25 @@ struct Forward {
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.interleaved = arena.take<T>(direct ? DirectGates<S>::interleaved_numbers(s, rows) : 0);
     w.sums = arena.take<T>(direct ? DirectGates<S>::sums_numbers(rows) : 0);
-    w.pre = arena.take<T>((normalises() ? panels * most : max_of(own_panels * chunk, 2 * rows)) *
-                          kPanel);
+    w.pre = arena.take<T>(
+        (normalises() ? panels * most : max_of(own_panels * chunk, 2 * step_panels * rows)) *
+        kPanel);
     w.recurrent = arena.take<T>(separates() ? panels * rows * kPanel : 0);
     w.updated = arena.take<T>(normalises() ? c_stride : 0);
+    const int64_t masked = masks_gates() ? kGates * rows : 0;
+    w.masked = arena.take<const X*>(masked), w.masked_copy = arena.take<X>(masked * h_stride);
+    w.partial = arena.take<T>(masks_gates() ? max_of(2, rows) * kMaxVectors * L : 0);
     w.projected = projects() ? arena.take<T>(kMaxVectors * L * rows) : nullptr;
     return w;
+  }
+
+  // The panels of a part, whose cells it computes.
+  int64_t first_panel(const Split& of) const {
+    return of.by_batch ? 0 : of.begin(ceil_div(panels, step_panels)) * step_panels;
+  }
+  int64_t last_panel(const Split& of) const {  // one past
+    return of.by_batch ? panels
+                       : min_of(panels, of.end(ceil_div(panels, step_panels)) * step_panels);
   }
 
   void prepare() { __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X)); }
@@ -218,8 +246,8 @@ struct ForwardPart : InArena {
         own(pass.directions[direction]),
         steps{call.rows, size.T, size.N, direction == 1},
         share(split.rows(size.N, call.rows.counts)),
-        first_panel(split.by_batch ? 0 : split.begin(pass.panels)),
-        last_panel(split.by_batch ? pass.panels : split.end(pass.panels)),
+        first_panel(pass.first_panel(split)),
+        last_panel(pass.last_panel(split)),
         origin(pass.normalises() ? 0 : first_panel) {
     Arena memory = pass.memory.of(part);
     work = pass.work(memory);
@@ -373,6 +401,8 @@ struct ForwardPart : InArena {
                       : Pass::operand_row(h + rank * pass.h_stride, size.P, work.h_copy, j);
       work.at[j] = steps.row(t, rank) * size.D + direction;
     }
+    if constexpr (kVariant)
+      if (pass.masks_gates()) return gated_step(n, pre);
     const PanelOrder order{first_panel, last_panel, bool(s & 1)};
     if (pass.direct) {
       if constexpr (is_same<X, T>)
@@ -564,6 +594,70 @@ struct ForwardPart : InArena {
       write(gates + kInputGate * H, to.i), write(gates + kForgetGate * H, to.f);
       write(gates + kCandidate * H, to.g), write(gates + kOutputGate * H, to.o);
     }
+  }
+
+  // A step of n rows, where h has a mask for each gate.
+  void gated_step(int64_t n, T* pre) {
+    mask_operands(n);
+    const auto& w_hh = own.weights.w_hh_by_gate;
+    const int width = pass.step_panels;
+    const PanelOrder order{first_panel / width, ceil_div(last_panel, width), bool(s & 1)};
+    for (int64_t i = 0; i < order.count();) {
+      int64_t p = order.panel(i), vectors = w_hh.width_of(p);
+      if (n == 1 && i + 1 < order.count() && width == kMaxVectors) {
+        const int64_t lower = min_of(p, order.panel(i + 1));
+        if (w_hh.width_of(lower + 1) == width) p = lower, vectors = 2 * width;
+      }
+      gated_product(p, vectors, order.after(i), n, pre);
+      i += vectors > width ? 2 : 1;
+    }
+  }
+  // h times the masks: four operands for each row.
+  void mask_operands(int64_t n) {
+    for (int64_t j = 0; j < n; ++j) {
+      const S* mask =
+          VariantRow<S>::row(call.variant.gate_masks, steps.time(s), steps.sequence(share.rank(j)),
+                             size.D, direction, kGates * size.P);
+      for (int64_t g = 0; g < kGates; ++g, mask += size.P) {
+        const X*& operand = work.masked[g * n + j];
+        operand = pass.zeros;
+        if (work.h[j] == pass.zeros) continue;
+        X* copy = work.masked_copy + (g * n + j) * pass.h_stride;
+        using Number = pick<numbers_in<X> == 2, S, X>;
+        for (int64_t column = 0; column < size.P; column += L) {
+          const vec<T> factor = load_n(mask + column, size.P - column);
+          store((Number*)copy + column,
+                rounded<S>(load((const Number*)work.h[j] + column) * factor));
+        }
+        operand = copy;
+      }
+    }
+  }
+  // The products of the units in the first `vectors` vectors from panel p of GatePanels on, which
+  // are as many panels of the others, and without norm their cells. next: the panel that follows.
+  void gated_product(int64_t p, int64_t vectors, int64_t next, int64_t n, T* pre) {
+    const auto& w_hh = own.weights.w_hh_by_gate;
+    const int64_t first = p * pass.step_panels, last = first + vectors;
+    const bool passing = together && !pass.normalises();  // nothing reads it after the cells
+    auto result = [&](int64_t u) { return pre + (u - (passing ? first : origin)) * rows * kPanel; };
+    for (int64_t u = first; together && u < last; ++u)
+      project_input(u, u + 1 < last ? u + 1 : -1, n, result(u));
+    auto put = [&](int64_t g, const T* partial) {
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t u = first; u < last; ++u, partial += L) {
+          if (pass.separates()) {
+            store(work.recurrent + ((u - origin) * n + j) * kPanel + g * L, load(partial));
+          } else {
+            T* sum = result(u) + j * kPanel + g * L;
+            store(sum, load(sum) + load(partial));
+          }
+        }
+    };
+    if (vectors > pass.step_panels)
+      w_hh.each_product_of_two(p, work.masked, work.partial, put);
+    else
+      w_hh.each_product(p, next, work.masked, n, work.partial, put);
+    for (int64_t u = first; !pass.normalises() && u < last; ++u) cell(u, n, result(u));
   }
 
   // The cells of a step of n rows, from products of whole rows; of this part's rows, where all

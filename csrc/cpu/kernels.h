@@ -107,6 +107,7 @@ struct Variant {
   const void* peephole;           // (D, 3, H) of i, f and o, or null
   StepArray input_gate;           // F = H; i from outside
   StepArray hidden_mask;          // F = P; what h is multiplied with before the recurrent product
+  StepArray gate_masks;           // F = 4 * P; the same, for the product of each gate
   StepArray candidate_mask;       // F = H; what g is multiplied with
   StepArray cell_zoneout, hidden_zoneout;  // F = H and P; 1 where the state stays
   // Layer norm. Gains of the gates', (D, 1, 4 * H) of the sum of both products, or (D, 2, 4 * H) of

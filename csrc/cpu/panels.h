@@ -190,11 +190,17 @@ struct Panels {
 
   // pre[r][v] += rows[r] . w[v] for the vectors v of panel p. next: the panel used after it, or -1.
   // Where K is odd, the last pair of a row ends with a zero.
-  LSTM_INLINE void accumulate(int64_t p, int64_t next, const bf16_pair* const* rows, int64_t n,
+  template <class X>
+  LSTM_INLINE void accumulate(int64_t p, int64_t next, const X* const* rows, int64_t n,
+                              T* pre) const {
+    accumulate(p, next < 0 ? nullptr : panel(next), rows, n, pre);
+  }
+  // next: any panel of this format, or null.
+  LSTM_INLINE void accumulate(int64_t p, const char* next, const bf16_pair* const* rows, int64_t n,
                               T* pre) const {
     accumulate_as<bf16_pair>(p, next, rows, n, pre);
   }
-  LSTM_INLINE void accumulate(int64_t p, int64_t next, const T* const* rows, int64_t n,
+  LSTM_INLINE void accumulate(int64_t p, const char* next, const T* const* rows, int64_t n,
                               T* pre) const {
     if (format == Format::kCompute) accumulate_as<T>(p, next, rows, n, pre);
     if constexpr (is_same<T, float>) {
@@ -221,11 +227,10 @@ struct Panels {
 
  private:
   template <class W, class X>
-  LSTM_INLINE void accumulate_as(int64_t p, int64_t next, const X* const* rows, int64_t n,
+  LSTM_INLINE void accumulate_as(int64_t p, const char* next, const X* const* rows, int64_t n,
                                  T* pre) const {
     const W* w = (const W*)panel(p);
-    const W* then = next < 0 ? nullptr : (const W*)panel(next);
-    accumulate_panel(width_of(p), rows, n, ceil_div(K, numbers_in<W>), w, then, pre);
+    accumulate_panel(width_of(p), rows, n, ceil_div(K, numbers_in<W>), w, (const W*)next, pre);
   }
 };
 

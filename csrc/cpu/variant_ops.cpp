@@ -9,7 +9,7 @@ namespace {
 
 // The arguments that only a variant's op has.
 struct VariantArguments {
-  const OptionalTensor &peephole, &norm_gates, &norm_cell, &input_gate, &hidden_mask,
+  const OptionalTensor &peephole, &norm_gates, &norm_cell, &input_gate, &hidden_mask, &gate_masks,
       &candidate_mask, &zoneout_cell, &zoneout_hidden;
   const std::vector<double>& options;
 };
@@ -29,11 +29,12 @@ class VariantTensors {
     variant_.norm_gates = data_or_null(norm_gates_);
     norm_cell_ = checked_dense(given.norm_cell, "norm_cell", {s.D, 2, s.H}, kind);
     variant_.norm_cell = data_or_null(norm_cell_);
-    variant_.input_gate = steps(given.input_gate, "input_gate", s, s.H, kind);
-    variant_.hidden_mask = steps(given.hidden_mask, "hidden_mask", s, s.P, kind);
-    variant_.candidate_mask = steps(given.candidate_mask, "candidate_mask", s, s.H, kind);
-    variant_.cell_zoneout = steps(given.zoneout_cell, "zoneout_cell", s, s.H, kind);
-    variant_.hidden_zoneout = steps(given.zoneout_hidden, "zoneout_hidden", s, s.P, kind);
+    variant_.input_gate = steps(given.input_gate, "input_gate", s, {s.D * s.H}, kind);
+    variant_.hidden_mask = steps(given.hidden_mask, "hidden_mask", s, {s.D * s.P}, kind);
+    variant_.gate_masks = steps(given.gate_masks, "gate_masks", s, {s.D, kGates, s.P}, kind);
+    variant_.candidate_mask = steps(given.candidate_mask, "candidate_mask", s, {s.D * s.H}, kind);
+    variant_.cell_zoneout = steps(given.zoneout_cell, "zoneout_cell", s, {s.D * s.H}, kind);
+    variant_.hidden_zoneout = steps(given.zoneout_hidden, "zoneout_hidden", s, {s.D * s.P}, kind);
     read(given.options);
   }
   VariantTensors(const VariantTensors&) = delete;
@@ -41,14 +42,17 @@ class VariantTensors {
   const Variant& variant() const { return variant_; }
 
  private:
-  StepArray steps(const OptionalTensor& given, const char* name, const Sizes& s, int64_t features,
-                  const Kind& kind) {
+  // features: what the array has for each step and sequence.
+  StepArray steps(const OptionalTensor& given, const char* name, const Sizes& s,
+                  std::initializer_list<int64_t> features, const Kind& kind) {
     if (!given) return {nullptr, 0};
-    require(given->dim() == 3, "a variant's masks and input gate: expected (1 or T, N, D*F)");
+    require(given->dim() > 0, "a variant's masks and input gate: expected (1 or T, N, ...)");
     const bool shared = given->size(0) == 1;
-    const TensorShape shape{shared ? 1 : s.T, s.N, s.D * features};
-    steps_.push_back(checked_dense(*given, name, shape, kind));
-    return {steps_.back().const_data_ptr(), shared ? 0 : s.N * s.D * features};
+    TensorShape shape{shared ? 1 : s.T, s.N};
+    steps_.push_back(checked_dense(*given, name, shape.append(features), kind));
+    int64_t step = s.N;
+    for (const int64_t size : features) step *= size;
+    return {steps_.back().const_data_ptr(), shared ? 0 : step};
   }
 
   // In the order that ../schema.cpp says.
@@ -89,9 +93,10 @@ VariantForwardResults variant_forward(
     const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset,
     const OptionalTensor& peephole, const OptionalTensor& norm_gates,
     const OptionalTensor& norm_cell, const OptionalTensor& input_gate,
-    const OptionalTensor& hidden_mask, const OptionalTensor& candidate_mask,
-    const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
-    const std::vector<double>& options, bool save_cell, bool save_gates) {
+    const OptionalTensor& hidden_mask, const OptionalTensor& gate_masks,
+    const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
+    const OptionalTensor& zoneout_hidden, const std::vector<double>& options, bool save_cell,
+    bool save_gates) {
   const ForwardCall call({input,
                           h0,
                           c0,
@@ -101,7 +106,7 @@ VariantForwardResults variant_forward(
                           save_gates,
                           false});
   const VariantTensors variant({peephole, norm_gates, norm_cell, input_gate, hidden_mask,
-                                candidate_mask, zoneout_cell, zoneout_hidden, options},
+                                gate_masks, candidate_mask, zoneout_cell, zoneout_hidden, options},
                                call.layer.size, call.layer.kind);
   VariantForward a = call.parameters<VariantForward>();
   a.variant = variant.variant();
@@ -121,9 +126,10 @@ VariantBackwardResults variant_backward(
     const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& peephole,
     const OptionalTensor& norm_gates, const OptionalTensor& norm_cell,
     const OptionalTensor& input_gate, const OptionalTensor& hidden_mask,
-    const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
-    const OptionalTensor& zoneout_hidden, const std::vector<double>& options, const Tensor& cell,
-    const Tensor& gates, const Tensor& products) {
+    const OptionalTensor& gate_masks, const OptionalTensor& candidate_mask,
+    const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
+    const std::vector<double>& options, const Tensor& cell, const Tensor& gates,
+    const Tensor& products) {
   const BackwardCall call({grad_output,
                            grad_h_n,
                            grad_c_n,
@@ -136,7 +142,7 @@ VariantBackwardResults variant_backward(
                            gates,
                            false});
   const VariantTensors variant({peephole, norm_gates, norm_cell, input_gate, hidden_mask,
-                                candidate_mask, zoneout_cell, zoneout_hidden, options},
+                                gate_masks, candidate_mask, zoneout_cell, zoneout_hidden, options},
                                call.layer.size, call.layer.kind);
   const Tensor grad_input_gate = results_if(input_gate.has_value(), call.of_cell, call.layer.kind);
   VariantBackward a = call.parameters<VariantBackward>();

@@ -12,9 +12,10 @@ VariantForwardResults variant_forward(
     const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset,
     const OptionalTensor& peephole, const OptionalTensor& norm_gates,
     const OptionalTensor& norm_cell, const OptionalTensor& input_gate,
-    const OptionalTensor& hidden_mask, const OptionalTensor& candidate_mask,
-    const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
-    const std::vector<double>& options, bool save_cell, bool save_gates);
+    const OptionalTensor& hidden_mask, const OptionalTensor& gate_masks,
+    const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
+    const OptionalTensor& zoneout_hidden, const std::vector<double>& options, bool save_cell,
+    bool save_gates);
 
 // grad_preactivations, grad_h0, grad_c0, grad_hidden, grad_input_gate, grad_input_product,
 // grad_parameters
@@ -27,8 +28,9 @@ VariantBackwardResults variant_backward(
     const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& peephole,
     const OptionalTensor& norm_gates, const OptionalTensor& norm_cell,
     const OptionalTensor& input_gate, const OptionalTensor& hidden_mask,
-    const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
-    const OptionalTensor& zoneout_hidden, const std::vector<double>& options, const Tensor& cell,
-    const Tensor& gates, const Tensor& products);
+    const OptionalTensor& gate_masks, const OptionalTensor& candidate_mask,
+    const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
+    const std::vector<double>& options, const Tensor& cell, const Tensor& gates,
+    const Tensor& products);
 
 }  // namespace lstm_kernels::cpu

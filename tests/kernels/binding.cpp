@@ -137,6 +137,7 @@ cpu::Variant variant_of(const py::dict& in) {
   v.separate = v.norm_gates && from["norm_gates"].cast<py::array>().shape(1) == 2;
   v.input_gate = step_array(from, "input_gate");
   v.hidden_mask = step_array(from, "hidden_mask");
+  v.gate_masks = step_array(from, "gate_masks");
   v.candidate_mask = step_array(from, "candidate_mask");
   v.cell_zoneout = step_array(from, "zoneout_cell");
   v.hidden_zoneout = step_array(from, "zoneout_hidden");

@@ -18,6 +18,9 @@ VARIANTS = {
     "i = 1 - f": {"coupled": "input", "arrays": ["peephole", "zoneout_cell"]},
     "f = 1 - i, clip": {"coupled": "forget", "clip": 0.5, "cell_clip": 0.4},
     "input gate, masks": {"arrays": ["input_gate", "hidden_mask", "zoneout_hidden"]},
+    "masks of gates": {"arrays": ["gate_masks"]},
+    "masks of gates by step": {"arrays": ["gate_masks_by_step", "zoneout_hidden"]},
+    "masks of gates, norms": {"arrays": ["gate_masks", "norm_gates_2"]},
     "zoneout": {"arrays": ["zoneout_cell", "zoneout_hidden", "candidate_mask"]},
     "zoneout in evaluation": {"zoneout_cell": 0.2, "zoneout_hidden": 0.3},
     "softsign, softplus": {"activations": ("hardsigmoid", "softsign", "softplus")},
@@ -34,6 +37,8 @@ SHAPES = {
     "packed, projected": {"T": 9, "N": 5, "I": 8, "H": 21, "P": 5, "ragged": "packed", "D": 2},
     "resets, threads": {"T": 12, "N": 9, "I": 16, "H": 40, "resets": True, "threads": 2},
 }
+# The array of each dropout_on
+MASKS = {"hidden": "hidden_mask", "gates": "gate_masks", "candidate": "candidate_mask"}
 NUMBERS = {"affine": (0.7, 0.1), "leakyrelu": (0.2, 0), "thresholdedrelu": (0.3, 0)}
 NUMBERS |= {"scaledtanh": (0.8, 0.9), "hardsigmoid": (0.25, 0.5), "elu": (0.6, 0)}
 
@@ -49,7 +54,6 @@ class VariantLayer(Layer):
             | options,
             activations=[(name, *NUMBERS.get(name, (0, 0))) for name in activations],
             input_gate="input_gate" in arrays,
-            dropout_on="candidate" if "candidate_mask" in arrays else "hidden",
             layer_norm={"norm_gates": "joint", "norm_gates_2": "separate"}.get(
                 next((name for name in arrays if name.startswith("norm_gates")), None)
             ),
@@ -63,11 +67,16 @@ class VariantLayer(Layer):
             "norm_cell": lambda: self.random(D, 2, H),
             "input_gate": lambda: self.rounded(self.rng.random((T, N, D * H))),
             "hidden_mask": lambda: self.rounded(bits(1, N, D * P) * 1.25),
+            "gate_masks": lambda: self.rounded(bits(1, N, D, 4, P) * 1.25),
+            "gate_masks_by_step": lambda: self.rounded(bits(T, N, D, 4, P) * 1.25),
             "candidate_mask": lambda: self.rounded(bits(T, N, D * H) * 1.25),
             "zoneout_cell": lambda: bits(T, N, D * H),
             "zoneout_hidden": lambda: bits(T, N, D * P),
         }
-        self.arrays = {name.removesuffix("_2"): drawn[name]() for name in arrays}
+        self.arrays = {
+            name.removesuffix("_2").removesuffix("_by_step"): drawn[name]() for name in arrays
+        }
+        self.options.dropout_on = next((on for on in MASKS if MASKS[on] in self.arrays), None)
 
     def arguments(self):
         o = self.options
@@ -87,13 +96,11 @@ class VariantLayer(Layer):
 
     def at(self, name, t, n, d):
         """An array's numbers of one step, sequence and direction."""
-        names = {
-            "recurrent": "candidate_mask" if "candidate_mask" in self.arrays else "hidden_mask"
-        }
-        array = self.arrays.get(names.get(name, name))
+        array = self.arrays.get(MASKS.get(self.options.dropout_on) if name == "recurrent" else name)
         if array is None:
             return None
-        return array[t if len(array) > 1 else 0, n].reshape(self.D, -1)[d]
+        shape = (4, self.P) if name == "recurrent" and self.options.dropout_on == "gates" else (-1,)
+        return array[t if len(array) > 1 else 0, n].reshape(self.D, *shape)[d]
 
     def expected(self):
         T, N, H, P, D = self.T, self.N, self.H, self.P, self.D
@@ -161,7 +168,7 @@ def test_backward_is_that_of_the_lowest_instruction_set(kernels, isa, variant, s
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("variant", ["peephole", "input gate, masks", "zoneout"])
+@pytest.mark.parametrize("variant", ["peephole", "input gate, masks", "zoneout", "masks of gates"])
 def test_sixteen_bits_backward_are_near_float64(kernels, isa, variant, shape):
     """bfloat16 multiplies pairs of numbers where the instruction set does."""
     layer = VariantLayer(SHAPES[shape], "bfloat16", **VARIANTS[variant])

@@ -1,5 +1,6 @@
 """The ops of variants on the CPU against the equations in plain torch, results and gradients."""
 
+import contextlib
 import dataclasses
 
 import hypothesis.strategies as st
@@ -8,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from support import assert_same, rounding, weigh
 
-from lstm_kernels import LSTM, Variant, _ops, _variant_autograd, _variant_ops, _variants_reference
+from lstm_kernels import (
+    LSTM,
+    Variant,
+    _ops,
+    _variant_autograd,
+    _variant_ops,
+    _variants_reference,
+    _weight_gradients,
+)
 from lstm_kernels._layer import Layer
 from lstm_kernels._variants import ACTIVATIONS, LayerTensors
 
@@ -34,7 +43,7 @@ def variants(draw):
         cell_norm=draw(st.sampled_from([None, None, "carried", "output"])),
         norm_eps=draw(st.sampled_from([1e-5, 0.1])),
         recurrent_dropout=draw(st.sampled_from([0.0, 0.3])),
-        dropout_on=draw(st.sampled_from(["hidden", "candidate"])),
+        dropout_on=draw(st.sampled_from(["hidden", "gates", "candidate"])),
         dropout_per_step=draw(st.booleans()),
         zoneout_cell=draw(st.sampled_from([0.0, 0.3])),
         zoneout_hidden=draw(st.sampled_from([0.0, 0.3])),
@@ -87,7 +96,7 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
         torch.tensor(lengths) if ragged == "lengths" else None,
         reset,
     )
-    of_recurrent = D * P if variant.dropout_on == "hidden" else D * H
+    recurrent = {"hidden": (D * P,), "gates": (D, 4, P), "candidate": (D * H,)}
     steps = T if variant.dropout_per_step else 1
     masked = draw(st.booleans())
     tensors = LayerTensors(
@@ -95,7 +104,7 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
         random(D, 1 + (variant.layer_norm == "separate"), 4 * H) if variant.layer_norm else None,
         random(D, 2, H) if variant.cell_norm else None,
         random(draw(st.sampled_from([1, T])), N, D * H).sigmoid() if variant.input_gate else None,
-        bits(steps, N, of_recurrent) / 0.7 if variant.recurrent_dropout else None,
+        bits(steps, N, *recurrent[variant.dropout_on]) / 0.7 if variant.recurrent_dropout else None,
         bits(T, N, D * H) if variant.zoneout_cell and masked else None,
         bits(T, N, D * P) if variant.zoneout_hidden and masked else None,
         None,
@@ -128,6 +137,16 @@ def both(layer, tensors, variant):
     return found
 
 
+@contextlib.contextmanager
+def threads_of_torch(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @given(data=st.data(), variant=variants())
 @settings(max_examples=300, deadline=None)
 def test_results_and_gradients_are_those_of_plain_torch(data, variant):
@@ -141,13 +160,9 @@ def test_results_and_gradients_are_those_of_plain_torch(data, variant):
 def test_large_layers_on_one_thread_and_on_two(data, variant, shape, threads):
     """Weights in panels; the work split by sequences, and by hidden units."""
     T, N, H = shape
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_of_torch(threads):
         layer, tensors = data.draw(calls(variant, torch.float64, T, N, H))
         assert_same(*both(layer, tensors, variant), rtol=1e-8, atol=1e-8)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -184,6 +199,7 @@ SMOOTH = {
     "coupled": Variant(coupled="input", zoneout_cell=0.2),
     "zoneout": Variant(zoneout_cell=0.3, zoneout_hidden=0.3),
     "dropout": Variant(recurrent_dropout=0.3),
+    "dropout of gates": Variant(recurrent_dropout=0.3, dropout_on="gates"),
     "activations": Variant(activations=("sigmoid", "softsign", ("elu", 0.5))),
     "separate norms": Variant(layer_norm="separate", cell_norm="carried", norm_eps=0.1),
     "joint norm": Variant(layer_norm="joint", cell_norm="output", norm_eps=0.1, peephole=True),
@@ -279,13 +295,9 @@ def test_numbers_that_are_not_finite_stay_in_their_sequence(variant, value, thre
     layer, tensors = normed(variant, T=4, N=5, H=33, dtype=torch.float32)
     poisoned = layer.input.clone()
     poisoned[1, 2] = value
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads_of_torch(threads):
         expected = _variant_ops.forward(layer, variant, tensors, True, True)
         found = _variant_ops.forward(layer._replace(input=poisoned), variant, tensors, True, True)
-    finally:
-        torch.set_num_threads(before)
     others = [0, 1, 3, 4]
     assert torch.equal(found[0][:, others], expected[0][:, others])
     assert torch.equal(found[0][0], expected[0][0])
@@ -310,15 +322,86 @@ def test_few_and_many_rows(variant, sizes):
 @pytest.mark.parametrize("variant", NORMS, ids=str)
 def test_a_row_has_the_same_bits_on_any_number_of_threads(variant):
     layer, tensors = normed(variant, T=6, N=9, H=70, dtype=torch.float32)
-    before, found = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+    found = []
+    for threads in (1, 2, 3):
+        with threads_of_torch(threads):
             found.append(_variant_ops.forward(layer, variant, tensors, True, True))
-    finally:
-        torch.set_num_threads(before)
     for one in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
+
+
+GATED = Variant(recurrent_dropout=0.3, dropout_on="gates")
+GATED_SIZES = [(1, 1, 7), (1, 7, 100), (4, 0, 7), (5, 1, 1), (6, 1, 100), (4, 7, 7), (3, 60, 100)]
+
+
+def gated(sizes, per_step=False, dtype=torch.float64, projects=False):
+    """A layer in both directions, and masks for each of its gates."""
+    (T, N, H), P = sizes, 3 if projects else sizes[2]
+    generator = torch.Generator().manual_seed(0)
+    random = lambda *size: torch.randn(size, generator=generator, dtype=dtype)  # noqa: E731
+    shapes = [(4 * H, 5), (4 * H, P), (4 * H,), (4 * H,)] + [(P, H)] * projects
+    weights = [random(*shape) / H**0.5 for _ in range(2) for shape in shapes]
+    states = random(2, N, P), random(2, N, H)
+    layer = Layer(random(T, N, 5), *states, weights, True, True, None, None, None)
+    masks = (random(T if per_step else 1, N, 2, 4, P) > 0).to(dtype) / 0.7
+    return layer, LayerTensors(*[None] * 4, masks, *[None] * 4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("projects", [False, True])
+@pytest.mark.parametrize("sizes", GATED_SIZES, ids=str)
+def test_a_mask_for_each_gate(sizes, projects, per_step, threads):
+    """One row or panel at a time and two; the batch split, and the units."""
+    with threads_of_torch(threads):
+        found, expected = both(*gated(sizes, per_step, projects=projects), GATED)
+    assert_same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("N", [1, 9])
+def test_a_row_with_masks_of_gates_has_the_same_bits_on_any_number_of_threads(N):
+    layer, tensors = gated((6, N, 100), dtype=torch.float32)
+    found = []
+    for threads in (1, 2, 3):
+        with threads_of_torch(threads):
+            found.append(_variant_ops.forward(layer, GATED, tensors, True, True))
+    for one in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(one, found[0], strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("H", [7, 40])
+def test_equal_masks_of_gates_are_one_mask(H, dtype):
+    layer, tensors = gated((4, 3, H), True, dtype)
+    one = tensors.recurrent[..., :1, :]
+    of_gates = tensors._replace(recurrent=one.expand(-1, -1, -1, 4, -1))
+    of_hidden = tensors._replace(recurrent=one.flatten(2))
+    found = both(layer, of_gates, GATED)[0]
+    expected = both(layer, of_hidden, Variant(recurrent_dropout=0.3))[0]
+    assert_same(found[0], expected[0], **rounding(dtype, 20))
+    assert_same(found[1], expected[1], **rounding(dtype, 200))
+
+
+def test_weight_gradients_of_masked_gates_by_products_of_torch(monkeypatch):
+    """As for 16-bit types that the CPU multiplies itself."""
+    monkeypatch.setattr(_weight_gradients, "_MULTIPLIED", [torch.float64])
+    for projects in (False, True):
+        found, expected = both(*gated((5, 3, 7), True, projects=projects), GATED)
+        assert_same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_reset_row_takes_nothing_from_a_masked_state():
+    """Not even what is not a number."""
+    layer, tensors = gated((4, 3, 6), True)
+    one = layer._replace(
+        h0=layer.h0[:1], c0=layer.c0[:1], weights=layer.weights[:4], bidirectional=False
+    )
+    one.h0[0, 1] = float("nan")
+    reset = torch.zeros(4, 3, dtype=torch.bool)
+    reset[0, 1] = True
+    masks = tensors._replace(recurrent=tensors.recurrent[:, :, :1])
+    results = _variant_ops.forward(one._replace(reset=reset), GATED, masks, True, True)
+    assert not any(value.isnan().any() for value in results)
 
 
 def test_input_gate_of_ones_and_mask_of_ones():
