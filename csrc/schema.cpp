@@ -54,8 +54,8 @@
 // input, the weights and the biases follow as plain matrix products, and grad_hidden, the whole
 // gradient of h_t, (T, N, D*P), which the gradient of w_hr needs (empty without projection).
 // Absent gradients are zero. _weight_gradients and _input_gradient are these products, CPU only:
-// of one direction's weights, where grad_bias (4*H) is the gradient of b_ih and of b_hh; and of the
-// input, from the w_ih of every direction.
+// of one direction's weights, where grad_bias (4*H) is the gradient of b_ih and of b_hh, and
+// gate_masks are those of a variant; and of the input, from the w_ih of every direction.
 //
 // variant_forward and _variant_backward are the same for a variant of the LSTM (docs/variants.md),
 // CPU only. Their further arguments are absent where the variant lacks them: peephole (D, 3, H), of
@@ -147,8 +147,8 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "Tensor grad_input_product, Tensor grad_parameters)");
   define_both(
       "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
-      "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset) -> (Tensor grad_w_ih, "
-      "Tensor grad_w_hh, Tensor grad_bias)");
+      "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, "
+      "Tensor? gate_masks=None) -> (Tensor grad_w_ih, Tensor grad_w_hh, Tensor grad_bias)");
   define_both(
       "input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
       "Tensor grad_input");

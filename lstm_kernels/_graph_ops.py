@@ -61,10 +61,18 @@ def _sequence_backward(call: LayerBackward, allow_tf32: bool = False) -> _ops.Ba
 
 
 def _weight_gradients_of(
-    grad_z: Tensor, input: Tensor, h0: Tensor | None, output: Tensor, direction: int, *ragged: Any
+    grad_z: Tensor,
+    input: Tensor,
+    h0: Tensor | None,
+    output: Tensor,
+    direction: int,
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    gate_masks: Tensor | None = None,
 ) -> _ops.WeightGradients:
-    layer = Layer(input, h0, None, [], False, False, *ragged)
-    return _weight_gradients.weight_gradients(grad_z, layer, output, direction)
+    layer = Layer(input, h0, None, [], False, False, batch_sizes, lengths, reset)
+    return _weight_gradients.weight_gradients(grad_z, layer, output, direction, gate_masks)
 
 
 def _cell_forward(*arguments: Any) -> _ops.Stepped:

@@ -211,12 +211,16 @@ _recorded_weight_gradients = torch.ops.lstm_kernels.weight_gradients.default
 
 
 def weight_gradients(
-    grad_preactivations: Tensor, layer: Layer, output: Tensor, direction: int
+    grad_preactivations: Tensor,
+    layer: Layer,
+    output: Tensor,
+    direction: int,
+    gate_masks: Tensor | None = None,
 ) -> WeightGradients:
     """One direction: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
     ragged = (layer.batch_sizes, layer.lengths, dense(layer.reset))
     op = _recorded_weight_gradients if recording() else _weight_gradients
-    return op(grad_preactivations, layer.input, layer.h0, output, direction, *ragged)
+    return op(grad_preactivations, layer.input, layer.h0, output, direction, *ragged, gate_masks)
 
 
 @fake_of("_weight_gradients")

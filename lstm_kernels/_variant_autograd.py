@@ -19,7 +19,7 @@ from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, 
 from ._reference import Rows, states_before
 from ._variant_ops import OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE
 from ._variants import BoundVariant, Call, LayerTensors, Variant
-from ._weight_gradients import gradients, product
+from ._weight_gradients import gradients, masked_operands, product
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 _LAYER_TENSORS = len(LayerTensors._fields)
@@ -204,8 +204,11 @@ def _gradients(
     norms = variant.layer_norm is not None or variant.cell_norm is not None
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
-    operands = _operands(variant, tensors, layer, output)
-    h0, hidden = operands[0]
+    h0, hidden, gate_masks = layer.h0, output, None
+    if tensors.recurrent is not None and variant.dropout_on == "hidden":
+        h0, hidden = masked_operands(tensors.recurrent, layer, output, len(directions))
+    elif variant.dropout_on == "gates":
+        gate_masks = tensors.recurrent
     of_products, grad_input = gradients(
         grad_z,
         layer._replace(h0=h0),
@@ -214,7 +217,7 @@ def _gradients(
         [w.w_ih for w in directions] if needs.input else None,
         by_ops=True,
         of_input=grad_input_product if variant.layer_norm == "separate" else None,
-        by_gate=operands if len(operands) > 1 else None,
+        gate_masks=gate_masks,
     )
     projects = any(need.w_hr for need in needed)
     steps = None
@@ -323,43 +326,3 @@ class _CellSteps:
         grad_z = self.grad_z.select(-3, d)
         pairs = ((INPUT_GATE, before), (FORGET_GATE, before), (OUTPUT_GATE, after))
         return torch.stack([(grad_z.select(-2, g) * c).sum((0, 1)) for g, c in pairs])
-
-
-def _operands(
-    variant: Variant, tensors: LayerTensors, layer: Layer, output: Tensor
-) -> list[tuple[Tensor | None, Tensor]]:
-    """h0 and the hidden states as the recurrent product saw them: times the mask.
-
-    One pair, or where each gate has a mask four of them.
-    """
-    mask = tensors.recurrent
-    if mask is None or variant.dropout_on == "candidate":
-        return [(layer.h0, output)]
-    directions = 1 + layer.bidirectional
-    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
-    masks = [mask]
-    if variant.dropout_on == "gates":
-        masks = [of_gate.flatten(2) for of_gate in mask.unbind(-2)]
-    return [_masked(one, layer.h0, output, rows, directions) for one in masks]
-
-
-def _masked(
-    mask: Tensor, h0: Tensor | None, output: Tensor, rows: Rows, directions: int
-) -> tuple[Tensor | None, Tensor]:
-    """h0 and the hidden states times a mask, (1 or T, N, D*P)."""
-    if mask.shape[0] == 1 and rows.packed is None:
-        of_h0 = mask[0].unflatten(-1, (directions, -1)).transpose(0, 1)
-        return None if h0 is None else h0 * of_h0, output * mask
-    steps = mask.expand(rows.steps, *mask.shape[1:]).unflatten(-1, (directions, -1))
-    # The state after a step meets the mask of the step that follows it in its direction.
-    following = [steps[:, :, 0].roll(-1, 0), steps[:, :, -1].roll(1, 0)][:directions]
-    hidden = output * rows.unpad(torch.cat(following, -1))
-    if h0 is None:
-        return None, hidden
-    first = [steps[0, :, 0]]
-    if directions == 2:
-        last = torch.full((mask.shape[1],), rows.steps - 1)
-        if rows.active is not None:
-            last = (rows.active.sum(0) - 1).clamp(min=0)
-        first.append(steps[last, torch.arange(mask.shape[1]), 1])
-    return h0 * torch.stack(first), hidden

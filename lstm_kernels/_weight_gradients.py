@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import _ops, _torch_private
 from ._layer import OUTPUT_GATE, Layer
+from ._reference import Rows
 
 # 16-bit types that this CPU has instructions to multiply matrices of, as torch names these.
 _MULTIPLIED = [
@@ -25,10 +25,6 @@ _MULTIPLIED = [
     )
     if any(torch.cpu.get_capabilities().get(name, False) for name in instructions)
 ]
-
-
-# h0 and the output as the recurrent product of each gate saw them
-Operands = Sequence[tuple[Tensor | None, Tensor]]
 
 
 def product(a: Tensor, b: Tensor, tf32: bool = False) -> Tensor:
@@ -48,7 +44,7 @@ def gradients(
     w_ih: Sequence[Tensor] | None,
     by_ops: bool,
     of_input: Tensor | None = None,
-    by_gate: Operands | None = None,
+    gate_masks: Tensor | None = None,
 ) -> tuple[list[_ops.WeightGradients | None], Tensor | None]:
     """Gradients of one layer's weights and input, from those of its pre-activations.
 
@@ -59,8 +55,7 @@ def gradients(
         w_ih: of every direction, where the input's gradient is wanted.
         by_ops: whether the ops may compute them, where they are the faster ones.
         of_input: the gradient of the input's product, where that is not grad_z.
-        by_gate: for each gate, h0 and the output as its recurrent product saw them, where they
-            differ. Those of layer and `output` then do not count.
+        gate_masks: as in csrc/schema.cpp.
 
     Returns:
         For each direction the gradients of w_ih (4*H, I), of w_hh (4*H, P) and, alike, of b_ih and
@@ -71,25 +66,16 @@ def gradients(
     tf32 = by_ops and _ops.allow_tf32(grad_z)
 
     def of_weights(d: int) -> _ops.WeightGradients:
-        if not by_ops_here:
-            return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input, by_gate)
-        if of_input is None and by_gate is None:
-            return _ops.weight_gradients(grad_z, layer, output, d)
-        # The op makes both products of one gradient: the other one gets a single column.
-        one_input = layer._replace(input=layer.input[..., :1])
-        one_hidden, no_state = output[..., : grad_z.shape[-3]], layer._replace(h0=None)
-        z_of_input = grad_z if of_input is None else of_input
-        of_w_ih, _, of_bias = _ops.weight_gradients(z_of_input, no_state, one_hidden, d)
-        if by_gate is None:
-            _, of_w_hh, of_bias = _ops.weight_gradients(grad_z, one_input, output, d)
-        else:
-            of_w_hh = torch.cat(
-                [
-                    _gate_by_op(z, one_input._replace(h0=h0), hidden, d)
-                    for z, (h0, hidden) in zip(grad_z.unbind(-2), by_gate, strict=True)
-                ]
-            )
-        return of_w_ih, of_w_hh, of_bias
+        if by_ops_here and of_input is None:
+            return _ops.weight_gradients(grad_z, layer, output, d, gate_masks)
+        if by_ops_here and of_input is not None:
+            # The op makes both products of one gradient: the other one gets a single column.
+            one_input = layer._replace(input=layer.input[..., :1])
+            one_hidden, no_state = output[..., : grad_z.shape[-3]], layer._replace(h0=None)
+            _, of_w_hh, of_bias = _ops.weight_gradients(grad_z, one_input, output, d, gate_masks)
+            of_w_ih, _, _ = _ops.weight_gradients(of_input, no_state, one_hidden, d)
+            return of_w_ih, of_w_hh, of_bias
+        return _direction_in_torch(grad_z, layer, output, d, within, tf32, of_input, gate_masks)
 
     grad_input = None
     if w_ih is not None:
@@ -102,24 +88,17 @@ def gradients(
     return [of_weights(d) if want else None for d, want in enumerate(wanted)], grad_input
 
 
-def _gate_by_op(z: Tensor, layer: Layer, hidden: Tensor, direction: int) -> Tensor:
-    """The gradient of one gate's rows of w_hh, (H, P); z is (..., D, H).
-
-    To the op, they are the four gates of a layer with a quarter of the units.
-    """
-    units = z.shape[-1]
-    quarters = F.pad(z, (0, -units % 4)).unflatten(-1, (4, -1))
-    _, of_w_hh, _ = _ops.weight_gradients(quarters, layer, hidden, direction)
-    return of_w_hh[:units]
-
-
 def weight_gradients(
-    grad_z: Tensor, layer: Layer, output: Tensor, direction: int
+    grad_z: Tensor,
+    layer: Layer,
+    output: Tensor,
+    direction: int,
+    gate_masks: Tensor | None = None,
 ) -> _ops.WeightGradients:
     """The op of this name in plain torch."""
     within = _rows_within(layer.lengths, layer.input.shape[0])
     z = _zero_past_ends(grad_z, layer.lengths)
-    return _direction_in_torch(z, layer, output, direction, within)
+    return _direction_in_torch(z, layer, output, direction, within, gate_masks=gate_masks)
 
 
 def input_gradient(grad_z: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
@@ -149,12 +128,17 @@ def _direction_in_torch(
     within: Tensor | None,
     tf32: bool = False,
     of_input: Tensor | None = None,
-    by_gate: Operands | None = None,
+    gate_masks: Tensor | None = None,
 ) -> _ops.WeightGradients:
     directions = grad_z.shape[-3]
     z = grad_z.select(-3, direction).flatten(-2)
     rows = _rows(z.flatten(0, -2), within)
-    operands = [(layer.h0, output)] if by_gate is None else by_gate
+    operands = [(layer.h0, output)]
+    if gate_masks is not None:
+        operands = [
+            masked_operands(mask.flatten(2), layer, output, directions)
+            for mask in gate_masks.unbind(-2)
+        ]
     of_w_hh = [
         _recurrent_gradient(
             own,
@@ -172,7 +156,7 @@ def _direction_in_torch(
     if of_input is not None:
         rows_of_input = _rows(of_input.select(-3, direction).flatten(-2).flatten(0, -2), within)
     of_w_ih = _input_weight_gradient(rows_of_input, layer.input, layer.lengths, within, tf32)
-    return of_w_ih, of_w_hh[0] if by_gate is None else torch.cat(of_w_hh), rows.sum(0)
+    return of_w_ih, of_w_hh[0] if gate_masks is None else torch.cat(of_w_hh), rows.sum(0)
 
 
 def _rows_within(lengths: Tensor | None, steps: int) -> Tensor | None:
@@ -215,6 +199,29 @@ def _input_weight_gradient(
         past = torch.arange(x.shape[0], device=x.device)[:, None] >= lengths
         inputs = inputs.masked_fill(past.flatten().unsqueeze(-1), 0)
     return product(rows.mT, inputs, tf32)
+
+
+def masked_operands(
+    mask: Tensor, layer: Layer, output: Tensor, directions: int
+) -> tuple[Tensor | None, Tensor]:
+    """h0 and the output as the recurrent product saw them: times a mask, (1 or T, N, D*P)."""
+    h0, rows = layer.h0, Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+    if mask.shape[0] == 1 and rows.packed is None:
+        of_h0 = mask[0].unflatten(-1, (directions, -1)).transpose(0, 1)
+        return None if h0 is None else h0 * of_h0, output * mask
+    steps = mask.expand(rows.steps, *mask.shape[1:]).unflatten(-1, (directions, -1))
+    # The state after a step meets the mask of the step that follows it in its direction.
+    following = [steps[:, :, 0].roll(-1, 0), steps[:, :, -1].roll(1, 0)][:directions]
+    hidden = output * rows.unpad(torch.cat(following, -1))
+    if h0 is None:
+        return None, hidden
+    first = [steps[0, :, 0]]
+    if directions == 2:
+        last = torch.full((mask.shape[1],), rows.steps - 1)
+        if rows.active is not None:
+            last = (rows.active.sum(0) - 1).clamp(min=0)
+        first.append(steps[last, torch.arange(mask.shape[1]), 1])
+    return h0 * torch.stack(first), hidden
 
 
 def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor, by_ops: bool) -> Tensor:

@@ -180,11 +180,12 @@ struct GradWeights {
   const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)
   const void* x;                    // as in SequenceForward
   int64_t x_step, x_row;
-  const void* h0;      // (D, N, P), or null: zeros
-  const void* output;  // (T, N, D * P) or (R, D * P), as the forward pass returned it
-  void* grad_w_ih;     // (4 * H, I)
-  void* grad_w_hh;     // (4 * H, P)
-  void* grad_bias;     // (4 * H): the gradient of b_ih, and of b_hh
+  const void* h0;        // (D, N, P), or null: zeros
+  const void* output;    // (T, N, D * P) or (R, D * P), as the forward pass returned it
+  StepArray gate_masks;  // F = 4 * P; what h was multiplied with for the product of each gate
+  void* grad_w_ih;       // (4 * H, I)
+  void* grad_w_hh;       // (4 * H, P)
+  void* grad_bias;       // (4 * H): the gradient of b_ih, and of b_hh
 };
 
 // The gradient of a layer's input, likewise.

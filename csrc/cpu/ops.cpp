@@ -71,12 +71,10 @@ BackwardResults sequence_backward(const BackwardArguments& given) {
   return call.results();
 }
 
-std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactivations,
-                                                    const Tensor& input, const OptionalTensor& h0,
-                                                    const Tensor& output, int64_t direction,
-                                                    const OptionalTensor& batch_sizes,
-                                                    const OptionalTensor& lengths,
-                                                    const OptionalTensor& reset) {
+std::tuple<Tensor, Tensor, Tensor> weight_gradients(
+    const Tensor& grad_preactivations, const Tensor& input, const OptionalTensor& h0,
+    const Tensor& output, int64_t direction, const OptionalTensor& batch_sizes,
+    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks) {
   const Kind kind(grad_preactivations);
   const RowShape rows(grad_preactivations,
                       "grad_preactivations: expected (T, N, D, 4, H), or (R, D, 4, H) with "
@@ -95,18 +93,21 @@ std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactiva
   const Tensor x = with_dense_rows(input);
   const OptionalTensor first = checked_dense(h0, "h0", {D, rows.N, P}, kind);
   const Tensor h = checked_dense(output, "output", rows.of({D * P}), kind);
+  const Sizes size{rows.T, rows.N, I, H, P, int(D)};
+  const OptionalTensor masks = checked_steps(gate_masks, "gate_masks", size, {D, kGates, P}, kind);
   const RowLists lists(ragged, rows);
   const Tensor grad_w_ih = results({kGates * H, I}, kind);
   const Tensor grad_w_hh = results({kGates * H, P}, kind);
   const Tensor grad_bias = empty({kGates * H}, kind);
 
-  GradWeights a = call_of<GradWeights>({rows.T, rows.N, I, H, P, int(D)}, dtype_of(kind));
+  GradWeights a = call_of<GradWeights>(size, dtype_of(kind));
   a.direction = int(direction);
   a.rows = lists.rows();
   a.grad_preactivations = grad.const_data_ptr();
   set_input(a, x);
   a.h0 = data_or_null(first);
   a.output = h.const_data_ptr();
+  a.gate_masks = step_array(masks);
   a.grad_w_ih = grad_w_ih.mutable_data_ptr();
   a.grad_w_hh = grad_w_hh.mutable_data_ptr();
   a.grad_bias = grad_bias.mutable_data_ptr();

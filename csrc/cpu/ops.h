@@ -52,12 +52,10 @@ Tensor owned_step(const Tensor& input, const Tensor& h, const Tensor& c, const T
 
 BackwardResults sequence_backward(const BackwardArguments& given);
 
-std::tuple<Tensor, Tensor, Tensor> weight_gradients(const Tensor& grad_preactivations,
-                                                    const Tensor& input, const OptionalTensor& h0,
-                                                    const Tensor& output, int64_t direction,
-                                                    const OptionalTensor& batch_sizes,
-                                                    const OptionalTensor& lengths,
-                                                    const OptionalTensor& reset);
+std::tuple<Tensor, Tensor, Tensor> weight_gradients(
+    const Tensor& grad_preactivations, const Tensor& input, const OptionalTensor& h0,
+    const Tensor& output, int64_t direction, const OptionalTensor& batch_sizes,
+    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks);
 
 Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tensor>& w_ih,
                       const OptionalTensor& lengths);

@@ -42,17 +42,11 @@ class VariantTensors {
   const Variant& variant() const { return variant_; }
 
  private:
-  // features: what the array has for each step and sequence.
   StepArray steps(const OptionalTensor& given, const char* name, const Sizes& s,
                   std::initializer_list<int64_t> features, const Kind& kind) {
-    if (!given) return {nullptr, 0};
-    require(given->dim() > 0, "a variant's masks and input gate: expected (1 or T, N, ...)");
-    const bool shared = given->size(0) == 1;
-    TensorShape shape{shared ? 1 : s.T, s.N};
-    steps_.push_back(checked_dense(*given, name, shape.append(features), kind));
-    int64_t step = s.N;
-    for (const int64_t size : features) step *= size;
-    return {steps_.back().const_data_ptr(), shared ? 0 : step};
+    const OptionalTensor& dense =
+        steps_.emplace_back(checked_steps(given, name, s, features, kind));
+    return step_array(dense);
   }
 
   // In the order that ../schema.cpp says.
@@ -77,7 +71,7 @@ class VariantTensors {
 
   Variant variant_{};
   OptionalTensor peephole_, norm_gates_, norm_cell_;
-  std::vector<Tensor> steps_;
+  std::vector<OptionalTensor> steps_;
 };
 
 // The shape of what the norm of the gates is given.

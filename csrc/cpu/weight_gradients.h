@@ -8,9 +8,11 @@
 // neighbour all over the caller's arrays become one matrix; the same chunk of G is transposed, and
 // meets both. The tiles are those of the other passes. Every part has its own gate units, and
 // as many at a time as leave their sums in the outer cache. Sums are kept in the compute type, in
-// the order of the steps. Bound: the FMA peak.
+// the order of the steps. Where each gate's product had its own mask of h, these units are of one
+// gate, whose mask is applied to the copy. Bound: the FMA peak.
 #pragma once
 #include "pass.h"
+#include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -25,6 +27,7 @@ struct WeightGradients {
 
   struct Work {             // of one part
     const S **g, **x, **h;  // rows of a chunk; null: zeros
+    const S** masks;        // of h, likewise; null: none
     T* operands;            // panels of x, then of h: [panel][row][vector][lane]
     T* columns;             // G of the chunk: [gate unit][column_stride]
     const T** units;        // where each column begins
@@ -59,6 +62,7 @@ struct WeightGradients {
     Work w;
     w.g = arena.take<const S*>(kGradientRows);
     w.x = arena.take<const S*>(kGradientRows), w.h = arena.take<const S*>(kGradientRows);
+    w.masks = a.gate_masks.data ? arena.take<const S*>(kGradientRows) : nullptr;
     w.operands = arena.take<T>(kGradientRows * (x_vectors + h_vectors) * L);
     w.columns = arena.take<T>(slab * column_stride);
     w.units = arena.take<const T*>(slab);
@@ -114,6 +118,7 @@ struct WeightGradientsPart : InArena {
 
   void begin_slab() {
     count = min_of(pass.slab, end - first);
+    if (a.gate_masks.data) count = min_of(count, (gate() + 1) * a.size.H - first);
     __builtin_memset(work.sums, 0,
                      size_t(count * (pass.x_vectors + pass.h_vectors) * L) * sizeof(T));
     __builtin_memset(work.bias, 0, size_t(round_up(count, L)) * sizeof(T));
@@ -128,6 +133,7 @@ struct WeightGradientsPart : InArena {
     first += count, count = 0;
     laid_out = pass.one_chunk;
   }
+  int64_t gate() const { return first / a.size.H; }
 
   // The rows of the next chunk; says how many.
   int64_t next_chunk() {
@@ -136,6 +142,10 @@ struct WeightGradientsPart : InArena {
       const int64_t t = steps.time(s), row = steps.row(t, rank) * D + a.direction;
       work.g[k] = (const S*)a.grad_preactivations + row * pass.gate_units;
       work.x[k] = steps.input_row<S>(a.x, a.x_step, a.x_row, t, rank);
+      if (work.masks)
+        work.masks[k] =
+            VariantRow<S>::row(a.gate_masks, t, steps.sequence(rank), D, a.direction, kGates * P) +
+            gate() * P;
       work.h[k] = nullptr;
       if (steps.reset(t, rank)) return;
       if (s > 0 && rank < steps.count(steps.time(s - 1)))
@@ -156,10 +166,8 @@ struct WeightGradientsPart : InArena {
 
   void add(int64_t rows) {
     transpose_rows(rows);
-    if (!laid_out) {
-      lay_out_operand(x_panels(rows), work.x, a.size.I);
-      lay_out_operand(h_panels(rows), work.h, a.size.P);
-    }
+    if (!laid_out) lay_out_operand(x_panels(rows), work.x, nullptr, a.size.I);
+    if (!laid_out || work.masks) lay_out_operand(h_panels(rows), work.h, work.masks, a.size.P);
     accumulate(x_panels(rows), work.sums);
     accumulate(h_panels(rows), h_sums());
   }
@@ -180,14 +188,18 @@ struct WeightGradientsPart : InArena {
       }
   }
 
-  LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from, int64_t columns) {
+  LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from,
+                                     const S* const* masks, int64_t columns) {
     for (int64_t k = 0; k < to.K; ++k)
       for (int64_t p = 0; p < to.count(); ++p) {
         const int nv = to.width_of(p);
         T* out = (T*)to.panel(p) + k * nv * L;
         for (int v = 0; v < nv; ++v) {
           const int64_t column = (p * to.width + v) * L;
-          store(out + v * L, from[k] ? load_n(from[k] + column, columns - column) : vec<T>{});
+          vec<T> operand = {};
+          if (from[k]) operand = load_n(from[k] + column, columns - column);
+          if (from[k] && masks) operand *= load_n(masks[k] + column, columns - column);
+          store(out + v * L, operand);
         }
       }
   }

@@ -252,6 +252,7 @@ py::dict weight_gradients(const std::string& isa, const std::string& dtype, int 
   a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
   a.x_row = x.strides(packed ? 0 : 1) / x.itemsize();
   a.h0 = data(in, "h0"), a.output = data(in, "output");
+  a.gate_masks = step_array(in, "gate_masks");
   const Sizes& s = a.size;
   py::dict out;
   a.grad_w_ih = result(out, "grad_w_ih", {kGates * s.H, s.I}, x.dtype());

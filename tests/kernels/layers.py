@@ -143,8 +143,9 @@ class Layer:
         a = self.arguments() | {name: self.as_given(value) for name, value in rows.items()}
         return a | {"h0": store(self.h0, self.dtype)}
 
-    def weight_gradients(self, kernels, isa, direction, *, threads=None, x=None):
+    def weight_gradients(self, kernels, isa, direction, *, threads=None, x=None, masks=None):
         a = self._products() | ({} if x is None else {"x": x})
+        a["gate_masks"] = store(masks, self.dtype)
         threads = threads or self.threads
         out = kernels.weight_gradients(isa, self.dtype, threads, direction, a)
         return {k: load(v, self.dtype) for k, v in out.items()}
@@ -153,7 +154,8 @@ class Layer:
         out = kernels.input_gradient(isa, self.dtype, threads or self.threads, self._products())
         return load(out["grad_input"], self.dtype)
 
-    def expected_weight_gradients(self, direction):
+    def expected_weight_gradients(self, direction, masks=None):
+        """masks: of h for each gate, (1 or T, N, D, 4, P)."""
         shape = (self.T, self.N, self.D, self.P)
         h = self.grads["output"].reshape(shape)[:, :, direction]
         before = np.zeros_like(h)
@@ -165,9 +167,13 @@ class Layer:
         if self.reset is not None:
             before[self.reset] = 0
         g = self.grads["gates"][:, :, direction][self.valid].reshape(-1, 4 * self.H)
+        before = np.broadcast_to(before[:, :, None], (self.T, self.N, 4, self.P))
+        if masks is not None:
+            before = before * masks[:, :, direction]
+        of_gates = zip(np.split(g, 4, axis=1), np.moveaxis(before[self.valid], 1, 0), strict=True)
         return {
             "grad_w_ih": g.T @ self.x[self.valid],
-            "grad_w_hh": g.T @ before[self.valid],
+            "grad_w_hh": np.concatenate([own.T @ h for own, h in of_gates]),
             "grad_bias": g.sum(0),
         }
 

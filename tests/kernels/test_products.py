@@ -14,6 +14,7 @@ MORE = [
     Layer(3, 60, 1000, 200, threads=2, states=False),
 ]
 EVERY = [*LAYERS, *MORE]
+MASKED = [*MORE, Layer(20, 5, 9, 33, P=7, ragged="packed", D=2)]
 
 
 def assert_sums_close(got, expected, dtype, terms):
@@ -40,6 +41,23 @@ def test_gradients_of_the_weights(kernels, isa, index, dtype):
         assert set(got) == set(expected)
         for name in expected:
             assert_sums_close(got[name], expected[name], dtype, layer.T * layer.N)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("each_step", [False, True])
+@pytest.mark.parametrize("index", range(len(MASKED)), ids=[identify(x) for x in MASKED])
+def test_gradients_of_the_weights_with_a_mask_for_each_gate(kernels, isa, index, each_step, dtype):
+    layer = of(MASKED[index], dtype)
+    drawn = layer.rng.random((layer.T if each_step else 1, layer.N, layer.D, 4, layer.P))
+    masks = (drawn < 0.5) * 1.25
+    for direction in range(layer.D):
+        got = layer.weight_gradients(kernels, isa, direction, masks=masks)
+        expected = layer.expected_weight_gradients(direction, masks)
+        for name in expected:
+            assert_sums_close(got[name], expected[name], dtype, layer.T * layer.N)
+        again = layer.weight_gradients(kernels, isa, direction, masks=masks, threads=5)
+        for name in expected:
+            assert np.array_equal(again[name], got[name])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
