@@ -5,6 +5,7 @@
 // the mean of the squared distances from the mean, which takes a second pass: what the difference
 // of two large sums would lose is worth more than reading again a row that is in L1.
 #pragma once
+#include "kernels.h"
 #include "simd.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -53,6 +54,42 @@ LSTM_INLINE Moments<T> moments(int64_t H, T eps, Read read) {
   });
   return {mean, T(1 / __builtin_sqrt(double(squares / count + eps)))};
 }
+
+// The norms of one direction's steps.
+template <class S>
+struct StepNorms {
+  using T = compute<S>;
+
+  const int64_t H;
+  const T eps;
+  const S *gain, *cell_gain;  // null: there is no such norm; the cell state's bias follows its gain
+  T* const updated;           // (H): memory for a row of c~ before its norm
+
+  StepNorms(const cpu::Variant& variant, int64_t H, int direction, T* updated)
+      : H(H),
+        eps(T(variant.norm_eps)),
+        gain(of(variant.norm_gates, direction * variant.branches() * kGates * H)),
+        cell_gain(of(variant.norm_cell, direction * 2 * H)),
+        updated(updated) {}
+
+  LSTM_NOINLINE Moments<T> cell_moments() const {
+    if (!cell_gain) return {};
+    return moments<T, 1>(H, eps, [&](int64_t unit, int) { return load(updated + unit); });
+  }
+  // c~ of a row with these moments after its norm, or where there is none, as it is.
+  LSTM_INLINE vec<T> normalised_cell(const Moments<T>& of_cell, int64_t unit) const {
+    const vec<T> before = load(updated + unit);
+    if (!cell_gain) return before;
+    const int64_t valid = H - unit;
+    return of_cell.normalised(before) * load_n(cell_gain + unit, valid) +
+           load_n(cell_gain + H + unit, valid);
+  }
+
+ private:
+  static const S* of(const void* parameters, int64_t first) {
+    return parameters ? (const S*)parameters + first : nullptr;
+  }
+};
 
 // The gradient of a norm's argument, from g, those of what it normalised times the gains:
 //   (g - mean(g) - x^ * mean(g * x^)) * scale,   x^ = (x - mean(x)) * scale

@@ -75,19 +75,16 @@ struct NormBackward {
   const VariantCell& cell;
   const cpu::Variant& variant;
   const int64_t H;
-  const T eps;
-  const S *gain, *cell_gain;  // of this direction
   const Rows rows;
+  const StepNorms<S> norms;
 
   NormBackward(const Part& part, const VariantCell& cell)
       : part(part),
         cell(cell),
         variant(part.call.variant),
         H(part.size.H),
-        eps(T(variant.norm_eps)),
-        gain(of_direction(variant.norm_gates, variant.branches() * kGates * H)),
-        cell_gain(of_direction(variant.norm_cell, 2 * H)),
-        rows(part.work.norm) {}
+        rows(part.work.norm),
+        norms(variant, H, part.direction, rows.of(Rows::kUpdated)) {}
 
   // Row j of the n of step s, whose gradient of o * a_cell(c~) is in work.sum.
   LSTM_NOINLINE void row(int64_t s, int64_t j, int64_t n, bool goes_on) const {
@@ -95,7 +92,7 @@ struct NormBackward {
     const typename Part::CellRow r = part.cell_row(s, rank, goes_on);
     const VariantRow<S> given(variant, part.size, part.direction, t, part.steps.sequence(rank));
     update_cells(r, given);
-    const Moments<T> of_cell = variant.norm_cell ? cell_moments() : Moments<T>{};
+    const Moments<T> of_cell = norms.cell_moments();
     retreat_outputs(r, given, of_cell, j, n);
     retreat_updates(r, given, of_cell, at);
     if (variant.norm_gates) through_gate_norm(r, at);
@@ -121,33 +118,23 @@ struct NormBackward {
     LSTM_INLINE vec<T> read(const S* row) const { return load_n(row + unit, valid); }
   };
 
-  const S* of_direction(const void* parameters, int64_t size) const {
-    return parameters ? (const S*)parameters + part.direction * size : nullptr;
-  }
-
   // c~ before its norm.
   LSTM_NOINLINE void update_cells(const typename Part::CellRow& r,
                                   const VariantRow<S>& given) const {
     for (int64_t unit = 0; unit < H; unit += L) {
       const Unit of(r, given, unit, H);
-      store(rows.of(Rows::kUpdated) + unit,
+      store(norms.updated + unit,
             cell.update(of.gate[kInputGate], of.gate[kForgetGate], of.gate[kCandidate], of.given));
     }
   }
-  LSTM_INLINE vec<T> updated(int64_t unit) const { return load(rows.of(Rows::kUpdated) + unit); }
-  LSTM_NOINLINE Moments<T> cell_moments() const {
-    return moments<T, 1>(H, eps, [&](int64_t unit, int) { return updated(unit); });
-  }
-  LSTM_INLINE vec<T> normalised_cell(const Unit& of, const Moments<T>& of_cell) const {
-    return of_cell.normalised(updated(of.unit)) * of.read(cell_gain) + of.read(cell_gain + H);
-  }
+  LSTM_INLINE vec<T> updated(int64_t unit) const { return load(norms.updated + unit); }
 
   // The gradients of o, and of c~ after its norm and past it.
   LSTM_NOINLINE void retreat_outputs(const typename Part::CellRow& r, const VariantRow<S>& given,
                                      const Moments<T>& of_cell, int64_t j, int64_t n) const {
     for (int64_t unit = 0; unit < H; unit += L) {
       const Unit of(r, given, unit, H);
-      const vec<T> seen = variant.norm_cell ? normalised_cell(of, of_cell) : updated(unit);
+      const vec<T> seen = norms.normalised_cell(of_cell, unit);
       auto at = cell.retreat_output(part.unprojected_gradient(unit, j, n), of.dc,
                                     cell.squashed(seen), of.given, of.gate, of.extra);
       if (!variant.norm_cell) at.updated += at.seen;
@@ -157,7 +144,7 @@ struct NormBackward {
       if (!variant.norm_cell) continue;
       rows.add(cpu::kOfCellGain, unit, at.seen * of_cell.normalised(updated(unit)));
       rows.add(cpu::kOfCellBias, unit, at.seen);
-      store(rows.of(Rows::kOfNorm) + unit, at.seen * of.read(cell_gain));
+      store(rows.of(Rows::kOfNorm) + unit, at.seen * of.read(norms.cell_gain));
     }
   }
 
@@ -198,10 +185,10 @@ struct NormBackward {
     const int64_t branches = variant.branches(), width = kGates * H, last = (branches - 1) * width;
     const S* const products = (const S*)part.call.products + at * branches * width;
     if (branches == 2)
-      through_gates<S>(rows, {products, gain, H, eps}, cpu::kOfInputGain, nullptr,
+      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, cpu::kOfInputGain, nullptr,
                        (S*)part.call.grad_input_product + at * width);
-    through_gates<S>(rows, {products + last, gain + last, H, eps}, cpu::kOfRecurrentGain, r.kept,
-                     r.to_preactivations);
+    through_gates<S>(rows, {products + last, norms.gain + last, H, norms.eps},
+                     cpu::kOfRecurrentGain, r.kept, r.to_preactivations);
   }
 
   // The gradient of the recurrent product, for the caller and for the step before.
@@ -213,7 +200,8 @@ struct NormBackward {
 
   LSTM_INLINE void add_peepholes(const Unit& of, const Moments<T>& of_cell,
                                  const vec<T> (&dz)[kGates]) const {
-    const vec<T> after = variant.carries_norm ? normalised_cell(of, of_cell) : updated(of.unit);
+    const vec<T> after =
+        variant.carries_norm ? norms.normalised_cell(of_cell, of.unit) : updated(of.unit);
     rows.add(cpu::kOfPeephole, of.unit, dz[kInputGate] * of.given.c_before);
     rows.add(cpu::kOfPeephole + 1, of.unit, dz[kForgetGate] * of.given.c_before);
     rows.add(cpu::kOfPeephole + 2, of.unit, dz[kOutputGate] * after);

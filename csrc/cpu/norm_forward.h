@@ -60,17 +60,14 @@ struct NormForward {
   const VariantCell& cell;
   const cpu::Variant& variant;
   const int64_t H;
-  const S *gain, *cell_gain;  // of this direction
-  T* const updated;           // (H): c~ before its norm
+  const StepNorms<S> norms;
 
   NormForward(const Part& part, const VariantCell& cell)
       : part(part),
         cell(cell),
         variant(part.call.variant),
         H(part.size.H),
-        gain(of_direction(variant.norm_gates, variant.branches() * kGates * H)),
-        cell_gain(of_direction(variant.norm_cell, 2 * H)),
-        updated(part.work.updated) {}
+        norms(variant, H, part.direction, part.work.updated) {}
 
   // j: the row of the step. input: W_ih x where the norms are separate. z: the recurrent product,
   // or the sum of both, and with the biases where there is no norm of the gates.
@@ -78,32 +75,24 @@ struct NormForward {
     if (variant.norm_gates) {
       const int64_t width = variant.branches() * kGates * H;
       S* const products = (S*)part.call.products;
-      normalise_gates<S>(input, z, gain, part.own.weights.bias, variant.separate, H,
-                         T(variant.norm_eps),
-                         products ? products + part.work.at[j] * width : nullptr);
+      normalise_gates<S>(input, z, norms.gain, part.own.weights.bias, variant.separate, H,
+                         norms.eps, products ? products + part.work.at[j] * width : nullptr);
     }
     const auto given = part.variant_row(part.share.rank(j));
     update_cells(j, given, z);
-    const auto of_cell = variant.norm_cell ? cell_moments() : Moments<T>{};
+    const Moments<T> of_cell = norms.cell_moments();
     for (int64_t unit = 0; unit < H; unit += L) {
       Cell<T> to;
       to.i = z.read(unit, kInputGate), to.f = z.read(unit, kForgetGate);
       to.g = z.read(unit, kCandidate);
-      vec<T> after = load(updated + unit), seen = after;
-      if (variant.norm_cell)
-        seen = of_cell.normalised(after) * load_n(cell_gain + unit, H - unit) +
-               load_n(cell_gain + H + unit, H - unit);
-      if (variant.carries_norm) after = seen;
+      const vec<T> seen = norms.normalised_cell(of_cell, unit);
+      const vec<T> after = variant.carries_norm ? seen : load(norms.updated + unit);
       cell.finish(to, z.read(unit, kOutputGate), after, seen, given_at(j, given, unit));
       part.template keep_cell<false>(j, unit, to);
     }
   }
 
  private:
-  const S* of_direction(const void* parameters, int64_t size) const {
-    return parameters ? (const S*)parameters + part.direction * size : nullptr;
-  }
-
   LSTM_INLINE VariantGiven<T> given_at(int64_t j, const VariantRow<S>& row, int64_t unit) const {
     auto given = row.template at<false>(unit);
     if (part.work.h[j] != part.pass.zeros)
@@ -114,14 +103,10 @@ struct NormForward {
   LSTM_NOINLINE void update_cells(int64_t j, const VariantRow<S>& given, ProductRow<T> z) const {
     for (int64_t unit = 0; unit < H; unit += L) {
       Cell<T> to{};  // GCC does not see that every coupling sets i and f
-      store(updated + unit, cell.begin(to, z.at(unit), given_at(j, given, unit)));
+      store(norms.updated + unit, cell.begin(to, z.at(unit), given_at(j, given, unit)));
       z.write(unit, kInputGate, to.i), z.write(unit, kForgetGate, to.f);
       z.write(unit, kCandidate, to.g);
     }
-  }
-  LSTM_NOINLINE Moments<T> cell_moments() const {
-    return moments<T, 1>(H, T(variant.norm_eps),
-                         [&](int64_t unit, int) { return load(updated + unit); });
   }
 };
 
