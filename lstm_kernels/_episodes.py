@@ -17,10 +17,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from . import _checks, _torch_private
+from ._layer import Layer
 from ._layouts import layout_of
 from ._states import LSTMStates
+from ._variants import LayerTensors
 
 State = tuple[Tensor, Tensor]
+# Of the steps of a batch: how many its episodes may take in an array of all of them, padded.
+_PADDED = 4
+# Those of LayerTensors that have a value for each step, or one for all.
+_OF_STEPS = ("input_gate", "recurrent", "zoneout_cell", "zoneout_hidden")
 
 
 class _Episodes(NamedTuple):
@@ -28,7 +34,7 @@ class _Episodes(NamedTuple):
 
     sequence: (S,), whose each is. From `reset`: (S,) bool, whether it starts from the given state.
     last: the episode that ends each sequence that has a step; sequences_with_steps: these.
-    rows: (R,), t * N + n of each packed row; batch_sizes: (T') on the CPU.
+    rows: (R,), t * N + n of each packed row; batch_sizes: (T') on the CPU. size: T and N.
     """
 
     sequence: Tensor
@@ -36,6 +42,40 @@ class _Episodes(NamedTuple):
     last: Tensor
     rows: Tensor
     batch_sizes: Tensor
+    size: torch.Size
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The rows, (R, ...), of what is (T, N, ...)."""
+        return x.flatten(0, 1).index_select(0, self.rows)
+
+    def back(self, values: Tensor) -> Tensor:
+        """(T, N, ...) of packed rows, zeros where there is none."""
+        every = values.new_zeros(self.size.numel(), *values.shape[1:])
+        steps: Tensor = every.index_copy(0, self.rows, values).unflatten(0, self.size)
+        return steps
+
+    def starts(self, of_reset: Tensor, of_first: Tensor) -> Tensor:
+        """The states that they start from, (..., S, H)."""
+        return torch.where(self.from_reset[:, None], of_reset, of_first)
+
+    def last_states(self, of_first: Tensor, ends: Tensor) -> Tensor:
+        """The last state of each sequence, (..., N, H), from those of the episodes."""
+        ended = self.sequence.index_select(0, self.last)
+        last = ends.index_select(1, self.last)
+        return of_first.to(ends.dtype).index_copy(1, ended, last)
+
+    def first_steps(self, count: int, steps: Tensor) -> Tensor:
+        """(1 or count, S, ...): the first steps of every episode, of (1 or T, N, ...).
+
+        Past the end of an episode it has values of other steps.
+        """
+        if steps.shape[0] == 1:
+            return steps.index_select(1, self.sequence)
+        begins, (_, batch) = self.rows[: len(self.sequence)], self.size
+        later = torch.arange(count, device=begins.device)[:, None] * batch
+        rows = (begins + later).clamp(max=self.size.numel() - 1)
+        chosen = steps.flatten(0, 1).index_select(0, rows.flatten())
+        return chosen.view(*rows.shape, *steps.shape[2:])
 
 
 def run(*arguments: Any, **options: Any) -> Any:
@@ -100,28 +140,65 @@ def _run_episodes(
     first, reset: the states that a sequence starts from, and that a reset leads to.
     """
     starts = tuple(
-        torch.where(
-            episodes.from_reset[:, None],
+        episodes.starts(
             of_reset.index_select(1, episodes.sequence),
             of_first.index_select(1, episodes.sequence),
         )
         for of_reset, of_first in zip(reset, first, strict=True)
     )
-    data = x.flatten(0, 1).index_select(0, episodes.rows)
-    output, ends, *states = run(PackedSequence(data, episodes.batch_sizes), starts)
-    ended = episodes.sequence.index_select(0, episodes.last)
-    last = tuple(
-        of_first.to(end.dtype).index_copy(1, ended, end.index_select(1, episodes.last))
-        for of_first, end in zip(first, ends, strict=True)
-    )
-    steps, batch = x.shape[:2]
+    rows = PackedSequence(episodes.packed(x), episodes.batch_sizes)
+    output, ends, *states = run(rows, starts)
+    last = tuple(map(episodes.last_states, first, ends))
 
-    def back(packed: PackedSequence) -> Any:
-        values = packed.data
-        every = values.new_zeros(steps * batch, *values.shape[1:])
-        return every.index_copy(0, episodes.rows, values).unflatten(0, (steps, batch))
+    def back(packed: PackedSequence) -> Tensor:
+        return episodes.back(packed.data)
 
     return back(output), last, *(_of_states(back, each) for each in states)
+
+
+def variant_layer(
+    run: Callable[[Layer, LayerTensors], tuple[Tensor, ...]], given: Layer, tensors: LayerTensors
+) -> tuple[Tensor, ...] | None:
+    """A layer of a variant whose tensors have states to reset to.
+
+    Args:
+        run: returns output, h_n, c_n, cell and gates, the last two if they are saved.
+
+    Returns:
+        These results for the steps of `given`. None where no sequence has a step. None, too, where
+        one long episode would make the masks of all of them too large.
+    """
+    found = _episodes(given.reset, given.lengths)
+    if found is None:
+        return None
+    of_steps = {name: value for name in _OF_STEPS if (value := getattr(tensors, name)) is not None}
+    longest = len(found.batch_sizes)
+    has_steps = any(value.shape[0] > 1 for value in of_steps.values())
+    if has_steps and longest * len(found.sequence) > _PADDED * found.size.numel():
+        return None
+    of_reset = tensors.reset_h, tensors.reset_c
+    of_first = [
+        value.new_zeros(1, *value.shape[1:]) if first is None else first
+        for value, first in zip(of_reset, (given.h0, given.c0), strict=True)
+    ]
+    h0, c0 = (
+        found.starts(found.first_steps(1, value), first.index_select(1, found.sequence))
+        for value, first in zip(of_reset, of_first, strict=True)
+    )
+    rows = given._replace(
+        input=found.packed(given.input),
+        h0=h0,
+        c0=c0,
+        batch_sizes=found.batch_sizes,
+        lengths=None,
+        reset=None,
+    )
+    own = {name: found.first_steps(longest, value) for name, value in of_steps.items()}
+    output, h_n, c_n, *states = run(rows, tensors._replace(reset_h=None, reset_c=None, **own))
+    last = map(found.last_states, of_first, (h_n, c_n))
+    # What is not saved is empty, without rows.
+    every = (found.back(value) if value.dim() > 1 else value for value in states)
+    return found.back(output), *last, *every
 
 
 def _of_states(function: Callable[[Any], Any], states: LSTMStates) -> LSTMStates:
@@ -151,4 +228,5 @@ def _episodes(reset: Tensor, lengths: Tensor | None) -> _Episodes | None:
         is_last.nonzero().squeeze(1),
         rows,
         active.sum(1).cpu(),
+        reset.shape,
     )

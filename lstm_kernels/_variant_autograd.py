@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from . import _autograd, _batching, _torch_private, _variant_ops, _variants_reference
+from . import _autograd, _batching, _episodes, _torch_private, _variant_ops, _variants_reference
 from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
 from ._reference import Rows, states_before
 from ._variant_ops import OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE
@@ -80,11 +80,35 @@ def sequence(
 ) -> Results:
     """A layer of a variant: output, h_n, c_n, cell and gates; at least those that are saved."""
     wanted = _wanted(given, tensors)
+    if tensors.reset_h is not None and not _torch_private.recording():
+        results = _by_episodes(given, variant, tensors, save_cell, save_gates, wanted)
+        if results is not None:
+            return results
     if not has_kernel(given, variant, tensors, wanted):
         return _variants_reference.sequence_forward(given, variant, tensors)
     if _torch_private.recording() or not wanted:
         return _variant_ops.forward(given, variant, tensors, save_cell, save_gates)[:5]
     return differentiable(given, variant, tensors)
+
+
+def _by_episodes(
+    given: Layer,
+    variant: Variant,
+    tensors: LayerTensors,
+    save_cell: bool,
+    save_gates: bool,
+    wanted: bool,
+) -> Results | None:
+    """A layer with states to reset to, or None where that has no kernel."""
+    without = tensors._replace(reset_h=None, reset_c=None)
+    if not has_kernel(given, variant, without, wanted):
+        return None
+
+    def run(episodes: Layer, own: LayerTensors) -> Results:
+        return sequence(episodes, variant, own, save_cell, save_gates)
+
+    results: Any = _episodes.variant_layer(run, given, tensors)
+    return results  # type: ignore[no-any-return]
 
 
 def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Results:

@@ -74,9 +74,14 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
     batch_sizes = reset = None
     if ragged == "packed":
         batch_sizes = torch.tensor([sum(length > t for length in lengths) for t in range(T)])
+    reset_h = reset_c = None
     if ragged == "reset":
         reset = torch.rand(T, N, generator=generator) < 0.3
-    if ragged == "lengths":
+        to_steps = draw(st.sampled_from([0, 1, T]))
+        if to_steps:
+            reset_h, reset_c = random(to_steps, N, P), random(to_steps, N, H)
+    has_lengths = ragged == "lengths" or (ragged == "reset" and draw(st.booleans()))
+    if has_lengths:
         lengths[0] = draw(st.integers(0, T))
         if N == 1:
             lengths[0] = T
@@ -93,7 +98,7 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
         biases,
         D == 2,
         batch_sizes,
-        torch.tensor(lengths) if ragged == "lengths" else None,
+        torch.tensor(lengths) if has_lengths else None,
         reset,
     )
     recurrent = {"hidden": (D * P,), "gates": (D, 4, P), "candidate": (D * H,)}
@@ -107,8 +112,8 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
         bits(steps, N, *recurrent[variant.dropout_on]) / 0.7 if variant.recurrent_dropout else None,
         bits(T, N, D * H) if variant.zoneout_cell and masked else None,
         bits(T, N, D * P) if variant.zoneout_hidden and masked else None,
-        None,
-        None,
+        reset_h,
+        reset_c,
     )
     return layer, tensors
 
@@ -116,15 +121,22 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None):
 def floating(layer, tensors):
     """The tensors that have a gradient."""
     of_variant = (tensors.peephole, tensors.norm_gates, tensors.norm_cell, tensors.input_gate)
-    values = [layer.input, layer.h0, layer.c0, *layer.weights, *of_variant]
+    resets = (tensors.reset_h, tensors.reset_c)
+    values = [layer.input, layer.h0, layer.c0, *layer.weights, *of_variant, *resets]
     return [value for value in values if value is not None]
+
+
+def fused(layer, variant, tensors, wanted):
+    """Whether there are kernels for this; a layer with states to reset to runs as episodes."""
+    without = tensors._replace(reset_h=None, reset_c=None)
+    return _variant_autograd.has_kernel(layer, variant, without, wanted)
 
 
 def both(layer, tensors, variant):
     """Results and gradients from the ops, and from plain torch."""
     for value in floating(layer, tensors):
         value.requires_grad_()
-    assert _variant_autograd.has_kernel(layer, variant, tensors, True)
+    assert fused(layer, variant, tensors, True)
     found = []
     for computed in (
         _variant_autograd.sequence(layer, variant, tensors, True, True),
@@ -174,7 +186,7 @@ def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
     A norm of few units makes an error larger: by 1 / deviation.
     """
     layer, tensors = data.draw(calls(variant, dtype))
-    assert _variant_autograd.has_kernel(layer, variant, tensors, False)
+    assert fused(layer, variant, tensors, False)
     with torch.no_grad():
         found = _variant_autograd.sequence(layer, variant, tensors, True, True)
     assert all(value.dtype is dtype for value in found)
@@ -402,6 +414,40 @@ def test_a_reset_row_takes_nothing_from_a_masked_state():
     masks = tensors._replace(recurrent=tensors.recurrent[:, :, :1])
     results = _variant_ops.forward(one._replace(reset=reset), GATED, masks, True, True)
     assert not any(value.isnan().any() for value in results)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("masks", ["all steps", "each step", "too many"])
+def test_resets_to_given_states_run_by_kernels(masks, wanted, monkeypatch):
+    """But where masks of each step, of one long episode and many short ones, would be too many."""
+    T, N, H = 30, 4, 5
+    layer, tensors = gated((T, N, H), masks != "all steps")
+    reset = torch.zeros(T, N, dtype=torch.bool)
+    reset[2::3, : 2 if masks != "too many" else 3] = True
+    if masks != "too many":
+        reset[15] = True
+    one = layer._replace(
+        input=layer.input.requires_grad_(wanted),
+        h0=layer.h0[:1],
+        c0=layer.c0[:1],
+        weights=layer.weights[:4],
+        bidirectional=False,
+        reset=reset,
+    )
+    states = [torch.full((1, N, H), value, dtype=torch.float64) for value in (0.5, -0.5)]
+    tensors = tensors._replace(recurrent=tensors.recurrent[:, :, :1])
+    tensors = tensors._replace(reset_h=states[0], reset_c=states[1])
+    expected = _variants_reference.sequence_forward(one, GATED, tensors)
+    called = []
+    plain = _variants_reference.sequence_forward
+    monkeypatch.setattr(
+        _variants_reference, "sequence_forward", lambda *a: called.append(a) or plain(*a)
+    )
+    for saved in (True, False):
+        found = _variant_autograd.sequence(one, GATED, tensors, saved, saved)
+        present = slice(5 if found[3].numel() else 3)  # what is not saved may be there
+        assert_same(found[present], expected[present], rtol=1e-9, atol=1e-9)
+    assert len(called) == (2 if masks == "too many" else 0)
 
 
 def test_input_gate_of_ones_and_mask_of_ones():
