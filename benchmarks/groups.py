@@ -245,6 +245,8 @@ def groups(full: bool) -> dict[str, Group]:
                 "ours, plain LSTM": variants.ours_plain,
                 "loop in torch": variants.eager_loop,
                 "ONNX Runtime": variants.onnx_runtime,
+                "Keras on torch": variants.keras,
+                "torchaudio": variants.torchaudio,
             },
             ours=variants.ours_variant,
             some={"loop in torch": lambda case: case.N == 16 and case.H == 256},

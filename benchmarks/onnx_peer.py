@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .cases import Case
-from .workload import Call, Unavailable, Workload
+from .workload import Call, Unavailable, Workload, installed
 
 OPSET, IR_VERSION = 14, 8
 
@@ -47,10 +47,7 @@ def made_session(
     spinning: bool = True,
 ) -> Any:
     """A session of ONNX Runtime for a model of one operator: see `_model`."""
-    try:
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed") from None
+    onnxruntime = installed("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = workload.threads
     # Its threads spin for work; after a run they would take the cores from whose turn is next.
@@ -66,10 +63,7 @@ def made_session(
 def openvino_call(workload: Workload, precision: str) -> Call:
     """A call of OpenVINO on the same model, which multiplies in f32 or, where it can, in bf16."""
     plain(workload.case)
-    try:
-        import openvino  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed") from None
+    openvino = installed("openvino")
     arrays = dict(zip("wrb", weights(workload.native), strict=True))
     core = openvino.Core()
     model = core.read_model(_model(workload.case, "LSTM", "", ["x", *arrays], arrays))
@@ -91,10 +85,7 @@ def _model(
     arrays: Mapping[str, np.ndarray],
 ) -> bytes:
     """A model of one operator, whose inputs are x and constant arrays; its output is y."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed") from None
+    onnx = installed("onnx")
     helper = onnx.helper
     shape = [case.T, case.N, case.input_size]
     node = helper.make_node(

@@ -1,17 +1,20 @@
-"""Contenders for variants of the LSTM: ours, and the same equations in eager torch."""
+"""Contenders for variants of the LSTM: ours, the same equations in eager torch, other libraries."""
 
+import os
+import sys
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import lstm_kernels
-from lstm_kernels import Variant, VariantWeights, _variants, _variants_reference
+from lstm_kernels import Masks, Variant, VariantWeights, _variants, _variants_reference
 from lstm_kernels._layer import Layer
 
 from .contenders import ours, run, run_module
 from .onnx_peer import IR_VERSION, OPSET, weights
-from .workload import Call, Unavailable, Workload
+from .workload import Call, Unavailable, Workload, installed
 
 VARIANTS = {
     "peephole": Variant(peephole=True),
@@ -68,11 +71,7 @@ def onnx_runtime(workload: Workload) -> Call:
     case = workload.case
     if case.training or case.variant not in ("peephole", "coupled", "clip"):
         raise Unavailable("ONNX's LSTM has peepholes, f = 1 - i and clip, for inference")
-    try:
-        import onnx
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise Unavailable(f"{error.name} is not installed") from None
+    onnx, onnxruntime = installed("onnx"), installed("onnxruntime")
     module = module_of(workload).eval()
     values = dict(zip("wrb", weights(workload.native), strict=True))
     of_variant: dict[str, dict[str, Any]] = {
@@ -109,3 +108,64 @@ def onnx_runtime(workload: Workload) -> Call:
     found = torch.from_numpy(session.run(None, x)[0])[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     return lambda: session.run(None, x)
+
+
+def keras(workload: Workload) -> Call:
+    """Keras' LSTM with recurrent dropout, on torch."""
+    case = workload.case
+    if case.variant != "dropout per gate":
+        raise Unavailable("Keras has dropout per gate")
+    os.environ["KERAS_BACKEND"] = "torch"  # read when it is imported
+    library = installed("keras")
+    if library.backend.backend() != "torch":
+        raise Unavailable("Keras has been imported with another backend")
+    rate = VARIANTS[case.variant].recurrent_dropout
+    layer = library.layers.LSTM(case.H, return_sequences=True, recurrent_dropout=rate)
+    layer.build((case.N, case.T, case.input_size))
+    w_ih, w_hh, b_ih, b_hh = (value.detach() for value in workload.native.parameters())
+    layer.set_weights([w_ih.mT.numpy(), w_hh.mT.numpy(), (b_ih + b_hh).numpy()])
+    module, masks = module_of(workload), None
+    if case.training:  # once with the same masks: Keras forgets what it was given
+        drawn = torch.full((case.N, 1, 4, case.H), 1 - rate).bernoulli() / (1 - rate)
+        masks = [Masks(recurrent=drawn)]
+        layer.cell._recurrent_dropout_mask = list(drawn.squeeze(1).unbind(1))
+
+    def forward() -> Tensor:
+        output: Tensor = layer(workload.padded.transpose(0, 1), training=case.training)
+        return output.transpose(0, 1)
+
+    with torch.no_grad():
+        expected = module(workload.padded, masks=masks)[0]
+        torch.testing.assert_close(forward(), expected, rtol=1e-4, atol=1e-5)
+    return run(workload, forward, [weight.value for weight in layer.trainable_weights])
+
+
+def torchaudio(workload: Workload) -> Call:
+    """The LSTM with layer norm of torchaudio's RNN-T."""
+    case = workload.case
+    if case.variant != "joint layer norm":
+        raise Unavailable("torchaudio has a joint layer norm")
+    # Its library may be made for another torch. The LSTM needs none.
+    extension = ModuleType("torchaudio._extension")
+    vars(extension).update(
+        _IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=lambda function: function
+    )
+    sys.modules.setdefault(extension.__name__, extension)
+    made = installed("torchaudio.models.rnnt")._CustomLSTM
+    theirs, module = made(case.input_size, case.H, layer_norm=True), module_of(workload)
+    ours = module.state_dict()
+    names = ("weight_ih", "weight_hh", "norm_gates", "norm_cell", "bias_ih", "bias_hh")
+    w_ih, w_hh, of_gates, of_cell, b_ih, b_hh = (ours[f"{name}_l0"] for name in names)
+    of_ours = {"x2g.weight": w_ih, "p2g.weight": w_hh}
+    of_ours |= {"g_norm.weight": of_gates[0], "g_norm.bias": b_ih + b_hh}
+    of_ours |= {"c_norm.weight": of_cell[0], "c_norm.bias": of_cell[1]}
+    theirs.load_state_dict(of_ours)
+
+    def forward() -> Tensor:
+        output: Tensor = theirs(workload.padded, None)[0]
+        return output
+
+    with torch.no_grad():
+        expected = module(workload.padded)[0]
+        torch.testing.assert_close(forward(), expected, rtol=1e-4, atol=1e-5)
+    return run(workload, forward, list(theirs.parameters()))

@@ -4,8 +4,10 @@ A contender that a case is beyond, or whose package is not there, raises `Unavai
 reason.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,18 @@ Call = Callable[[], object]
 
 class Unavailable(Exception):
     """This contender cannot compute this case; the message says why."""
+
+
+def installed(name: str) -> Any:
+    """The module of an optional package.
+
+    Raises:
+        Unavailable: the package is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise Unavailable(f"{error.name} is not installed") from None
 
 
 @dataclass

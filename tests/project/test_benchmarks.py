@@ -1,8 +1,9 @@
 """The benchmarks: all contenders compute the same, costs are counted right, results are kept."""
 
-import builtins
 import json
 import subprocess
+import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -49,6 +50,10 @@ CONTENDERS = [
     contenders.op_alone,
     contenders.onnx_runtime,
 ]
+
+
+def needs(package):
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
 def expected(workload):
@@ -127,6 +132,33 @@ def test_onnx_runtime_computes_the_variants_that_it_has(name):
     assert_close(output, variants.ours_variant(workload)(), rtol=1e-4, atol=1e-5)
     with pytest.raises(Unavailable, match="for inference"):
         variants.onnx_runtime(Workload(Case(5, 3, 8, variant=name, training=True), threads=1))
+
+
+@needs("keras")
+@pytest.mark.parametrize("training", [False, True])
+def test_keras_computes_dropout_per_gate(training):
+    """The contender compares its output with ours, of the same masks."""
+    case = Case(5, 3, 8, I=6, variant="dropout per gate", training=training)
+    results = variants.keras(Workload(case, threads=1))()
+    shapes = [(5, 3, 8)]
+    if training:  # the gradients of the input and of Keras' weights
+        shapes = [(5, 3, 6), (6, 32), (8, 32), (32,)]
+    assert [tuple(value.shape) for value in (results if training else [results])] == shapes
+    with pytest.raises(Unavailable, match="has dropout per gate"):
+        variants.keras(Workload(Case(5, 3, 8, variant="clip"), threads=1))
+
+
+@needs("torchaudio")
+@pytest.mark.parametrize("training", [False, True])
+def test_torchaudio_computes_a_joint_layer_norm(training):
+    case = Case(5, 3, 8, I=6, variant="joint layer norm", training=training)
+    workload = Workload(case, threads=1)
+    theirs, ours = variants.torchaudio(workload)(), variants.ours_variant(workload)()
+    if training:  # the gradient of the input: the parameters have other names and shapes
+        theirs, ours = theirs[0], ours[0]
+    assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+    with pytest.raises(Unavailable, match="has a joint layer norm"):
+        variants.torchaudio(Workload(Case(5, 3, 8, variant="clip"), threads=1))
 
 
 @pytest.mark.parametrize("name", analysis.ANALYSES)
@@ -208,14 +240,7 @@ def test_who_cannot_compute_a_case_says_why(monkeypatch):
     with pytest.raises(Unavailable, match="one plain float32 layer"):
         contenders.onnx_runtime(Workload(RAGGED[0], threads=1))
 
-    real = builtins.__import__
-
-    def without_onnx(name, *arguments, **options):
-        if name == "onnx":
-            raise ModuleNotFoundError(name="onnx")
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(Unavailable, match="onnx is not installed"):
         contenders.onnx_runtime(Workload(PLAIN, threads=1))
 
