@@ -8,6 +8,7 @@
 #include <climits>
 #include <mutex>
 
+#include "driver.h"
 #include "kernels.h"
 
 // cuBLAS as torch has loaded it, found at load time among torch's own libraries; null where torch
@@ -64,6 +65,21 @@ bool multiply_in_tf32(const Tensor& out, const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
+namespace {
+
+// Before any other call of the runtime, which would fail without saying why.
+void check_driver() {
+  static const std::string problem = [] {
+    int runtime = 0, driver = 0;
+    check(cudaRuntimeGetVersion(&runtime));
+    check(cudaDriverGetVersion(&driver));
+    return driver_problem(runtime, driver);
+  }();
+  STD_TORCH_CHECK(problem.empty(), problem);
+}
+
+}  // namespace
+
 // They do not change while a process lives, and asking for them takes longer than a launch.
 const OnDevice::Properties& OnDevice::properties_of(int device) {
   constexpr int kMostDevices = 128;
@@ -91,6 +107,7 @@ OnDevice::OnDevice(const Tensor& tensor, bool allow_tf32) : allow_tf32_(allow_tf
   STD_TORCH_CHECK(tensor.is_cuda(), "expected a CUDA tensor");
   const int device = tensor.get_device_index();
   guard_.emplace(device);
+  check_driver();
   check(cudaSetDevice(device));  // the runtime linked into this library has a current device too
   properties_ = &properties_of(device);
   void* stream = nullptr;

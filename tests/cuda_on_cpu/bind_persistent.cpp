@@ -1,5 +1,6 @@
 // The persistent kernels and the rule that chooses them.
 #include "binding.h"
+#include "driver.h"
 #include "resident.h"
 #include "small_geometry.h"
 
@@ -105,6 +106,7 @@ void bind_persistent(py::module_& m) {
                           p);
   });
   m.def("plan", &plan);
+  m.def("driver_problem", &driver_problem);
   // Launches of {stream, blocks} in this order on a device with that room; for each, the {stream,
   // number of its launch on the stream} that it waits for.
   m.def("residents", [](const std::vector<std::pair<int64_t, int>>& launches, int room,

@@ -178,3 +178,15 @@ def test_a_forced_path_never_falls_back(choose, monkeypatch, case, reason):
         choose(**case)
     monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH")
     assert not choose(**case).persistent
+
+
+def test_a_driver_older_than_the_runtime_is_named(machine):
+    """Of the same major version, any driver runs any CUDA: that is what NVIDIA promises."""
+    problem = machine.driver_problem
+    for driver in (13000, 13010, 12900, 14000):
+        assert problem(12090, driver) == ""
+    assert problem(13000, 12040) == (
+        "lstm_kernels was built with CUDA 13.0, and the driver of this machine runs CUDA 12.4 at "
+        "most. Update the driver, or build lstm_kernels with CUDA 12: set CUDA_HOME to its toolkit"
+    )
+    assert problem(13010, 0).endswith("CUDA 13.1, and this machine has no NVIDIA driver")
