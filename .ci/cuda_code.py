@@ -7,6 +7,7 @@ And no test sees when a compiler makes loads wait for each other. Exits 1 where 
 
   * does not have exactly the instructions of its exchange and its type, by their PTX;
   * fences, counts or polls in a step that should do without (TaggedExchange), by its SASS;
+  * divides in a step, integers or floats exactly: a chain of 100 clock cycles and more;
   * uses an input of the next step before it has asked for all of them.
 
 Needs cuobjdump, from the CUDA toolkit or, if that has none, from PyPI.
@@ -41,6 +42,8 @@ TOLD_APART = re.compile(
     r"(?<![\w.])(?:mma\.sync|ld\.acquire|ld\.relaxed|ld\.volatile|st\.relaxed|st\.release|"
     r"st\.volatile|red\.|atom\.|fence|membar|(?:ld|st)\.global\.(?:cg|cv|wt))[\w.:]*"
 )
+# What only a division has: one of integers starts by converting, one of floats checks its operands.
+DIVISION = re.compile(r"\bI2F|\bFCHK")
 # Inputs of a step: elements of 16 or 32 bits, by the cache of constants.
 INPUT = re.compile(r"LDG\.E(?:\.U16)?\.CONSTANT (R\d+),")
 KERNEL = re.compile(
@@ -103,6 +106,10 @@ def check_sass(name: str, code: list[str]) -> str | None:
         barriers = sum("BAR.SYNC" in instruction for instruction in step)
         if barriers != 1:
             return f"{barriers} barriers in a step"
+    ends = [i for i, instruction in enumerate(code) if i > products[-1] and "EXIT" in instruction]
+    for instruction in code[products[0] : ends[0]]:
+        if DIVISION.search(instruction):
+            return f"a division in a step ({instruction})"
     asked = [(i, found[1]) for i, line in enumerate(step) if (found := INPUT.search(line))]
     least = 4 if kernel["which"] == "forward" else 7  # gates; backward also c, c before and grad_h
     if len(asked) < least:
