@@ -81,12 +81,11 @@ sys.exit(lstm_kernels._load.cuda_problem)'
 export -f build
 export python capability
 
-# Some tests in a process of their own: a kernel that hangs takes its process along, and after an
-# error no other test can use the device. Plugins that happen to be installed are left out, and
-# warnings are not what is looked for here.
+# After a test that loses the device, the others run in another process. Plugins that happen to be
+# installed are left out, and warnings are not what is looked for here.
 tests() {
-  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -m pytest -m cuda -v --capture=sys --durations=5 \
-    -W default -p no:cacheprovider "$@"
+  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -m benchmarks.gpu_tests -m cuda -v --capture=sys \
+    --durations=5 -W default -p no:cacheprovider "$@"
 }
 export -f tests
 

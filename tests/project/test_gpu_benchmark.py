@@ -1,9 +1,12 @@
 """What the GPU benchmark decides without a GPU: its cases, its model, its tables."""
 
+import contextlib
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import gpu, gpu_floor
+from benchmarks import gpu, gpu_floor, gpu_tests
 from benchmarks.cases import Case
 from benchmarks.gpu_cases import questions
 from benchmarks.tables import RESULTS, gpu_lines
@@ -112,6 +115,71 @@ def test_contenders_compute_the_same(name, monkeypatch):
             assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+class Graph:
+    """As a CUDA graph, but what it captures runs at once, and a replay runs nothing."""
+
+    def replay(self):
+        pass
+
+
+def test_a_graph_of_steps_starts_from_zero_and_keeps_what_it_reads(monkeypatch):
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", object)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    question = QUESTIONS["single step in a graph"]
+    case = replace(question.cases[0], H=8, dtype="float32")
+    started = []
+
+    class Cell(torch.nn.LSTMCell):
+        def forward(self, input, state):
+            if not started:
+                started.extend(map(weakref.ref, (input, *state)))
+            return super().forward(input, state)
+
+    cell = Cell(case.input_size, case.H)
+    replay = gpu.graph_call(case, cell)
+    gc.collect()
+    x, h, c = (reference() for reference in started)
+    assert h is not None
+    assert not h.any()
+    assert not c.any()
+    with torch.no_grad():
+        for _ in range(gpu.GRAPH_STEPS):
+            h, c = torch.nn.LSTMCell.forward(cell, x, (h, c))
+    for got, wanted in zip(replay()[-2:], (h, c), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.slow
+def test_a_test_that_loses_the_device_does_not_fail_the_others(tmp_path, monkeypatch, capfd):
+    """The first ends its process, as the watchdog does; after the second no kernel runs there."""
+    (tmp_path / "test_some.py").write_text(
+        "import os\n"
+        "from benchmarks import gpu_tests\n"
+        "def test_before(): pass\n"
+        "def test_that_hangs(): os._exit(1)\n"
+        "def test_that_breaks():\n"
+        "    gpu_tests.device_answers = lambda: False\n"
+        "    assert False\n"
+        "def test_after(): assert gpu_tests.device_answers()\n"
+        "def test_last(): pass\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    arguments = ["-p", "no:cacheprovider", "-v", "--rootdir", str(tmp_path), str(tmp_path)]
+    assert gpu_tests.run(arguments) == 1
+    out = capfd.readouterr().out
+    words = ("before PASSED", "that_breaks FAILED", "after PASSED", "last PASSED")
+    for word in words:
+        assert out.count(f"test_{word}") == 1, out
+    assert out.count("ended its process") == 2
+    assert gpu_tests.run([*arguments, "-k", "before or last"]) == 0
+    assert "ended its process" not in capfd.readouterr().out
+    assert gpu_tests.run([*arguments, "-k", "no such test"]) == 1
+
+
 def entry(question, case, ours, theirs, **more):
     return {
         "question": question, "case": str(case), "T": case.T, "N": case.N, "H": case.H,
@@ -179,6 +247,7 @@ def test_stages_can_be_chosen_and_leave_five_files(tmp_path):
         "#!/bin/bash\n"
         'case "$*" in\n'
         "  *get_device_name*) echo '90 A GPU' ;;\n"
+        "  *cuda_problem*) echo 'the library does not load' >&2; exit 1 ;;\n"
         '  *benchmarks.gpu*--output*) echo "$*" >&2; touch $4/gpu.{json,png,txt} ;;\n'
         "esac\n"
     )
@@ -205,6 +274,9 @@ def test_stages_can_be_chosen_and_leave_five_files(tmp_path):
     assert "contract" not in report
     assert "--question never" in done.stdout
     assert "there is no stage parity" in run("parity").stderr
+    done = run("build")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout.split("A GPU")[0].splitlines()[-1]
 
 
 def test_rows_are_printed_summed_up_and_drawn(tmp_path):
