@@ -97,10 +97,11 @@ sanitize() {
     echo "compute-sanitizer is not here: $1 was not done."
     return 1
   }
-  local options=()
+  local options=() sizes=()
   if [ "$1" = memcheck ]; then options=(--report-api-errors no); fi
+  if [ "$1" = initcheck ]; then sizes=(--odd); fi
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 1 \
-    --print-limit 20 "${options[@]}" "$python" -m benchmarks.gpu_sanitize
+    --print-limit 20 "${options[@]}" "$python" -m benchmarks.gpu_sanitize "${sizes[@]}"
 }
 export -f sanitize
 
@@ -109,7 +110,7 @@ stage step 70 bash -c "tests tests/cuda/test_cuda_parity.py -k 'not persistent'"
 stage persistent 60 bash -c "tests tests/cuda/test_cuda_parity.py -k persistent"
 stage contract 70 bash -c "tests tests/cuda/test_cuda_contract.py"
 stage memcheck 75 bash -c "sanitize memcheck"
-stage racecheck 60 bash -c "sanitize racecheck"
+stage racecheck 75 bash -c "sanitize racecheck"
 left=$((limit - (SECONDS - begin)))
 benchmark() {
   "$python" -m benchmarks.gpu --output "$out" --seconds $((left - 80)) \

@@ -1,41 +1,84 @@
 """A little of everything the CUDA library does, to be run under compute-sanitizer.
 
-compute-sanitizer --tool memcheck python3 -m benchmarks.gpu_sanitize
+    compute-sanitizer --tool memcheck python3 -m benchmarks.gpu_sanitize
+    compute-sanitizer --tool initcheck python3 -m benchmarks.gpu_sanitize --odd
+
+initcheck does not see what cuBLAS writes by the tensor memory accelerator, and calls it
+uninitialized. cuBLAS needs rows of whole 16 bytes for that: --odd takes others.
 """
 
+import argparse
 import os
+from dataclasses import dataclass
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
 
+DEVICE = "cuda"
+PROJECTION = {"proj_size": 9}
 
-def sequences(dtype: torch.dtype, *, projects: bool) -> None:
+
+@dataclass(frozen=True)
+class Run:
+    """Layers of one dtype on one path; `plan` as LSTM_KERNELS_CUDA_PLAN takes it."""
+
+    path: str
+    dtype: torch.dtype
+    plan: str = ""
+    precision: str = "tf32"  # of products of float32
+    small: bool = False  # for kernels that take the tools long
+
+
+# The persistent kernels first: with every type, number of units and exchange.
+RUNS = (
+    Run("persistent", torch.bfloat16, "8,8,tagged"),
+    Run("persistent", torch.bfloat16, "16,16,counter"),
+    Run("persistent", torch.float32, "8,8,counter"),
+    Run("persistent", torch.float32, "16,16,tagged"),
+    Run("persistent", torch.float32, "16,8,tagged", "ieee", small=True),
+    Run("persistent", torch.float32, "8,8,counter", "ieee", small=True),
+    Run("step", torch.float32),
+    Run("step", torch.bfloat16),
+)
+
+
+def layers(run: Run, large: int) -> None:
+    """Forward and backward; `large` is the size of the layer that fills a block."""
     torch.manual_seed(0)
     lengths = torch.tensor([5, 2, 3])
-    for options in ({}, {"bidirectional": True}, {"proj_size": 9})[: 3 if projects else 2]:
-        module = lstm_kernels.LSTM(7, 37, device="cuda", dtype=dtype, **options)
-        x = torch.randn(5, 3, 7, device="cuda", dtype=dtype)
-        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    units = 20 if run.small else 37
+    for options in ({}, {"bidirectional": True}, *([PROJECTION] if run.path == "step" else ())):
+        module = lstm_kernels.LSTM(7, units, device=DEVICE, dtype=run.dtype, **options)
+        x = torch.randn(5, 3, 7, device=DEVICE, dtype=run.dtype)
         module(x, return_gates=True)[0].sum().backward()
+        if run.small:
+            return
+        packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
         module(packed)[0].data.sum().backward()
-        module(x, lengths=lengths.cuda())[0].sum().backward()
-    many = torch.randn(6, 33, 64, device="cuda", dtype=dtype)
-    lstm_kernels.LSTM(64, 128, device="cuda", dtype=dtype)(many)[0].sum().backward()
+        module(x, lengths=lengths.to(DEVICE))[0].sum().backward()
+    many = torch.randn(6, 33, large // 2, device=DEVICE, dtype=run.dtype)
+    module = lstm_kernels.LSTM(large // 2, large, device=DEVICE, dtype=run.dtype)
+    module(many)[0].sum().backward()
 
 
 def main() -> None:
-    torch.backends.cudnn.rnn.fp32_precision = "tf32"  # type: ignore[attr-defined]
-    for path in ("step", "persistent"):
-        os.environ["LSTM_KERNELS_CUDA_PATH"] = path
-        for dtype in (torch.float32, torch.bfloat16):
-            sequences(dtype, projects=path == "step")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_sanitize", description=__doc__)
+    parser.add_argument("--odd", action="store_true", help="no rows of whole 16 bytes")
+    odd = parser.parse_args().odd
+    for run in RUNS:
+        os.environ["LSTM_KERNELS_CUDA_PATH"] = run.path
+        os.environ["LSTM_KERNELS_CUDA_PLAN"] = run.plan
+        torch.backends.cudnn.rnn.fp32_precision = run.precision  # type: ignore[attr-defined]
+        layers(run, 125 if odd else 128)
+        print(run, flush=True)
     for batch in (1, 5, 20):
-        cell = lstm_kernels.LSTMCell(7, 37, device="cuda")
-        h, c = cell(torch.randn(batch, 7, device="cuda"))
+        cell = lstm_kernels.LSTMCell(7, 37, device=DEVICE)
+        h, c = cell(torch.randn(batch, 7, device=DEVICE))
         (h + c).sum().backward()
-    torch.cuda.synchronize()
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
     print("done")
 
 

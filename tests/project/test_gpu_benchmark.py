@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks import gpu, gpu_floor, gpu_tests
+from benchmarks import gpu, gpu_floor, gpu_sanitize, gpu_tests
 from benchmarks.cases import Case
 from benchmarks.gpu_cases import questions
 from benchmarks.tables import RESULTS, gpu_lines
@@ -151,6 +151,33 @@ def test_a_graph_of_steps_starts_from_zero_and_keeps_what_it_reads(monkeypatch):
             h, c = torch.nn.LSTMCell.forward(cell, x, (h, c))
     for got, wanted in zip(replay()[-2:], (h, c), strict=True):
         assert torch.equal(got, wanted)
+
+
+def test_the_sanitizers_see_every_type_and_exchange(monkeypatch, capsys):
+    """On the CPU: what would run on a GPU, and that it runs at all."""
+    runs = gpu_sanitize.RUNS
+    persistent = [run for run in runs if run.path == "persistent"]
+    seen = {(run.dtype, run.precision, run.plan.split(",")[2]) for run in persistent}
+    float32, bfloat16 = torch.float32, torch.bfloat16
+    kinds = {(bfloat16, "tf32"), (float32, "tf32"), (float32, "ieee")}
+    assert seen == {(*kind, by) for kind in kinds for by in ("tagged", "counter")}
+    assert {run.plan.split(",")[0] for run in persistent} == {"8", "16"}
+    assert all(run.small == (run.precision == "ieee") for run in runs)
+    assert {run.dtype for run in runs if run.path == "step"} == {float32, bfloat16}
+
+    monkeypatch.setattr(gpu_sanitize, "DEVICE", "cpu")
+    for name in ("PATH", "PLAN"):  # what main() sets is taken back
+        monkeypatch.setenv(f"LSTM_KERNELS_CUDA_{name}", "")
+    sizes = []
+    layers = gpu_sanitize.layers
+    monkeypatch.setattr(
+        gpu_sanitize, "layers", lambda run, large: (sizes.append(large), layers(run, large))
+    )
+    for arguments in ([], ["--odd"]):
+        monkeypatch.setattr(sys, "argv", ["gpu_sanitize", *arguments])
+        gpu_sanitize.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "done"
+    assert set(sizes) == {128, 125}
 
 
 @pytest.mark.slow
