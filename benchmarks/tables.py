@@ -5,7 +5,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,85 @@ def gpu_lines(folder: Path) -> list[str]:
             for row in (forward, training):
                 cells += [f"{row['microseconds_per_step']:.2f}", f"{row['ratio']:.2f}x"]
             lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def gpu_bounds(folder: Path) -> list[str]:
+    """Of the same: what the steps are made of that are not three times as fast as nn.LSTM's."""
+    results = json.loads((folder / "gpu.json").read_text())
+    rows, floor = results["rows"], results["floor"]
+
+    def kernels(row: dict[str, Any], name: str, who: str = "ours") -> float:
+        """Microseconds in all kernels of a call whose name contains this."""
+        of = row["kernels"].get(who, ())
+        return float(sum(kernel["microseconds"] for kernel in of if name in kernel["name"]))
+
+    def per_step(row: dict[str, Any], name: str, who: str = "ours") -> float:
+        return kernels(row, name, who) / int(row["T"])
+
+    def span(values: Iterable[float], digits: int = 2) -> str:
+        few = sorted(value for value in values if value)
+        return f"{few[0]:.{digits}f} to {few[-1]:.{digits}f}" if few else ""
+
+    H, tile_rows, units = 1024, 32, 16
+    large = {
+        row["dtype"]: [per_step(row, f"persistent_{which}") for which in ("forward", "backward")]
+        for row in rows
+        if row["question"] == "one layer" and (row["N"], row["H"], row["training"]) == (64, H, True)
+    }
+    whole = large["bfloat16"]
+    tiles = floor["microseconds of a product as the persistent kernels do it"]
+    products = [
+        tiles[f"H={H} bfloat16, {which}, {tile_rows} rows"]
+        for which in ("forward of 16 units", "backward")
+    ]
+    exchange = floor["microseconds of an exchange, by blocks"]["132"]
+    rate = floor["operations per microsecond of mma.sync, per multiprocessor"]["bfloat16"]
+    fastest = 2 * 4 * H * units * tile_rows / rate
+    parts = {
+        "the kernel in bfloat16": whole,
+        "alone, the products of 32 rows, with what they read from L2": products,
+        "alone, an exchange between 132 blocks": [exchange] * 2,
+        "what is left: cells, inputs, barriers": [
+            a - b - exchange for a, b in zip(whole, products, strict=True)
+        ],
+        "the same products at the rate of `mma.sync`": [fastest] * 2,
+        "the kernel in TF32": large["tf32"],
+    }
+    lines = ["| H = 1024, N = 64: us a step | forward | backward |", "| --- | --- | --- |"]
+    lines += [f"| {part} | {a:.2f} | {b:.2f} |" for part, (a, b) in parts.items()]
+
+    profiled = [row for row in rows if "kernels" in row and not row["training"]]
+    small = [row for row in profiled if row["question"] == "never slower" and row["H"] == 40]
+    in_full = [row for row in small if row["dtype"] == "float32"]
+    others = [row for row in small if row["dtype"] != "float32"]
+
+    def outside(of: list[dict[str, Any]], who: str) -> str:
+        return span((row["milliseconds"][who] * 1e3 - kernels(row, "", who) for row in of), 0)
+
+    theirs = [row for row in small if kernels(row, "blockPersist", "nn.LSTM")]
+    lines += [
+        "| H = 40, forward, T = 128 | the kernel, us a step | outside of kernels, us a call |",
+        "| --- | --- | --- |",
+        f"| ours, 16 bits and TF32 | {span(per_step(r, 'persistent_forward') for r in others)} "
+        f"| {outside(others, 'ours')} |",
+        f"| ours, float32 in full | {span(per_step(r, 'persistent_forward') for r in in_full)} "
+        f"| {outside(in_full, 'ours')} |",
+        "| cuDNN, all of a layer in one block | "
+        f"{span(per_step(r, 'blockPersist_fp', 'nn.LSTM') for r in theirs)} "
+        f"| {outside(theirs, 'nn.LSTM')} |",
+    ]
+
+    cells = [row for row in profiled if row["question"] == "single step in a graph"]
+    steps = 20  # of a graph
+    of_kernel = [kernels(row, "fused_forward") / steps for row in cells]
+    gaps = [row["microseconds_per_step"] - k for row, k in zip(cells, of_kernel, strict=True)]
+    lines += [
+        "| one step in a CUDA graph, N = 1 | us a step |",
+        "| --- | --- |",
+        f"| the kernel | {span(of_kernel)} |",
+        f"| until the next one starts | {span(gaps)} |",
+    ]
     return lines
 
 

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from benchmarks import gpu, gpu_floor, gpu_sanitize, gpu_tests
 from benchmarks.cases import Case
 from benchmarks.gpu_cases import questions
-from benchmarks.tables import RESULTS, gpu_lines
+from benchmarks.tables import RESULTS, gpu_bounds, gpu_lines
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = {question.name: question for question in questions()}
@@ -341,5 +341,5 @@ def test_rows_are_printed_summed_up_and_drawn(tmp_path):
 
 def test_the_documents_table_is_that_of_the_results():
     document = ROOT.joinpath("docs", "gpu.md").read_text().splitlines()
-    for line in gpu_lines(RESULTS / "nvidia-h200"):
+    for line in gpu_lines(RESULTS / "nvidia-h200") + gpu_bounds(RESULTS / "nvidia-h200"):
         assert line in document
