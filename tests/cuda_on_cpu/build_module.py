@@ -41,6 +41,8 @@ def build(sanitizer=None, mutant=None):
             *FLAGS,
             *(sanitize if source.suffix == ".cu" else []),
             *(["-w"] if mutated else []),
+            # A mutant is run for a second or two: it takes longer to optimise it.
+            *(["-O0", "-g0"] if mutated and not sanitizer else []),
         ]
         command = ["g++", *flags, *include, "-x", "c++", source]
         # Every file that goes in, named by its content: a copy of the sources shares the objects.

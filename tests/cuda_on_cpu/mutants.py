@@ -1,15 +1,17 @@
 """Plants bugs in the persistent kernels, one at a time, and shows which check finds each.
 
-    python tests/cuda_on_cpu/mutants.py [words of a name ...]
+    python tests/cuda_on_cpu/mutants.py [--jobs N] [--first NUMBER] [words of a name ...]
 
 Small layers are run on the mutated sources: plainly under 8 schedules, and where all values come
 out right, under ThreadSanitizer and AddressSanitizer. Exits 1 where a bug is not found.
 """
 
+import argparse
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import build_module
@@ -162,12 +164,11 @@ def found_by(mutant):
     """Which check finds the bug and what it says, or None."""
     for sanitizer, seeds in ((None, range(1, 9)), ("thread", [1]), ("address", [1])):
         folder = build_module.build(sanitizer, mutant)
-        try:
-            done = sanitize.run(sanitizer, folder, *seeds)
-        except subprocess.TimeoutExpired:
-            return f"{sanitizer or 'values'}: does not end"
+        done = sanitize.run(sanitizer, folder, *seeds, seconds=300)
         if done.returncode == 0:
             continue
+        if done.returncode == -signal.SIGXCPU:
+            return f"{sanitizer or 'values'}: does not end"
         if sanitizer and done.returncode == sanitize.REPORTED:
             report = next(line for line in done.stderr.splitlines() if "Sanitizer" in line)
             return f"{sanitizer}: {report.split('Sanitizer: ')[-1].split(' (pid')[0][:50]}"
@@ -179,19 +180,32 @@ def found_by(mutant):
     return None
 
 
-def main(*words):
-    chosen = [m for m in MUTANTS if all(w in m[0] for w in words)]
+def check(mutant):
+    """Plants one of MUTANTS; returns its name and what found_by() says."""
+    name, *edit = mutant
+    with tempfile.TemporaryDirectory() as folder:
+        plant(Path(folder), name, *edit)
+        return name, found_by(Path(folder))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1, help="bugs looked for at a time")
+    parser.add_argument("--first", type=int, default=1, help="number of the first one to look for")
+    parser.add_argument("words", nargs="*", help="only bugs with all of these in their name")
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if all(word in m[0] for word in options.words)]
+    chosen = chosen[options.first - 1 :]
+    for sanitizer in (None, "thread", "address"):
+        build_module.build(sanitizer)  # what all of them share, once
     missed = 0
-    for number, (name, *edit) in enumerate(chosen, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            mutant = Path(folder)
-            plant(mutant, name, *edit)
-            found = found_by(mutant)
-        missed += found is None
-        print(f"{number:2} {name:54} {found or 'NOT FOUND'}", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for number, (name, found) in enumerate(pool.map(check, chosen), options.first):
+            missed += found is None
+            print(f"{number:2} {name:54} {found or 'NOT FOUND'}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} planted bugs found")
     return missed > 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

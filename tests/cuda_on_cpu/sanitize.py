@@ -15,10 +15,13 @@ REPORTS = {  # the exit status that says so, as against wrong values
 REPORTED = 66
 
 
-def run(sanitizer, folder, *seeds, timeout=600):
-    """The finished process; `sanitizer` None runs without one."""
+def run(sanitizer, folder, *seeds, seconds=600):
+    """The finished process; `sanitizer` None runs without one.
+
+    After so many seconds of a processor SIGXCPU ends it. Time that others take does not count.
+    """
     environment = dict(os.environ)
-    prefix = []
+    prefix = ["prlimit", f"--cpu={seconds}:{seconds + 5}"]
     if sanitizer:
         found = subprocess.run(
             ["g++", f"-print-file-name={LIBRARY[sanitizer]}"], capture_output=True, check=True
@@ -26,9 +29,9 @@ def run(sanitizer, folder, *seeds, timeout=600):
         environment |= {"LD_PRELOAD": found.stdout.decode().strip(), **REPORTS[sanitizer]}
         # Arrays straight from malloc, where overruns show; no addresses ThreadSanitizer rejects.
         environment |= {"PYTHONMALLOC": "malloc"}
-        prefix = ["setarch", "--addr-no-randomize"]
+        prefix += ["setarch", "--addr-no-randomize"]
     script = Path(build_module.HERE) / "small_layers.py"
     return subprocess.run(
         [*prefix, sys.executable, script, folder, *map(str, seeds)],
-        env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+        env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -1,0 +1,18 @@
+"""The bugs that mutants.py plants still have their places: it is too slow to run with the tests."""
+
+import mutants
+import pytest
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant[0])
+def test_a_planted_bug_changes_one_place(mutant, tmp_path):
+    _, file, old, new = mutant
+    mutants.plant(tmp_path, *mutant)  # which ends the program unless `old` stands there once
+    assert old != new
+    assert old not in (tmp_path / file).read_text() or old in new
+
+
+def test_every_planted_bug_is_another_one():
+    names = [name for name, *_ in mutants.MUTANTS]
+    edits = [tuple(edit) for _, *edit in mutants.MUTANTS]
+    assert len(set(names)) == len(set(edits)) == len(names)
