@@ -18,7 +18,7 @@ REPORTED = 66
 def run(sanitizer, folder, *seeds, seconds=600):
     """The finished process; `sanitizer` None runs without one.
 
-    After so many seconds of a processor SIGXCPU ends it. Time that others take does not count.
+    SIGXCPU ends it after `seconds` of a processor. Time that others take does not count.
     """
     environment = dict(os.environ)
     prefix = ["prlimit", f"--cpu={seconds}:{seconds + 5}"]
