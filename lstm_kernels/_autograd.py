@@ -1,12 +1,12 @@
 """The gradients of the ops.
 
-The backward op runs back through time and returns the gradients of the gates' pre-activations;
-those of the input, the weights and the biases follow from them as a few large matrix products, in
-plain torch where another transform differentiates or batches them. The backward op is
-another Function, whose derivative is that of the equations in _reference.py. The cell state and the
-gates are outputs, so gradients of gradients travel through them too. Forward mode differentiates
-the equations themselves: a Function with a forward-mode rule gives wrong results inside another
-forward mode, and torch.compile refuses it.
+The backward op runs back through time and returns the gradients of the gates' pre-activations.
+Those of the input, the weights and the biases follow from them as a few large matrix products.
+Plain torch computes these where another transform differentiates or batches them. The backward op
+is another Function, whose derivative is that of the equations in _reference.py. The cell state and
+the gates are outputs, so gradients of gradients travel through them too. Forward mode
+differentiates the equations themselves: a Function with a forward-mode rule gives wrong results
+inside another forward mode, and torch.compile refuses it.
 """
 
 from __future__ import annotations

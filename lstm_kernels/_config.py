@@ -11,7 +11,14 @@ from ._version import __version__
 
 
 def show_config() -> None:
-    """Print versions, the CPU's instruction set, threads and CUDA kernels, one fact per line."""
+    """Print versions, the CPU's instruction set, threads and CUDA kernels, one fact per line.
+
+    Examples:
+        >>> import lstm_kernels
+        >>> lstm_kernels.show_config()  # doctest: +ELLIPSIS
+        lstm_kernels: ...
+        torch: ...
+    """
     chosen, _, compiled = torch.ops.lstm_kernels._cpu_isa().partition(" of ")
     problem = _load.cuda_problem
     cuda = f"none: {problem}" if problem else torch.ops.lstm_kernels._cuda_architectures()

@@ -1,9 +1,8 @@
 """Resets to given states: each episode becomes a sequence of a packed batch.
 
-Zeroing a state is in the kernels; another state is where an episode starts. So the steps between
-two resets are taken out as sequences, run together as packed rows, which cost no more than the
-steps there are, and put back. Where the episodes are is data: the host waits for it, and no graph
-can.
+The kernels zero states; they do not set them to others. So the steps between two resets are taken
+out as sequences, run together as packed rows, and put back. That costs no more than the steps there
+are. Where the episodes are is data: the host waits for it, and no graph can.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ torch.export, torch.compile, make_fx and torch.jit.trace record ops, and drop th
 around them. A graph runs later: where a gradient is wanted that was not when it was recorded, or
 under a transform of torch.func. So the ops that it holds have their gradients themselves: each runs
 the differentiable function of _autograd.py where a derivative may be asked for, and its kernel
-elsewhere. An eager call does without them, since torch would enter Python for each.
+elsewhere. An eager call has ops without gradients, because torch would enter Python for each.
 """
 
 from __future__ import annotations

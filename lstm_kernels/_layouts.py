@@ -1,7 +1,8 @@
 """How a caller lays out a sequence: the way to what the kernels take, and back.
 
-A layout brings the arguments of a call to (T, N, ...), states to (L * D, N, ...), and results to
-what the caller gave. Packed rows stay as they are, and what is absent stays absent.
+A layout brings the arguments of a call to (T, N, ...) and its states to (L * D, N, ...). It brings
+the results back to the caller's layout. Packed rows stay as they are, and what is absent stays
+absent.
 """
 
 from __future__ import annotations

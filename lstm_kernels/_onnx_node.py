@@ -24,6 +24,14 @@ class OnnxLSTM(nn.Module):
             their activations differ.
         reverse: whether the first of them runs from the last step to the first.
         layout: as in ONNX: 0, or 1 where the batch comes first.
+
+    Examples:
+        >>> import onnx, torch
+        >>> from lstm_kernels.onnx import from_node
+        >>> node = onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=4)
+        >>> module = from_node(node, {"W": torch.randn(1, 16, 3), "R": torch.randn(1, 16, 4)})
+        >>> module.lstms[0]
+        LSTM(3, 4, bias=False)
     """
 
     def __init__(self, lstms: Sequence[LSTM], reverse: bool, layout: int) -> None:
@@ -50,6 +58,15 @@ class OnnxLSTM(nn.Module):
 
         Returns:
             Y (T, D, N, H), Y_h and Y_c (D, N, H); with layout 1 (N, T, D, H) and (N, D, H).
+
+        Examples:
+            >>> import onnx, torch
+            >>> from lstm_kernels.onnx import from_node
+            >>> node = onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=4)
+            >>> module = from_node(node, {"W": torch.randn(1, 16, 3), "R": torch.randn(1, 16, 4)})
+            >>> y, y_h, y_c = module(torch.randn(5, 2, 3))
+            >>> tuple(y.shape), tuple(y_c.shape)
+            ((5, 1, 2, 4), (1, 2, 4))
         """
         if self.layout == 1:
             x = x.transpose(0, 1)
@@ -85,14 +102,6 @@ class OnnxLSTM(nn.Module):
 def from_node(node: Any, initializers: Mapping[str, Any]) -> OnnxLSTM:
     """The module that computes an LSTM node of an ONNX graph, whatever its attributes.
 
-    ::
-
-        model = onnx.load("model.onnx")
-        values = {value.name: value for value in model.graph.initializer}
-        for node in model.graph.node:
-            if node.op_type == "LSTM":
-                module = lstm_kernels.onnx.from_node(node, values)
-
     Args:
         node: an onnx.NodeProto of type LSTM.
         initializers: the node's W, R, B and P by the names that it calls them: onnx.TensorProto,
@@ -100,8 +109,19 @@ def from_node(node: Any, initializers: Mapping[str, Any]) -> OnnxLSTM:
 
     Raises:
         ImportError: onnx is missing.
-        ValueError: the node is no LSTM, an attribute has a value that ONNX does not define, or W,
-            R, B or P is not among the initializers.
+        ValueError: the node is no LSTM, an attribute has a value that ONNX does not define, or a
+            weight is not among the initializers.
+
+    Examples:
+        >>> import onnx, torch
+        >>> from lstm_kernels.onnx import from_node
+        >>> node = onnx.helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=4)
+        >>> values = {"W": torch.randn(1, 16, 3), "R": torch.randn(1, 16, 4)}
+        >>> y, y_h, y_c = from_node(node, values)(torch.randn(5, 2, 3))
+        >>> tuple(y.shape)  # (T, D, N, H)
+        (5, 1, 2, 4)
+
+        Of a file, take `values = {value.name: value for value in model.graph.initializer}`.
     """
     from onnx import helper
 

@@ -3,8 +3,8 @@
 Under each op stands its fake kernel, which torch.compile and the meta device run instead. An op has
 a function around it only where that adds something.
 
-Most ops have two names (see csrc/schema.cpp). The functions here call the one without gradients in
-eager mode, and the one for graphs where the call is recorded, or where a mode sees every op.
+Most ops have two names (see csrc/schema.cpp). In eager mode the functions here call the one without
+gradients. They call the one for graphs where the call is recorded, or where a mode sees every op.
 """
 
 from __future__ import annotations

@@ -28,6 +28,15 @@ class LSTMStates(NamedTuple, Generic[_Rows]):
         cell: the cell state c_t after each step, (T, N, D * H).
         gates: the activated input, forget, candidate and output gates i, f, g, o that made the
             step, (T, N, D, 4, H); None unless they were asked for.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM
+        >>> _, (h_n, c_n), states = LSTM(3, 4)(torch.randn(5, 2, 3), return_states=True)
+        >>> tuple(states.cell[0].shape), states.gates is None
+        ((5, 2, 4), True)
+        >>> torch.equal(states.cell[0][-1], c_n[0])
+        True
     """
 
     hidden: tuple[_Rows, ...]

@@ -1,7 +1,7 @@
 """Every private name of torch that this library uses. tests/test_torch_private.py tests each one.
 
 A release of torch may rename or change any of them. Names that a call of one small step needs are
-bound here as they are, for a function around them would take longer than they do.
+bound here as they are: a function around them would take longer than they do.
 """
 
 from __future__ import annotations

@@ -60,6 +60,14 @@ class VariantWeights(NamedTuple):
             input's product and of the recurrent one, where there are two. The layer's biases,
             which are added afterwards, are its biases.
         norm_cell: (2, H), gain and bias of the cell state's layer norm.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import Variant, VariantWeights, lstm
+        >>> variant = Variant(peephole=True).bind([VariantWeights(peephole=torch.randn(3, 4))])
+        >>> weights = [torch.randn(16, 3), torch.randn(16, 4)]
+        >>> tuple(lstm(torch.randn(5, 2, 3), None, weights, variant=variant)[0].shape)
+        (5, 2, 4)
     """
 
     peephole: Tensor | None = None
@@ -79,6 +87,15 @@ class Masks(NamedTuple):
         zoneout_cell: 1 where an element of the cell state stays, else 0; (N, D*H) or (T, N, D*H).
         zoneout_hidden: the same for the hidden state, (N, D*H_out) or (T, N, D*H_out).
         weight: for each direction, factors of w_hh, (4*H, H_out).
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, Masks, Variant
+        >>> lstm = LSTM(3, 4, variant=Variant(zoneout_cell=0.5))
+        >>> masks = Masks(zoneout_cell=torch.ones(2, 4))  # every element stays as it was: zero
+        >>> _, (_, c_n) = lstm(torch.randn(5, 2, 3), masks=[masks])
+        >>> bool((c_n == 0).all())
+        True
     """
 
     recurrent: Tensor | None = None
@@ -134,6 +151,16 @@ class Variant:
     Raises:
         ValueError: a value out of range, an unknown name, or options that contradict each other.
         TypeError: an option of another type.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, Variant
+        >>> variant = Variant(layer_norm="joint", cell_norm="carried", recurrent_dropout=0.25)
+        >>> lstm = LSTM(3, 4, variant=variant)
+        >>> sorted(lstm.state_dict())[2:4]
+        ['norm_cell_l0', 'norm_gates_l0']
+        >>> tuple(lstm(torch.randn(5, 2, 3))[0].shape)
+        (5, 2, 4)
     """
 
     peephole: bool = False
@@ -209,6 +236,15 @@ class Variant:
             reset_state: `(h, c)`, what the states become where `reset` is true, instead of zeros:
                 (L, N, H_out) and (L, N, H), or one for each step, (T, L, N, H_out) and
                 (T, L, N, H); of unbatched input without N.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import Variant, lstm_cell
+            >>> variant = Variant(input_gate=True).bind(input_gate=torch.rand(2, 4))
+            >>> w_ih, w_hh = torch.randn(16, 3), torch.randn(16, 4)
+            >>> h, c = lstm_cell(torch.randn(2, 3), None, w_ih, w_hh, variant=variant)
+            >>> tuple(c.shape)
+            (2, 4)
         """
         return BoundVariant(self, tuple(weights), masks, input_gate, reset_state)
 

@@ -1,8 +1,9 @@
 """Gradients of a layer's weights and input: sums over all steps, as a few large matrix products.
 
-On the CPU the ops compute them: with few rows faster than torch, which gathers, adds up biases and
-calls one product at a time, and at its speed or above with many. Plain torch computes them on other
-devices, where the result is differentiated again, and for 16-bit types that the CPU can multiply.
+On the CPU the ops compute them, at torch's speed or above with many rows, and faster with few.
+There torch gathers, adds up biases and calls one product at a time. Plain torch computes them on
+other devices, where the result is differentiated again, and for 16-bit types that the CPU can
+multiply.
 """
 
 from __future__ import annotations

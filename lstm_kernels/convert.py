@@ -1,7 +1,7 @@
 """LSTMs of other libraries as this library's, with their weights: docs/variants.md has the list.
 
-Each function takes a module or arrays of the other library by their own names, so that the library
-itself need not be installed, and returns an LSTM that computes the same numbers.
+Each function takes a module or arrays of the other library, and returns an LSTM that computes the
+same numbers. It reads their parts by name, so the library itself need not be installed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,15 @@ def from_torchaudio(module: nn.Module) -> LSTM:
 
     Raises:
         TypeError: the module has other parts.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lstm_kernels.convert import from_torchaudio
+        >>> theirs = nn.Module()  # has the parts of a torchaudio.models.rnnt._CustomLSTM(3, 4)
+        >>> theirs.x2g, theirs.p2g = nn.Linear(3, 16), nn.Linear(4, 16, bias=False)
+        >>> from_torchaudio(theirs)
+        LSTM(3, 4)
     """
     x2g, p2g = _parts(module, "x2g", "p2g")
     hidden_size, input_size = p2g.weight.shape[1], x2g.weight.shape[1]
@@ -55,14 +64,32 @@ def from_torchaudio(module: nn.Module) -> LSTM:
 
 
 class TorchaudioLSTM(nn.Module):
-    """An LSTM with the inputs and outputs of torchaudio's _CustomLSTM."""
+    """An LSTM with the inputs and outputs of torchaudio's _CustomLSTM.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM
+        >>> from lstm_kernels.convert import TorchaudioLSTM
+        >>> output, (h, c) = TorchaudioLSTM(LSTM(3, 4))(torch.randn(5, 2, 3), None)
+        >>> tuple(output.shape), tuple(c.shape)
+        ((5, 2, 4), (2, 4))
+    """
 
     def __init__(self, lstm: LSTM) -> None:
         super().__init__()
         self.lstm = lstm
 
     def forward(self, input: Tensor, state: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        """Run over (T, N, I), from a state [h, c] of (N, H) each, or from zeros."""
+        """Run over (T, N, I), from a state [h, c] of (N, H) each, or from zeros.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> from lstm_kernels.convert import TorchaudioLSTM
+            >>> lstm = TorchaudioLSTM(LSTM(3, 4))
+            >>> _, state = lstm(torch.randn(5, 2, 3), None)
+            >>> output, state = lstm(torch.randn(5, 2, 3), state)  # goes on
+        """
         hx = None if state is None else [value.unsqueeze(0) for value in state]
         output, (h, c) = self.lstm(input, hx)
         return output, [h.squeeze(0), c.squeeze(0)]
@@ -76,6 +103,17 @@ def replace_torchaudio(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a torch.nn.Module.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lstm_kernels.convert import replace_torchaudio
+        >>> class _CustomLSTM(nn.Module):  # stands for torchaudio.models.rnnt._CustomLSTM
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.x2g, self.p2g = nn.Linear(3, 16), nn.Linear(4, 16, bias=False)
+        >>> type(replace_torchaudio(nn.Sequential(_CustomLSTM()))[0]).__name__
+        'TorchaudioLSTM'
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -93,6 +131,17 @@ def from_layer_norm_cell(cell: nn.Module) -> LSTM:
     Raises:
         TypeError: the cell has other parts.
         ValueError: its norms have different eps.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lstm_kernels.convert import from_layer_norm_cell
+        >>> theirs = nn.Module()  # has the parts of a LayerNormLSTMCell(3, 4)
+        >>> theirs.weight_ih, theirs.weight_hh = torch.randn(16, 3), torch.randn(16, 4)
+        >>> theirs.layernorm_i, theirs.layernorm_h = nn.LayerNorm(16), nn.LayerNorm(16)
+        >>> theirs.layernorm_c = nn.LayerNorm(4)
+        >>> from_layer_norm_cell(theirs).variant
+        Variant(layer_norm="separate", cell_norm="carried")
     """
     w_ih, w_hh, of_input, of_hidden, of_cell = _parts(
         cell, "weight_ih", "weight_hh", "layernorm_i", "layernorm_h", "layernorm_c"
@@ -124,10 +173,6 @@ def from_keras(
 ) -> LSTM:
     """The LSTM of a Keras layer.
 
-    ::
-
-        ours = from_keras(layer.get_weights(), recurrent_dropout=layer.recurrent_dropout)
-
     Args:
         weights: kernel (I, 4*H), recurrent_kernel (H, 4*H) and perhaps bias (4*H).
         activation, recurrent_activation: "tanh", "sigmoid", "relu" or "hard_sigmoid", as in the
@@ -138,6 +183,13 @@ def from_keras(
 
     Raises:
         ValueError: an activation or version that is not listed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from lstm_kernels.convert import from_keras
+        >>> weights = [np.zeros((3, 16), "f4"), np.zeros((4, 16), "f4"), np.zeros(16, "f4")]
+        >>> from_keras(weights)  # weights: what layer.get_weights() returns
+        LSTM(3, 4, batch_first=True)
     """
     if version not in _HARD_SIGMOID:
         raise ValueError(f"version must be 2 or 3, got {version}")
@@ -172,6 +224,16 @@ def from_haste(module: nn.Module) -> LSTM:
     Raises:
         TypeError: the module has other parts.
         ValueError: its dropout is 1.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lstm_kernels.convert import from_haste
+        >>> theirs = nn.Module()  # has the parts of a haste_pytorch.LSTM(3, 4)
+        >>> theirs.kernel, theirs.recurrent_kernel = torch.randn(3, 16), torch.randn(4, 16)
+        >>> theirs.bias = torch.randn(16)
+        >>> from_haste(theirs)
+        LSTM(3, 4)
     """
     kernel, recurrent, bias = _parts(module, "kernel", "recurrent_kernel", "bias")
 

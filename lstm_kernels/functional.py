@@ -114,8 +114,8 @@ def lstm(
     Args:
         input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence;
             float32, float64, bfloat16 or float16.
-        hx: `(h_0, c_0)`, (L * D, N, H_out) and (L * D, N, H), without N for unbatched input, in the
-            original order of the sequences for packed input; zeros if None.
+        hx: `(h_0, c_0)`, (L * D, N, H_out) and (L * D, N, H); zeros if None. Without N for
+            unbatched input; for packed input in the original order of the sequences.
         weights: for each layer and direction, as in `torch.nn.LSTM._flat_weights`: w_ih (4*H, I),
             w_hh (4*H, H_out), then b_ih (4*H) and b_hh (4*H) if there are biases, then w_hr
             (H_out, H) if the layers project. Their number says which.
@@ -139,6 +139,14 @@ def lstm(
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import lstm
+        >>> w_ih, w_hh = torch.randn(16, 3), torch.randn(16, 4)
+        >>> output, (h_n, c_n) = lstm(torch.randn(5, 2, 3), None, [w_ih, w_hh])
+        >>> tuple(output.shape), tuple(c_n.shape)
+        ((5, 2, 4), (1, 2, 4))
     """
     plain = num_layers == 1 and lengths is None and reset is None and reset_state is None
     if plain and variant is None and ops_look(input, hx, weights):
@@ -496,6 +504,14 @@ def lstm_cell(
     Raises:
         ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
         NotImplementedError: a dtype or device that has no kernel.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import lstm_cell
+        >>> w_ih, w_hh = torch.randn(16, 3), torch.randn(16, 4)
+        >>> h, c, gates = lstm_cell(torch.randn(2, 3), None, w_ih, w_hh, return_gates=True)
+        >>> tuple(h.shape), tuple(gates.shape)
+        ((2, 4), (2, 4, 4))
     """
     weights = (w_ih, w_hh, b_ih, b_hh)
     if variant is None and ops_look(input, hx, weights):

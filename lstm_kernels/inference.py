@@ -243,6 +243,17 @@ class InferenceLSTM(_Owner):
 
     Raises:
         TypeError, ValueError: as torch.nn.LSTM and LSTM.for_inference.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, InferenceLSTM
+        >>> made = LSTM(3, 4).for_inference(torch.bfloat16)
+        >>> again = InferenceLSTM(3, 4, weight_dtype=torch.bfloat16)
+        >>> again.load_state_dict(made.state_dict())
+        <All keys matched successfully>
+        >>> x = torch.randn(5, 2, 3)
+        >>> torch.equal(made(x)[0], again(x)[0])
+        True
     """
 
     def __init__(
@@ -304,6 +315,14 @@ class InferenceLSTM(_Owner):
         Raises:
             ValueError, RuntimeError, TypeError: as LSTM does.
             RuntimeError: a gradient is wanted.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> lstm = LSTM(3, 4).for_inference()
+            >>> output, (h_n, c_n) = lstm(torch.randn(5, 2, 3), lengths=torch.tensor([5, 3]))
+            >>> tuple(output.shape)
+            (5, 2, 4)
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             options = {
@@ -358,6 +377,13 @@ class InferenceLSTM(_Owner):
         Raises:
             ValueError: the module is bidirectional, or batch is not a positive number.
             RuntimeError: hx does not fit.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> stream = LSTM(3, 4).for_inference().stream(batch=2)
+            >>> tuple(stream(torch.randn(2, 3)).shape)
+            (2, 4)
         """
         return LSTMStream(self, batch, hx)
 
@@ -407,12 +433,6 @@ class InferenceLSTM(_Owner):
 class LSTMStream:
     """Sequences that go on from call to call, a step at a time; made by `InferenceLSTM.stream`.
 
-    ::
-
-        stream = lstm.for_inference().stream(batch)
-        for x in steps:                       # (batch, I) each
-            output = stream(x)                # (batch, H_out): of the last layer
-
     A step of all layers is one call of an op, which updates the states where they are and lets
     other Python threads run. Streams of one module share its weights, and each may have a thread;
     a stream takes one step at a time.
@@ -421,6 +441,15 @@ class LSTMStream:
         module: the InferenceLSTM.
         hidden, cell: the states after the last step, (L, batch, H_out) and (L, batch, H). They may
             be read, copied and written to, but not replaced by tensors that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM
+        >>> lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
+        >>> stream = lstm.for_inference().stream(batch=2)
+        >>> outputs = [stream(x_t) for x_t in x]  # (batch, I) each
+        >>> torch.allclose(torch.stack(outputs), lstm(x)[0], atol=1e-6)
+        True
     """
 
     def __init__(
@@ -478,6 +507,14 @@ class LSTMStream:
 
         Returns:
             The stream.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> stream = LSTM(3, 4).for_inference().stream(batch=2)
+            >>> output = stream(torch.randn(2, 3))
+            >>> stream.zero_([1]).hidden[0, 1].tolist()  # the second sequence starts anew
+            [0.0, 0.0, 0.0, 0.0]
         """
         if sequences is None:
             sequences = torch.ones(self.hidden.shape[1], dtype=torch.bool)
@@ -507,6 +544,17 @@ class InferenceLSTMCell(_Owner):
     Args:
         input_size, hidden_size, bias: as in LSTMCell.
         dtype, weight_dtype: as in InferenceLSTM.
+
+    Raises:
+        TypeError, ValueError: as LSTMCell and LSTM.for_inference.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import InferenceLSTMCell, LSTMCell
+        >>> cell = LSTMCell(3, 4).for_inference(torch.float16)
+        >>> h, c = cell(torch.randn(2, 3))
+        >>> isinstance(cell, InferenceLSTMCell), tuple(c.shape)
+        (True, (2, 4))
     """
 
     def __init__(
@@ -532,6 +580,15 @@ class InferenceLSTMCell(_Owner):
         Raises:
             ValueError, RuntimeError, TypeError: as LSTMCell does.
             RuntimeError: a gradient is wanted.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTMCell
+            >>> cell = LSTMCell(3, 4).for_inference()
+            >>> h, c = cell(torch.randn(2, 3))
+            >>> h, c = cell(torch.randn(2, 3), (h, c))
+            >>> tuple(h.shape)
+            (2, 4)
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             return _recorded(self, input, hx, {"return_gates": return_gates})
@@ -623,6 +680,13 @@ def for_inference(model: _Model, weight_dtype: torch.dtype | None = None) -> _Mo
         TypeError: `model` is not a torch.nn.Module.
         RuntimeError, TypeError, ValueError, NotImplementedError: as LSTM.for_inference; the model
             is left as it was.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import for_inference
+        >>> model = torch.nn.ModuleList([torch.nn.LSTM(3, 4), torch.nn.Linear(4, 2)])
+        >>> type(for_inference(model, torch.int8)[0]).__name__
+        'InferenceLSTM'
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -64,15 +64,23 @@ class LSTM(nn.RNNBase):
         forget_bias: start with b_if + b_hf equal to this number in every layer and direction
             (1 keeps memories longer at the start of training: Jozefowicz, Zaremba & Sutskever
             2015); None starts as torch.nn.LSTM does.
-        recompute: keep nothing for the backward pass but the inputs of each layer and compute each
-            layer's steps again there, with the same gradients to the bit. Saves most of the memory
-            of training for about a third more time. Without effect on a call that returns states.
+        recompute: keep only the inputs of each layer for the backward pass, and compute the steps
+            again there. Gradients are the same to the bit. Saves most of the memory of training for
+            about a third more time. Without effect on a call that returns states.
         variant: other equations, with their parameters as `peephole_l0`, `norm_gates_l0` and
             `norm_cell_l0` (see VariantWeights); the names go on as those of the weights do.
             Peepholes start as weights do, gains as 1, and where gates are normalised biases as 0.
 
     Raises:
         TypeError, ValueError: as torch.nn.LSTM; ValueError for a forget_bias without biases.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM
+        >>> lstm = LSTM(3, 4, num_layers=2, forget_bias=1.0)
+        >>> output, (h_n, c_n), states = lstm(torch.randn(5, 2, 3), return_states=True)
+        >>> tuple(output.shape), tuple(c_n.shape), tuple(states.cell[0].shape)
+        ((5, 2, 4), (2, 2, 4), (5, 2, 4))
     """
 
     forget_bias: float | None = None
@@ -129,7 +137,15 @@ class LSTM(nn.RNNBase):
         ]
 
     def reset_parameters(self) -> None:
-        """Draw initial values as torch.nn.LSTM does, then set the forget gate's bias if asked."""
+        """Draw initial values as torch.nn.LSTM does, then set the forget gate's bias if asked.
+
+        Examples:
+            >>> from lstm_kernels import LSTM
+            >>> lstm = LSTM(3, 4, forget_bias=1.0)
+            >>> lstm.reset_parameters()
+            >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0)[4:8].tolist()  # of the forget gate
+            [1.0, 1.0, 1.0, 1.0]
+        """
         super().reset_parameters()
         if self.variant is not None:
             _reset_norms(self)
@@ -140,7 +156,12 @@ class LSTM(nn.RNNBase):
                     _fill_forget_gate(getattr(self, name), value)
 
     def flatten_parameters(self) -> None:
-        """Do nothing: the kernels read the weights where they are."""
+        """Do nothing: the kernels read the weights where they are.
+
+        Examples:
+            >>> from lstm_kernels import LSTM
+            >>> LSTM(3, 4).flatten_parameters()
+        """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_flat_weights":
@@ -220,7 +241,8 @@ class LSTM(nn.RNNBase):
         """Run over a sequence.
 
         Args:
-            input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence.
+            input: (T, N, I), unbatched (T, I), (N, T, I) with batch_first, or a PackedSequence; in
+                the dtype of the weights: float32, float64, bfloat16 or float16.
             hx: `(h_0, c_0)`, (D * L, N, H_out) and (D * L, N, H), without N for unbatched input;
                 zeros if None. N comes second with batch_first too, as in torch.nn.LSTM: where
                 N = D * L, a mistake about that cannot be seen.
@@ -242,6 +264,20 @@ class LSTM(nn.RNNBase):
         Raises:
             ValueError, RuntimeError, TypeError: as torch.nn.LSTM does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
+            >>> output, (h_n, c_n) = lstm(x, lengths=torch.tensor([5, 2]))
+            >>> torch.equal(h_n[0, 1], output[1, 1]), bool((output[2:, 1] == 0).all())
+            (True, True)
+            >>> starts = torch.tensor([[0, 0], [0, 0], [1, 0], [0, 0], [0, 0]]).bool()
+            >>> output, _, states = lstm(x, reset=starts, return_gates=True)
+            >>> torch.allclose(output[2:, 0], lstm(x[2:])[0][:, 0])  # as from zeros
+            True
+            >>> tuple(states.gates[0].shape)  # (T, N, D, 4, H)
+            (5, 2, 1, 4, 4)
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             options = {
@@ -307,6 +343,16 @@ class LSTM(nn.RNNBase):
         Raises:
             ValueError: dropout between layers changed what they read, which nothing has kept.
             NotImplementedError: a variant, whose gates are made of more than one product.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
+            >>> _, _, states = lstm(x, return_gates=True)
+            >>> z = lstm.preactivations(x, states)[0]
+            >>> i, f, g, o = states.gates[0].unbind(dim=3)
+            >>> torch.allclose(torch.sigmoid(z[..., 1, :]), f, atol=1e-6)
+            True
         """
         refuse_variant(self, "preactivations")
         if self.training and self.dropout > 0 and self.num_layers > 1:
@@ -366,6 +412,16 @@ class LSTM(nn.RNNBase):
             ValueError: a weight_dtype that is neither of the two, or is not narrower than weights.
             TypeError: weight_dtype is not a dtype.
             NotImplementedError: weights that are not plain tensors on the CPU, or a variant.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> lstm, x = LSTM(3, 4).eval(), torch.randn(50, 2, 3)
+            >>> with torch.no_grad():
+            ...     plain = lstm(x)[0]
+            ...     packed = lstm.prepack()(x)[0]
+            >>> torch.equal(packed, plain)
+            True
         """
         refuse_variant(self, "prepack")
         self._prepacked = Prepacked(
@@ -381,6 +437,11 @@ class LSTM(nn.RNNBase):
 
         Returns:
             The module.
+
+        Examples:
+            >>> from lstm_kernels import LSTM
+            >>> LSTM(3, 4).prepack().unpack()
+            LSTM(3, 4)
         """
         self._prepacked = None
         return self
@@ -395,9 +456,9 @@ class LSTM(nn.RNNBase):
         Args:
             weight_dtype: torch.bfloat16 or torch.float16 rounds the matrices of a float32 module,
                 as in prepack. torch.int8 keeps 8 bits of each weight of a float32 module, with a
-                scale for each gate of each unit, and in every step rounds the input and the hidden
-                state of each sequence to 8 bits between its smallest and its largest number; sums
-                are exact, and all else is float32. A sequence that meets a NaN or an infinite
+                scale for each gate of each unit. In every step it rounds the input and the hidden
+                state of each sequence to 8 bits, between its smallest and its largest number. Sums
+                are exact, and the rest is float32. A sequence that meets a NaN or an infinite
                 number is NaN from there on. None keeps the module's precision.
 
         Raises:
@@ -406,6 +467,14 @@ class LSTM(nn.RNNBase):
             ValueError: a weight_dtype that is not narrower than the weights; for int8, weights
                 that are not finite, or rows of more than 65,536 of them.
             NotImplementedError: weights that are not on the CPU, or a variant.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> lstm, x = LSTM(3, 4), torch.randn(5, 2, 3)
+            >>> small = lstm.for_inference(torch.int8)
+            >>> bool((small(x)[0] - lstm(x)[0]).abs().max() < 0.02)
+            True
         """
         from .inference import inference_lstm
 
@@ -428,6 +497,13 @@ class LSTM(nn.RNNBase):
 
         Raises:
             TypeError: `module` is not a torch.nn.LSTM itself.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM
+            >>> native, x = torch.nn.LSTM(3, 4), torch.randn(5, 2, 3)
+            >>> torch.allclose(LSTM.from_native(native)(x)[0], native(x)[0], atol=1e-6)
+            True
         """
         return _converted(module, nn.LSTM, cls)
 
@@ -436,6 +512,11 @@ class LSTM(nn.RNNBase):
 
         Raises:
             ValueError: the module computes a variant, which torch.nn.LSTM does not have.
+
+        Examples:
+            >>> from lstm_kernels import LSTM
+            >>> type(LSTM(3, 4).to_native())
+            <class 'torch.nn.modules.rnn.LSTM'>
         """
         if self.variant is not None:
             raise ValueError(f"torch.nn.LSTM does not compute {self.variant}")
@@ -458,6 +539,17 @@ class LSTMCell(nn.RNNCellBase):
 
     Raises:
         ValueError: a forget_bias without biases.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTMCell
+        >>> cell, x = LSTMCell(3, 4), torch.randn(5, 2, 3)
+        >>> state = None
+        >>> for x_t in x:
+        ...     state = cell(x_t, state)
+        >>> h, c = state
+        >>> tuple(h.shape), tuple(c.shape)
+        ((2, 4), (2, 4))
     """
 
     forget_bias: float | None = None
@@ -484,7 +576,15 @@ class LSTMCell(nn.RNNCellBase):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw initial values as torch.nn.LSTMCell does, then set the forget gate's bias."""
+        """Draw initial values as torch.nn.LSTMCell does, then set the forget gate's bias.
+
+        Examples:
+            >>> from lstm_kernels import LSTMCell
+            >>> cell = LSTMCell(3, 4, forget_bias=1.0)
+            >>> cell.reset_parameters()
+            >>> (cell.bias_ih + cell.bias_hh)[4:8].tolist()  # of the forget gate
+            [1.0, 1.0, 1.0, 1.0]
+        """
         super().reset_parameters()
         if self.variant is not None:
             _reset_norms(self)
@@ -536,7 +636,7 @@ class LSTMCell(nn.RNNCellBase):
         """Take one step.
 
         Args:
-            input: (N, I), or unbatched (I,).
+            input: (N, I), or unbatched (I,); in the dtype of the weights, as in LSTM.
             hx: `(h, c)`, each (N, H) or (H,); zeros if None.
             return_gates: also return the activated gates i, f, g, o, (N, 4, H) or (4, H).
             masks: the variant's masks, instead of drawn ones: a mask that is to be the same in all
@@ -549,6 +649,15 @@ class LSTMCell(nn.RNNCellBase):
         Raises:
             ValueError, RuntimeError, TypeError: as torch.nn.LSTMCell does, in its words.
             NotImplementedError: a dtype or device that has no kernel.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTMCell
+            >>> cell = LSTMCell(3, 4)
+            >>> h, c, gates = cell(torch.randn(2, 3), return_gates=True)
+            >>> i, f, g, o = gates.unbind(dim=1)
+            >>> torch.allclose(h, o * torch.tanh(c))
+            True
         """
         if type(input) is not Tensor and isinstance(input, Proxy):
             options = {"return_gates": return_gates, "masks": masks, "input_gate": input_gate}
@@ -581,6 +690,12 @@ class LSTMCell(nn.RNNCellBase):
 
         Raises:
             NotImplementedError: a variant, whose gates are made of more than one product.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTMCell
+            >>> tuple(LSTMCell(3, 4).preactivations(torch.randn(2, 3)).shape)
+            (2, 4, 4)
         """
         refuse_variant(self, "preactivations")
         w_ih, w_hh, b_ih, b_hh = weights_of(self, CELL_WEIGHTS)
@@ -591,7 +706,18 @@ class LSTMCell(nn.RNNCellBase):
         refuse_scripting(self)
 
     def for_inference(self, weight_dtype: torch.dtype | None = None) -> InferenceLSTMCell:
-        """A cell for inference on the CPU that owns its weights: see LSTM.for_inference."""
+        """A cell for inference on the CPU that owns its weights: see LSTM.for_inference.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: as LSTM.for_inference.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTMCell
+            >>> h, c = LSTMCell(3, 4).for_inference()(torch.randn(2, 3))
+            >>> tuple(h.shape)
+            (2, 4)
+        """
         from .inference import inference_cell
 
         return inference_cell(self, weight_dtype)
@@ -602,6 +728,12 @@ class LSTMCell(nn.RNNCellBase):
 
         Raises:
             TypeError: `module` is not a torch.nn.LSTMCell itself.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTMCell
+            >>> LSTMCell.from_native(torch.nn.LSTMCell(3, 4))
+            LSTMCell(3, 4)
         """
         return _converted(module, nn.LSTMCell, cls)
 
@@ -610,6 +742,11 @@ class LSTMCell(nn.RNNCellBase):
 
         Raises:
             ValueError: the module computes a variant, which torch.nn.LSTMCell does not have.
+
+        Examples:
+            >>> from lstm_kernels import LSTMCell
+            >>> type(LSTMCell(3, 4).to_native())
+            <class 'torch.nn.modules.rnn.LSTMCell'>
         """
         if self.variant is not None:
             raise ValueError(f"torch.nn.LSTMCell does not compute {self.variant}")
@@ -653,6 +790,14 @@ def replace_lstm(model: nn.Module, *, subclass: bool = False) -> nn.Module:
 
     Raises:
         TypeError: `model` is not a torch.nn.Module.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, replace_lstm
+        >>> model = torch.nn.ModuleDict({"memory": torch.nn.LSTM(3, 4)})
+        >>> weight = model["memory"].weight_hh_l0
+        >>> isinstance(replace_lstm(model)["memory"], LSTM), model["memory"].weight_hh_l0 is weight
+        (True, True)
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

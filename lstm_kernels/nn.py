@@ -19,8 +19,33 @@ __all__ = ["LSTM", "LSTMCell"]
 
 
 class LSTM(modules.LSTM, torch.nn.LSTM):
-    __doc__ = modules.LSTM.__doc__
+    """An lstm_kernels.LSTM, with the same arguments and results, that is also a torch.nn.LSTM.
+
+    Raises:
+        TypeError, ValueError: as lstm_kernels.LSTM.
+
+    Examples:
+        >>> import torch
+        >>> import lstm_kernels
+        >>> lstm = lstm_kernels.nn.LSTM(3, 4)
+        >>> isinstance(lstm, torch.nn.LSTM), isinstance(lstm, lstm_kernels.LSTM)
+        (True, True)
+        >>> tuple(lstm(torch.randn(5, 2, 3))[0].shape)
+        (5, 2, 4)
+    """
 
 
 class LSTMCell(modules.LSTMCell, torch.nn.LSTMCell):
-    __doc__ = modules.LSTMCell.__doc__
+    """An lstm_kernels.LSTMCell, with the same arguments and results, also a torch.nn.LSTMCell.
+
+    Raises:
+        TypeError, ValueError: as lstm_kernels.LSTMCell.
+
+    Examples:
+        >>> import torch
+        >>> import lstm_kernels
+        >>> cell = lstm_kernels.nn.LSTMCell(3, 4)
+        >>> isinstance(cell, torch.nn.LSTMCell), isinstance(cell, lstm_kernels.LSTMCell)
+        (True, True)
+        >>> h, c = cell(torch.randn(2, 3))
+    """

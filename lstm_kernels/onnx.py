@@ -44,11 +44,6 @@ _OLDEST_OPSET = 14  # of those that torch.onnx.export still writes
 def translation_table() -> dict[Any, Callable[..., Any]]:
     """The translations of this library's ops, for torch.onnx.export.
 
-    ::
-
-        torch.onnx.export(model, (x,), "model.onnx", dynamo=True,
-                          custom_translation_table=lstm_kernels.onnx.translation_table())
-
     Each layer becomes one LSTM node, in both directions if it has two, with `lengths` as its
     sequence_lens; an LSTMCell becomes one of a single step, or with gates the equations. The sizes
     T and N may be dynamic. Of variants ONNX has peepholes, f = 1 - i, clip and activations. What
@@ -57,6 +52,19 @@ def translation_table() -> dict[Any, Callable[..., Any]]:
 
     Raises:
         ImportError: onnxscript is missing.
+
+    Examples:
+        >>> import torch
+        >>> import lstm_kernels
+        >>> program = torch.onnx.export(
+        ...     lstm_kernels.LSTM(3, 4).eval(),
+        ...     (torch.randn(5, 2, 3),),
+        ...     dynamo=True,
+        ...     verbose=False,
+        ...     custom_translation_table=lstm_kernels.onnx.translation_table(),
+        ... )
+        >>> "LSTM" in {node.op_type for node in program.model.graph}
+        True
     """
     import onnxscript
 

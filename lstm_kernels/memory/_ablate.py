@@ -28,6 +28,14 @@ class Ablation:
         baseline: the model's result (the first one, where it returns several).
         output: the same after the intervention.
         baseline_loss, loss: of the two, where a loss was given.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> swapped = memory.ablate(lstm, x, 20, change="swap", loss=lambda y: y[0][-1].sum())
+        >>> tuple(swapped.change.shape), swapped.loss != swapped.baseline_loss
+        ((40, 6), True)
     """
 
     baseline: Tensor
@@ -88,9 +96,18 @@ def ablate(
 
     Raises:
         TypeError: `steps` is no integers, say the loss.
-        ValueError: a step, unit or layer out of range, an unknown `state` or `change`, `norm` not
-            above 0, nothing to swap with, a bidirectional LSTM, or what `record` refuses.
+        ValueError: a step, unit or layer is out of range, `state` or `change` is unknown, or `norm`
+            is not above 0. There is nothing to swap with, the LSTM is bidirectional, or `record`
+            refuses the model.
         NotImplementedError: the model calls its LSTM with masks or states to reset to.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> erased = memory.ablate(lstm, x, steps=20, state="cell")
+        >>> float(erased.change[:20].max()), bool(erased.change[20].min() > 0)
+        (0.0, True)
     """
     module = find(model, lstm, (LSTM,))
     check_input(x)

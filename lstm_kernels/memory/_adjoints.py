@@ -1,7 +1,7 @@
 """The gradient that arrives at every h_t and c_t of an LSTM.
 
-Autograd never shows it: the states are one tensor per sequence, and the gradient of that tensor
-holds only what reads it from outside, not what flows back through the recurrence. With a the gates'
+Autograd never shows it, because the states are one tensor per sequence. The gradient of that tensor
+holds what reads it from outside, and not what flows back through the recurrence. With a the gates'
 pre-activations and d the gradient of the loss, the adjoint equations are
 
     dh_t = outside_t + W_hh^T da_{t+1}

@@ -40,6 +40,15 @@ def save(states: LSTMStates | Recording, path: str | Path) -> None:
     Raises:
         ImportError: safetensors is asked for and not installed.
         ValueError: the name ends as those of another format do.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> recording = memory.record(lstm, x)
+        >>> memory.save(recording, "states.pt")
+        >>> torch.equal(memory.load("states.pt").cell[0], recording.cell[0])
+        True
     """
     suffix = Path(path).suffix
     if suffix not in (".safetensors", *_OF_TORCH):
@@ -68,6 +77,15 @@ def load(path: str | Path) -> Recording:
     Raises:
         ImportError: a safetensors file, and safetensors is not installed.
         ValueError: the file holds something else.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> recording = memory.record(lstm, x)
+        >>> memory.save(recording, "states.pt")
+        >>> torch.equal(memory.load("states.pt").cell[0], recording.cell[0])
+        True
     """
     if Path(path).suffix == ".safetensors":
         with _safetensors().safe_open(str(path), "pt") as file:
@@ -112,6 +130,13 @@ def to_pandas(states: LSTMStates | Recording) -> pandas.DataFrame:
 
     Raises:
         ImportError: pandas is not installed.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> memory.to_pandas(memory.record(lstm, x, gates=False)).shape  # 40 * 6 * 8 rows
+        (1920, 7)
     """
     try:
         import pandas

@@ -45,6 +45,14 @@ class GradientFlow:
         through_hidden: the rest of dL/dc_t, which went through recurrent weights on its way;
             None for an `nn.RNN`.
         loss: the sum of the losses of all batches.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> flow = memory.gradient_flow(lstm, x, lambda result: result[0][-1].square().sum())
+        >>> flow.reach("hidden")[0] <= flow.reach("cell")[0] < 40  # steps back
+        True
     """
 
     hidden: tuple[Tensor, ...]
@@ -97,9 +105,17 @@ def gradient_flow(
         progress: show a progress bar over a data loader.
 
     Raises:
-        ValueError: `model` has no LSTM or RNN or calls it more than once, `loss` is no scalar or
-            does not depend on the states, or `x` is empty or holds NaN.
+        ValueError: `model` has no LSTM or RNN, or calls it more than once; `loss` is no scalar, or
+            does not depend on the states; `x` is empty or holds NaN.
         NotImplementedError: the LSTM computes a variant.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> flow = memory.gradient_flow(lstm, x, lambda result: result[0][-1].square().sum())
+        >>> tuple(flow.cell[0].shape)  # (D, T)
+        (1, 40)
     """
     module = find(model, lstm, (LSTM, nn.RNN))
     norms: dict[str, list[Tensor]] = {}

@@ -33,6 +33,14 @@ class Horizon:
         chance: (K,), the score of always guessing the mean, or the most frequent class.
         steps: how many steps the probes were fitted and tested on.
         probe: what read the states, "linear" or "mlp".
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> known = memory.horizon(memory.record(lstm, x), x, max_lag=3)
+        >>> known.lags.tolist(), tuple(known.hidden[0].shape), known.reach("cell")[0] >= 0
+        ([0, 1, 2, 3], (4,), True)
     """
 
     lags: Tensor
@@ -126,6 +134,14 @@ def horizon(
     Raises:
         ValueError: the sequences are too short for `max_lag`, a target does not fit or holds NaN,
             or what `recordings` of the states refuse.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> known = memory.horizon(lstm, x, max_lag=3)
+        >>> known.metric, bool(known.cell[0][0] > 0.5)  # the input just read, from c_t
+        ('R2', True)
     """
     if max_lag < 0:
         raise ValueError(f"max_lag must be at least 0, got {max_lag}")

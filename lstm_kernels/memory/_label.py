@@ -38,6 +38,14 @@ class Tracking:
             "correlation" for numbers (Pearson; 0 is none, 1 is perfect).
         hidden, cell: per layer, the score of each unit's h_t (D*P,) and c_t (D*H,).
         best: all units, those first that follow best on the first half.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> found = memory.label(memory.record(lstm, x), x[..., 0])
+        >>> found.metric, len(found.best)  # both states of 8 units
+        ('correlation', 16)
     """
 
     metric: Literal["AUC", "correlation"]
@@ -61,6 +69,14 @@ def label(states: States, labels: Any, *, max_steps: int = 10_000) -> Tracking:
         TypeError: labels are neither bool nor floating.
         ValueError: labels do not fit the states, hold NaN or are all the same, or what `recordings`
             refuses.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> best = memory.label(memory.record(lstm, x), x[..., 0] > 0).best[0]
+        >>> best.score > 0.5, best.layer
+        (True, 0)
     """
     sample = StepSample(max_steps)
     for recording, own in paired(states, labels):

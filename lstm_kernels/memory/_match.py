@@ -21,6 +21,14 @@ class Match:
             each one's standard deviation in the data that was searched first; 0 is identical.
         recording, sequence: where it is: which of the recordings, which of its N sequences.
         start, stop: its steps, start <= t < stop.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> best = memory.match(memory.record(lstm, x), units=0, span=(10, 14), top=1)[0]
+        >>> best.distance > 0, 0 <= best.sequence < 6
+        (True, True)
     """
 
     distance: float
@@ -56,6 +64,14 @@ def match(
     Raises:
         ValueError: the span, a unit, the sequence or the layer is not there, or what `recordings`
             refuses.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> found = memory.match(memory.record(lstm, x), units=[0, 1], span=(10, 14), top=3)
+        >>> len(found), found[0].stop - found[0].start
+        (3, 4)
     """
     if state not in ("cell", "hidden"):
         raise ValueError(f"state must be 'cell' or 'hidden', got {state!r}")

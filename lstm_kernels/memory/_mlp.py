@@ -1,9 +1,9 @@
 """A small neural network as a probe: it learns what a ridge regression leaves unexplained.
 
-If a linear probe finds less in one state than in another, the state may know less, or know it in a
-form that no linear map reads. This probe has one hidden layer. It starts from the linear fit, and
-stops where rows that it is not trained on say so. Its score is therefore hardly ever lower. The
-networks of all folds are trained together, as one batch.
+A linear probe may find less in one state than in another for two reasons. The state knows less, or
+it knows it in a form that no linear map reads. This probe has one hidden layer. It starts from the
+linear fit, and stops where rows that it is not trained on say so. Its score is therefore hardly
+ever lower. The networks of all folds are trained together, as one batch.
 """
 
 from __future__ import annotations

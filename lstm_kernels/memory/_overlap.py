@@ -25,6 +25,14 @@ class Overlap:
         cell_from_hidden: per layer (D*H,), each unit's c_t from all of h_t.
         steps: how many steps the probes were fitted and tested on.
         probe: what read the states, "linear" or "mlp".
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> shared = memory.overlap(memory.record(lstm, x), max_steps=200)
+        >>> shared.steps, shared.probe
+        (200, 'linear')
     """
 
     hidden_from_cell: tuple[Tensor, ...]
@@ -56,6 +64,14 @@ def overlap(states: States, *, probe: Probe = "linear", max_steps: int = 10_000)
 
     Raises:
         ValueError: an unknown probe, too little data, or what `recordings` of the states refuse.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> shared = memory.overlap(memory.record(lstm, x))
+        >>> tuple(shared.hidden_from_cell[0].shape), bool(shared.hidden_from_cell[0].median() > 0.5)
+        ((8,), True)
     """
     check_probe(probe)
     sample = StepSample(max_steps)

@@ -35,6 +35,13 @@ def record(model: nn.Module, x: Any, *, gates: bool = True, lstm: str | None = N
 
     Raises:
         ValueError: `model` has no such LSTM, calls it more than once or never, or `x` holds NaN.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> memory.record(lstm, x)
+        Recording(layers=1, steps=40, sequences=6, units=8, gates=True, padded=False)
     """
     module = find(model, lstm, (LSTM,))
     check_input(x)
@@ -64,6 +71,16 @@ def stream(
         model, gates, lstm: as for `record`.
         data: a data loader, or any iterable of inputs or of tuples that begin with the input.
         progress: show a progress bar where tqdm is installed and a terminal listens.
+
+    Raises:
+        ValueError: when an analysis takes a batch, what `record` raises.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> memory.retention(memory.stream(lstm, [x, x], progress=False)).steps
+        480
     """
     for x, _ in batches(data, progress):
         yield record(model, x, gates=gates, lstm=lstm)

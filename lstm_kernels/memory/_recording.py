@@ -55,6 +55,14 @@ class Recording:
         gates: per layer (T, N, D, 4, H), or None.
         lengths: (N,), the number of valid steps of each sequence, or None where all T are.
         layout: how the caller's own tensors (targets, labels) map to (T, N, ...).
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> recording = memory.record(lstm, x)
+        >>> tuple(recording.cell[0].shape), tuple(recording.gates[0].shape)
+        ((40, 6, 8), (40, 6, 1, 4, 8))
     """
 
     hidden: tuple[Tensor, ...]
@@ -80,6 +88,14 @@ class Recording:
 
         Raises:
             TypeError: `states` is not an `LSTMStates`.
+
+        Examples:
+            >>> import torch
+            >>> from lstm_kernels import LSTM, memory
+            >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+            >>> _, _, states = lstm(x, return_states=True)
+            >>> memory.Recording.of(states)
+            Recording(layers=1, steps=40, sequences=6, units=8, gates=False, padded=False)
         """
         if not isinstance(states, LSTMStates):
             raise TypeError(f"states must be LSTMStates or Recordings, got {type(states).__name__}")

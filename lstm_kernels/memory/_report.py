@@ -54,6 +54,13 @@ def report(
     Raises:
         TypeError: `data` is an iterator, which gives its batches only once.
         ValueError: what the analyses refuse.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> memory.report(lstm, x, "memory.html", max_lag=5, progress=False).name
+        'memory.html'
     """
     module = find(model, lstm, (LSTM,))
     if iter(data) is data:

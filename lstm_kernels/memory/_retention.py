@@ -26,13 +26,21 @@ class Retention:
     Attributes:
         half_life: steps after which half of a stored value is left, ln(1/2) / mean(ln f): what the
             geometric mean of the forget gate amounts to. `inf` where f = 1 at every step.
-        half_life_quantiles: (5, D*H), the 10, 25, 50, 75 and 90% quantiles over the data of the
-            half-life that the forget gate of a single step stands for, ln(1/2) / ln f_t. Far
-            apart, they show a unit that keeps its value and now and then drops it.
+        half_life_quantiles: (5, D*H), the 10, 25, 50, 75 and 90% quantiles over the data of
+            ln(1/2) / ln f_t, the half-life of a single step. Far apart, they show a unit that keeps
+            its value and now and then drops it.
         writes: the fraction of steps at which the input gate is more open than shut.
         shows: the same for the output gate.
         order: the units, the longest half-life first.
         steps: how many steps were seen.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> kept = memory.retention(memory.record(lstm, x))
+        >>> tuple(kept.half_life_quantiles[0].shape), kept.steps
+        ((5, 8), 240)
     """
 
     half_life: tuple[Tensor, ...]
@@ -61,6 +69,14 @@ class Saturation:
         open: the same, the gate is above `above`. The candidate g, in -1..1, counts by its size.
         below, above: the thresholds.
         steps: how many steps were seen.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> gates = memory.saturation(memory.record(lstm, x), below=0.4, above=0.6)
+        >>> gates.never_write()[0].tolist()
+        []
     """
 
     shut: tuple[Tensor, ...]
@@ -102,6 +118,14 @@ def retention(states: States, *, zoneout: float = 0.0) -> Retention:
 
     Raises:
         ValueError: there are no gates, no states, or NaN in them; zoneout is no probability.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> kept = memory.retention(memory.record(lstm, x))
+        >>> tuple(kept.half_life[0].shape), bool(kept.half_life[0].max() < 5)  # steps, per unit
+        ((8,), True)
     """
     if not 0 <= zoneout <= 1:
         raise ValueError(f"zoneout must be a probability, got {zoneout}")
@@ -143,6 +167,13 @@ def saturation(states: States, *, below: float = 0.1, above: float = 0.9) -> Sat
 
     Raises:
         ValueError: there are no gates, no states, or NaN in them.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> memory.saturation(memory.record(lstm, x)).never_forget()[0].tolist()
+        []
     """
     shut: list[Tensor] = []
     open_: list[Tensor] = []

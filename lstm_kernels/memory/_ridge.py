@@ -47,8 +47,8 @@ def predict_held_out(features: Tensor, targets: Tensor, fold: Tensor, folds: int
 def fits(x: Tensor, y: Tensor, members: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """Weights (F, K) and bias (K,) of each fold, fitted to the rows of the others.
 
-    The penalty of each target is chosen on two of the training folds, each by a fit without it, so
-    that the fold to be predicted plays no part in it.
+    The penalty of each target is chosen on two of the training folds, each by a fit without it. The
+    fold to be predicted plays no part in the choice.
 
     Args:
         x: (R, F), standardised. y: (R, K). members: the rows of each fold.

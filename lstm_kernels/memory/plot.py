@@ -50,6 +50,12 @@ def states(
 
     Raises:
         ValueError: `tokens` does not have one label per step.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> ax = memory.plot.states(memory.record(lstm, x), state="hidden")
     """
     recording = next(recordings(states))
     values = _sequence(recording, getattr(recording, state)[layer], sequence)
@@ -79,6 +85,12 @@ def retention(retention: Retention, *, ax: Axes | None = None) -> Axes:
     """The half-life of every unit's cell, the longest first; a line per layer.
 
     The band of the first layer runs from the 10% to the 90% quantile over the steps.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> ax = memory.plot.retention(memory.retention(memory.record(lstm, x)))
     """
     ax = ax or _axes()
     longest = 1.0
@@ -101,7 +113,14 @@ def retention(retention: Retention, *, ax: Axes | None = None) -> Axes:
 
 
 def saturation(saturation: Saturation, *, layer: int = -1, ax: Axes | None = None) -> Axes:
-    """One dot per unit and gate: how often it is shut against how often it is open."""
+    """One dot per unit and gate: how often it is shut against how often it is open.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> ax = memory.plot.saturation(memory.saturation(memory.record(lstm, x)))
+    """
     ax = ax or _axes()
     gates = (
         ("input", INPUT_GATE, OTHER, "o"),
@@ -129,6 +148,13 @@ def gradient_flow(
 
     Of a bidirectional LSTM the forward direction is drawn. `name` goes before the labels, for
     several models on one Axes.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> flow = memory.gradient_flow(lstm, x, lambda result: result[0][-1].square().sum())
+        >>> ax = memory.plot.gradient_flow(flow)
     """
     ax = ax or _axes()
     name = name and f"{name}: "
@@ -148,7 +174,14 @@ def gradient_flow(
 
 
 def horizon(horizon: Horizon, *, name: str = "", ax: Axes | None = None) -> Axes:
-    """How well h_t and c_t know what was k steps back; a line per state and layer."""
+    """How well h_t and c_t know what was k steps back; a line per state and layer.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import LSTM, memory
+        >>> lstm, x = LSTM(3, 8), torch.randn(40, 6, 3)
+        >>> ax = memory.plot.horizon(memory.horizon(lstm, x, max_lag=3))
+    """
     ax = ax or _axes()
     name = name and f"{name}: "
     for state, layers, colour in (("hidden", horizon.hidden, HIDDEN), ("cell", horizon.cell, CELL)):
@@ -183,6 +216,11 @@ def text(
 
     Raises:
         ValueError: there are not as many values as tokens.
+
+    Examples:
+        >>> import torch
+        >>> from lstm_kernels import memory
+        >>> ax = memory.plot.text(list("To be."), torch.randn(6))
     """
     if values.shape != (len(tokens),):
         raise ValueError(
