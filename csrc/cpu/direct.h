@@ -24,8 +24,11 @@ namespace lstm_kernels::LSTM_ISA {
 
 // ---- sums across the lanes of several vectors ---------------------------------------------------
 
-// Lane i of a vector made of two, a and b: of the neighbours in `window` lanes, in groups of
-// `group`, the even or the odd ones, those of a before those of b.
+// Shuffle index for one level of the tree reduction: which lane of a, b comes to lane i. With four
+// lanes, and groups of 1 in a window of 4:
+//
+//     a0 a1 a2 a3   b0 b1 b2 b3
+//     even: a0 a2 b0 b2    odd: a1 a3 b1 b3    their sum: a0+a1 a2+a3 b0+b1 b2+b3
 template <class T>
 constexpr int neighbour(int i, int group, int window, bool odd) {
   const int at = i % window, half = window / 2;

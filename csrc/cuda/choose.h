@@ -4,8 +4,7 @@
 // step; the per-step path pays two launches per step and serves every type and size. The persistent
 // path is used when all hold:
 //   1. tensor cores multiply the dtype: float16, bfloat16, float32 in TF32 where that is allowed,
-//   and
-//      by three products of TF32 (number.cuh) where it is not;
+//      and by three products of TF32 (number.cuh) where it is not;
 //   2. nothing is projected;
 //   3. the sequence repays the launch;
 //   4. a slice of W_hh fits each multiprocessor;

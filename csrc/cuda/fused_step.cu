@@ -83,8 +83,8 @@ DEV A warp_sum(const A (&value)[kValues], int lane) {
   }
 }
 
-// One block per multiprocessor is promised and no more: there are few, and registers that hold
-// loads in flight are worth more than room for others.
+// __launch_bounds__(.., 1): there are few blocks, so occupancy is low anyway. The registers are
+// better spent on loads in flight.
 template <class E, int kRows>
 __global__ void __launch_bounds__(kWarps * 32, 1)
     fused_forward_kernel(const FusedForward call, bool states_aligned, bool input_aligned) {

@@ -40,8 +40,8 @@ class GradientFlow:
     Attributes:
         hidden: ||dL/dh_t||, over every way from h_t to the loss.
         cell: ||dL/dc_t||; None for an `nn.RNN`, which has none.
-        highway: the part of dL/dc_t that came back along the cell alone, scaled by nothing but
-            forget gates since it left the h_s that the loss reads; None for an `nn.RNN`.
+        highway: the part of dL/dc_t that came back along the cell alone. Nothing but forget gates
+            has scaled it since it left the h_s that the loss reads. None for an `nn.RNN`.
         through_hidden: the rest of dL/dc_t, which went through recurrent weights on its way;
             None for an `nn.RNN`.
         loss: the sum of the losses of all batches.

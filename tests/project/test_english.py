@@ -1,5 +1,6 @@
 """Plain English in documents, comments, docstrings and messages: words that we do without."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -47,3 +48,42 @@ def sentences(text):
 def test_sentences_are_short(path):
     long = [s for s in sentences(path.read_text("utf-8")) if len(s.split()) > LONGEST]
     assert long == []
+
+
+def docstrings(path):
+    """(name, docstring) of a module, its classes and functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "name", path.stem), text
+
+
+def plain_sentences(docstring):
+    """The sentences of a docstring's prose: each entry of a list alone, no code, no equations."""
+    text = re.sub(r"^ *(?:>>>|\.\.\.) .*$", "", docstring, flags=re.MULTILINE)
+    paragraphs = re.split(r"\n\s*\n|\n(?=\s+[`\w, ]+: )|(?<=:)\n", text)
+    for paragraph in paragraphs:
+        if " = " not in paragraph:
+            yield from re.split(r"(?<=[.!?:;])\s+", " ".join(paragraph.split()))
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "lstm_kernels").rglob("*.py")),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_sentences_of_docstrings_are_short(path):
+    long = [
+        (name, sentence)
+        for name, text in docstrings(path)
+        for sentence in plain_sentences(text)
+        if len(sentence.split()) > LONGEST
+    ]
+    assert long == []
+
+
+def test_a_long_sentence_of_a_docstring_is_seen():
+    long = " ".join(["word"] * (LONGEST + 1))
+    found = [*plain_sentences(f"Short.\n\nArgs:\n    x: {long}.\n    y: short.\n")]
+    assert [s for s in found if len(s.split()) > LONGEST] == [f"{long}."]

@@ -60,6 +60,17 @@ def test_the_citation_is_of_this_version():
     assert f"\nversion: {lstm_kernels.__version__}\n" in citation
 
 
+def test_the_changelog_begins_with_this_version():
+    """Or with what is not released yet, and then with this version, with the citation's date."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    (date,) = re.findall(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, re.MULTILINE)
+    released = [section for section in sections if section != "Unreleased"]
+    assert sections in (released, ["Unreleased", *released])
+    assert released[0] == f"{lstm_kernels.__version__} - {date}"
+
+
 def test_it_is_short_and_names_what_ci_runs():
     assert len(README.splitlines()) <= 150
     assert "make test" in README
