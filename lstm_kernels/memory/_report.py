@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lstm_kernels import LSTM
 
 from . import plot
+from ._carried import Carried, answers, carried, growth, table
 from ._gradient_flow import GradientFlow, gradient_flow
 from ._horizon import Horizon, horizon
 from ._page import Page
@@ -35,6 +36,9 @@ def report(
     progress: bool = True,
 ) -> Path:
     """Writes one self-contained HTML page about what the LSTM in a model remembers.
+
+    The page says what each state carries, with intervals over units or sequences. It also says
+    which parts of the popular answer (long-term against short-term memory) hold in this model.
 
     Args:
         model: any module with one `lstm_kernels.LSTM` inside.
@@ -77,6 +81,7 @@ def report(
         saturation(stream(model, data, lstm=lstm, progress=progress)),
         horizon(model, data, target_fn or _itself, max_lag=lags, lstm=lstm, progress=progress),
         gradient_flow(model, data, loss or _last_step(module), lstm=lstm, progress=progress),
+        carried(model, module, data, x, first, lstm=lstm, progress=progress),
     )
     return _page(found, tokens).write(path)
 
@@ -89,6 +94,7 @@ class _Found(NamedTuple):
     gates: Saturation
     known: Horizon
     flow: GradientFlow
+    both: Carried
 
 
 def _page(found: _Found, tokens: Sequence[str] | None) -> Page:
@@ -96,6 +102,7 @@ def _page(found: _Found, tokens: Sequence[str] | None) -> Page:
     for sentence in _findings(found):
         page.lead(sentence)
     page.table(*_table(found))
+    _answer(page, found)
     page.heading("Both states, step by step")
     page.paragraph(
         "The hidden state h is what the rest of the model sees; it is made anew at every step. The "
@@ -127,6 +134,28 @@ def _page(found: _Found, tokens: Sequence[str] | None) -> Page:
     )
     page.picture(plot.gradient_flow(found.flow), "Norm of the gradient, last layer.")
     return page
+
+
+def _answer(page: Page, found: _Found) -> None:
+    page.heading("What each state carries")
+    header, rows = table(found.both, found.known, found.flow)
+    caption = (
+        "Of the last layer. Brackets hold the 10% and the 90% quantile of its units, or, for the "
+        f"erasure, of the {found.first.sequences} sequences of the first batch. A change of 1 is "
+        "as much as the output varies. Another training of the model may give other numbers."
+    )
+    page.table(header, rows, caption)
+    sentence = growth(found.both)
+    if sentence is not None:
+        page.paragraph(sentence)
+    for reason in found.both.refused:
+        page.paragraph(f"Not measured: {reason}.")
+    page.heading("Where the popular answer holds, and where not")
+    page.table(
+        ["the popular answer", "in this model"],
+        answers(found.both, found.known, found.flow),
+        "A lead of at most 0.02 in a score counts as none.",
+    )
 
 
 def _findings(found: _Found) -> list[str]:
