@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ import torch
 import lstm_kernels
 from benchmarks.tables import README_RESULTS, RESULTS, load
 from lstm_kernels import convert, memory, nn, onnx
+from lstm_kernels.programs.cell_or_hidden.summary import Interval
 from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
@@ -258,3 +259,48 @@ def test_what_the_states_carry_is_a_committed_result():
         assert claims[task][signs] == (agree, 5)
         (text,) = (text for text in claims[task] if text.startswith(before))
         assert claims[task][text] == (5, 5)
+
+
+def test_the_answers_that_the_page_quotes_are_those_of_the_results():
+    """docs/cell-and-hidden.md, where the popular answer holds: medians and ranges over seeds."""
+    tasks = json.loads((RESULTS / "memory/memory.json").read_text())["tasks"]
+    page = " ".join(TEXTS[DOCS / "cell-and-hidden.md"].split())
+
+    def best(key):
+        """What the best LSTM of adding, copying and text has."""
+        found = (tasks[name]["summary of the headline"][key] for name in tasks)
+        return [str(Interval(**interval)) for interval in found]
+
+    (c_adding, c_copying, c_text), zeroed_h = best("cost of c zeroed"), best("cost of h zeroed")
+    h_adding, h_copying = (of.split()[0] for of in zeroed_h[:2])
+    known_c, known_h = best("c knows, mlp"), best("h knows, mlp")
+    assert f"costs {c_adding} and {c_copying}; `h`, {h_adding} and {h_copying}." in page
+    assert f"Not in text: `c` {c_text}, `h` {zeroed_h[2]}." in page
+    assert f"finds {known_h[0]} of it in adding, where `c` has {known_c[0]}." in page
+    assert known_h[1].split()[0] == known_c[1].split()[0] == "1"
+    for source, key in (("`h` from `c`", "h from c"), ("`c` from `h`", "c from h")):
+        adding, copying, text = best(f"R2 of {key}, mlp")
+        assert f"R2 of {source} is {adding}, {copying} and {text}" in page
+
+    claim = (
+        "after training, the gradient reaches farther back in c of the LSTM than in h of the RNN."
+    )
+    reaches = [
+        f"{of['holds']} of {of['of']}"
+        for task in tasks.values()
+        for of in task["claims"]
+        if of["text"] == claim
+    ]
+    seeds = "{} seeds of adding, {} of copying, {} of text.".format(*reaches)
+    assert f"in {seeds}" in page
+
+
+def test_the_curve_that_the_page_quotes_is_that_of_the_results():
+    """Bits per character of the RNN and of the best LSTM, on the way and at the end of training."""
+    text = json.loads((RESULTS / "memory/memory.json").read_text())["tasks"]["text"]
+    page = " ".join(TEXTS[DOCS / "cell-and-hidden.md"].split())
+    for name, contender in (("The RNN", "RNN"), ("The best LSTM", text["headline"])):
+        curves = [dict(r["curve"]) for r in text["runs"] if r["contender"] == contender]
+        bits = [f"{median(of[step] for of in curves):.3g}" for step in (200, 500, 800)]
+        bits.append(f"{text['summary'][contender]['bits per character']['median']:.3g}")
+        assert "{} has {}, {}, {} and {}".format(name, *bits) in page

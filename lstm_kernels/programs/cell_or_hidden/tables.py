@@ -55,10 +55,28 @@ def _contenders(tasks: dict[str, Any]) -> list[str]:
             )
             lines.append(_row(["learnt in", *(f"{sum(k)} of {len(k)} seeds" for k in learnt)]))
         else:
+            lines += _curve(found, names)
             fifth = "change of the score in the last fifth of training"
             lines.append(_row([fifth, *(_cell(of[name], fifth) for name in names)]))
         for key, title in _OF_CONTENDERS:
             lines.append(_row([title, *(_cell(of[name], key) for name in names)]))
+    return lines
+
+
+def _curve(found: dict[str, Any], names: list[str]) -> list[str]:
+    """The score at a fifth, a half and four fifths of the training steps, whoever is ahead there.
+
+    A score that still falls at the end says that no contender has reached its best.
+    """
+    curves = {
+        name: [run["curve"] for run in found["runs"] if run["contender"] == name] for name in names
+    }
+    checks = len(next(iter(curves.values()))[0])
+    lines = []
+    for index in dict.fromkeys(max(0, round(checks * part) - 1) for part in (0.2, 0.5, 0.8)):
+        (step,) = {curve[index][0] for of in curves.values() for curve in of}
+        scores = (Interval.of([curve[index][1] for curve in of]) for of in curves.values())
+        lines.append(_row([f"{found['metric']} after {step:,} steps", *map(str, scores)]))
     return lines
 
 
