@@ -80,13 +80,14 @@ wheels: $(WHEELS)/installed
 wheel-check: $(WHEELS)/installed
 	$(WHEELS)/bin/python .ci/wheel_check.py $(ARGS)
 
-# The clients pull in much else: they get an environment of their own.
+# The clients pull in much else: they get an environment of their own. Torch is named again with them,
+# or pip would take the newest torchvision, and the torch that it needs.
 test-clients:
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
 	  $(TORCH_VERSION) setuptools 'cmake>=3.26' ninja
 	$(CLIENTS)/bin/python -m pip --disable-pip-version-check install --quiet \
-	  --no-build-isolation --editable '.[clients]'
+	  --no-build-isolation --editable '.[clients]' $(TORCH_VERSION)
 	$(CLIENTS)/bin/python -m pytest tests/clients $(ARGS)
 
 build: $(BASE)

@@ -190,6 +190,8 @@ def test_the_reproduction_runs(tmp_path, capsys, monkeypatch):
     assert html.count("<img") == 9
     table = (tmp_path / "memory.md").read_text()
     assert table.count("**") == 6
+    for task in found:
+        assert (tmp_path / f"{task}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_bad_options(tmp_path, capsys):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .claims import Claim, claims
 from .measure import SEQUENCES, Run, run
-from .page import make_page
+from .page import make_page, write_pictures
 from .summary import headline, measures, summary
 from .tables import tables
 from .tasks import Adding, Copying, Task, Text
@@ -28,7 +28,7 @@ _steps_done: Synchronized[int] | None = None  # of all workers, in a worker
 
 
 def answer(folder: Path, part: float, seeds: int) -> tuple[Path, dict[str, list[str]]]:
-    """Trains, measures, and writes memory.html, memory.json and memory.md into the folder.
+    """Trains, measures, and writes into the folder: memory.html, memory.json, memory.md, pictures.
 
     Args:
         part: of the training steps of each task.
@@ -51,6 +51,7 @@ def answer(folder: Path, part: float, seeds: int) -> tuple[Path, dict[str, list[
     (folder / "memory.json").write_text(_json(numbers) + "\n")
     (folder / "memory.md").write_text("\n".join(tables(numbers)) + "\n")
     page = make_page(tasks, of_task, found, seeds)
+    write_pictures(tasks, of_task, folder)
     sentences = {name: [claim.sentence for claim in of] for name, of in found.items()}
     return page.write(folder / "memory.html"), sentences
 

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Trains LSTMs with forget bias 0, 1 and 3 and a plain RNN of as many "
         "parameters on three tasks that need memory, from several seeds, and measures what the "
         "hidden and the cell state carry, for how long, and how gradients travel. Writes "
-        "memory.html, memory.json and memory.md.",
+        "memory.html, memory.json, memory.md and a picture of each task.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

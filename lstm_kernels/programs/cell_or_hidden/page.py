@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 
 from matplotlib import pyplot
@@ -42,6 +43,17 @@ def make_page(
     for task in tasks:
         _section(page, task, runs[task.name], claims[task.name])
     return page
+
+
+def write_pictures(tasks: list[Task], runs: dict[str, list[Run]], folder: Path) -> None:
+    """One picture per task, for documents: what the states share and cost, one dot per seed."""
+    for task in tasks:
+        best = headline(task, runs[task.name])
+        learnt = [r for r in runs[task.name] if r.contender == best and r.learnt]
+        figure = _draw_rest(task, runs[task.name], learnt).get_figure(root=True)
+        assert figure is not None
+        figure.savefig(folder / f"{task.name}.png", dpi=90)
+        pyplot.close(figure)
 
 
 def _section(page: Page, task: Task, runs: list[Run], claims: list[Claim]) -> None:
@@ -145,12 +157,14 @@ def _draw_gradients(runs: list[Run], best: str) -> Axes:
 
 
 def _draw_rest(task: Task, runs: list[Run], learnt: list[Run]) -> Axes:
-    _, axes = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
+    """Overlap, cost, half-life, and the exponents against the gradient's growth."""
+    figure, axes = pyplot.subplots(2, 2, figsize=(10, 8), layout="constrained")
     (overlap, cost), (life, exponents) = axes
     _dots(overlap, {name: [r.overlap[name] for r in learnt] for name in _keys(learnt, "overlap")})
-    overlap.set_xlabel("$R^2$, held out")
+    figure.suptitle(task.name)
+    overlap.set_xlabel("$R^2$ of one state from the other, held out")
     _dots(cost, {name: [r.ablation[name] for r in learnt] for name in _keys(learnt, "ablation")})
-    cost.set_xlabel("cost: 0 none, 1 guessing")
+    cost.set_xlabel("cost of a change of c or h: 0 none, 1 guessing")
     lives = {
         f"{c.name[6:]}, {stage}": [
             median(r.half_life[stage]) for r in runs if r.contender == c.name

@@ -64,7 +64,7 @@ def _contenders(tasks: dict[str, Any]) -> list[str]:
 
 
 def _curve(found: dict[str, Any], names: list[str]) -> list[str]:
-    """The score at a fifth, a half and four fifths of the training steps, whoever is ahead there.
+    """The score at a fifth, a half and four fifths of the training steps.
 
     A score that still falls at the end says that no contender has reached its best.
     """
