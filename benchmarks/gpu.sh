@@ -39,7 +39,7 @@ out=$(cd "$out" && pwd)
 logs=$(mktemp -d)
 begin=$SECONDS
 report=""
-all="build step persistent contract memcheck racecheck benchmark synccheck initcheck"
+all="build step persistent contract variants memcheck racecheck benchmark synccheck initcheck"
 stages=${STAGES:-$all}
 limit=${LIMIT:-540}
 for name in $stages; do
@@ -109,6 +109,7 @@ stage build 180 bash -c build
 stage step 70 bash -c "tests tests/cuda/test_cuda_parity.py -k 'not persistent'"
 stage persistent 60 bash -c "tests tests/cuda/test_cuda_parity.py -k persistent"
 stage contract 70 bash -c "tests tests/cuda/test_cuda_contract.py"
+stage variants 60 bash -c "tests tests/cuda/test_cuda_variants.py"
 stage memcheck 75 bash -c "sanitize memcheck"
 stage racecheck 75 bash -c "sanitize racecheck"
 left=$((limit - (SECONDS - begin)))

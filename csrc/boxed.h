@@ -7,7 +7,7 @@
 #include <exception>
 #include <string>
 
-#include "arguments.h"
+#include "variant_arguments.h"
 
 // A function as torch calls it. Errors cross into torch by LSTM_BOX alone: a C++ exception passes
 // between libraries that share one C++ runtime, and torch need not have the one of our compiler.
@@ -102,6 +102,59 @@ BackwardResults sequence_backward(const OptionalTensor& grad_output, const Optio
                    cell,
                    gates,
                    allow_tf32});
+}
+
+template <VariantForwardResults (*forward)(const ForwardArguments&, const VariantArguments&)>
+VariantForwardResults variant_forward(
+    const Tensor& input, const OptionalTensor& h0, const OptionalTensor& c0,
+    const std::vector<Tensor>& weights, bool has_biases, bool bidirectional,
+    const OptionalTensor& batch_sizes, const OptionalTensor& lengths, const OptionalTensor& reset,
+    const OptionalTensor& peephole, const OptionalTensor& norm_gates,
+    const OptionalTensor& norm_cell, const OptionalTensor& input_gate,
+    const OptionalTensor& hidden_mask, const OptionalTensor& gate_masks,
+    const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
+    const OptionalTensor& zoneout_hidden, const std::vector<double>& options, bool save_cell,
+    bool save_gates, bool allow_tf32) {
+  return forward({input,
+                  h0,
+                  c0,
+                  {weights, has_biases, bidirectional},
+                  {batch_sizes, lengths, reset},
+                  save_cell,
+                  save_gates,
+                  allow_tf32},
+                 {peephole, norm_gates, norm_cell, input_gate, hidden_mask, gate_masks,
+                  candidate_mask, zoneout_cell, zoneout_hidden, options});
+}
+
+template <VariantBackwardResults (*backward)(const BackwardArguments&, const VariantArguments&,
+                                             const Tensor&)>
+VariantBackwardResults variant_backward(
+    const OptionalTensor& grad_output, const OptionalTensor& grad_h_n,
+    const OptionalTensor& grad_c_n, const OptionalTensor& grad_cell,
+    const OptionalTensor& grad_gates, const OptionalTensor& c0, const std::vector<Tensor>& weights,
+    bool has_biases, bool bidirectional, const OptionalTensor& batch_sizes,
+    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& peephole,
+    const OptionalTensor& norm_gates, const OptionalTensor& norm_cell,
+    const OptionalTensor& input_gate, const OptionalTensor& hidden_mask,
+    const OptionalTensor& gate_masks, const OptionalTensor& candidate_mask,
+    const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
+    const std::vector<double>& options, const Tensor& cell, const Tensor& gates,
+    const Tensor& products, bool allow_tf32) {
+  return backward({grad_output,
+                   grad_h_n,
+                   grad_c_n,
+                   grad_cell,
+                   grad_gates,
+                   c0,
+                   {weights, has_biases, bidirectional},
+                   {batch_sizes, lengths, reset},
+                   cell,
+                   gates,
+                   allow_tf32},
+                  {peephole, norm_gates, norm_cell, input_gate, hidden_mask, gate_masks,
+                   candidate_mask, zoneout_cell, zoneout_hidden, options},
+                  products);
 }
 
 }  // namespace lstm_kernels::boxed

@@ -57,8 +57,8 @@
 // of one direction's weights, where grad_bias (4*H) is the gradient of b_ih and of b_hh, and
 // gate_masks are those of a variant; and of the input, from the w_ih of every direction.
 //
-// variant_forward and _variant_backward are the same for a variant of the LSTM (docs/variants.md),
-// CPU only. Their further arguments are absent where the variant lacks them: peephole (D, 3, H), of
+// variant_forward and _variant_backward are the same for a variant of the LSTM (docs/variants.md).
+// Their further arguments are absent where the variant lacks them: peephole (D, 3, H), of
 // i, f and o; norm_gates (D, 1, 4*H), the gains of the norm of both products' sum, or (D, 2, 4*H),
 // of W_ih x and of W_hh h; norm_cell (D, 2, H), gain and bias of the cell state's norm; and arrays
 // of all steps, or of one that stands for all, also where the input is packed: input_gate,
@@ -67,13 +67,13 @@
 // options: the coupling (0 none, 1 i = 1 - f, 2 f = 1 - i), clip, cell_clip (0: none), what
 // zoneout keeps of c and of h where there is no mask, whether the normalised cell state is carried
 // on, what norms add to the variance, then kind, alpha and beta of the activation of the gates, the
-// candidate and the cell state; kinds are ActivationKind of cpu/kernels.h. products, (T, N, D, 1 or
+// candidate and the cell state; kinds are ActivationKind of variant.h. products, (T, N, D, 1 or
 // 2, 4, H) or (R, D, 1 or 2, 4, H), is what the norm of the gates is given; empty unless
 // save_gates. grad_hidden is the gradient of h_t before zoneout. grad_input_gate, (T, N, D*H) or
 // (R, D*H), is empty without an input gate from outside. Where there is a norm, grad_preactivations
 // is the gradient of the normalised product, grad_input_product that of W_ih x (empty unless
 // norm_gates has two), and grad_parameters (D, 17, H) has the gradients of biases and gains, rows
-// as ParameterSum of cpu/kernels.h says (empty without norm).
+// as ParameterSum of variant.h says (empty without norm).
 //
 // CUDA only: _tf32_product is the product of two float32 matrices, their elements rounded to TF32;
 // _pack_offsets, the sums (T + 1) of batch_sizes, from 0 on, on the device of `rows`.
@@ -133,17 +133,17 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
       "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
-      "float[] options, bool save_cell, bool save_gates) -> (Tensor output, Tensor h_n, "
-      "Tensor c_n, Tensor cell, Tensor gates, Tensor products)");
+      "float[] options, bool save_cell, bool save_gates, bool allow_tf32) -> (Tensor output, "
+      "Tensor h_n, Tensor c_n, Tensor cell, Tensor gates, Tensor products)");
   m.def(
       "_variant_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
       "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
-      "float[] options, Tensor cell, Tensor gates, Tensor products) -> (Tensor "
-      "grad_preactivations, "
-      "Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, Tensor grad_input_gate, "
+      "float[] options, Tensor cell, Tensor gates, Tensor products, bool allow_tf32) -> "
+      "(Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, Tensor "
+      "grad_input_gate, "
       "Tensor grad_input_product, Tensor grad_parameters)");
   define_both(
       "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "

@@ -1,6 +1,6 @@
 """A layer of a variant, differentiable: which implementation computes it.
 
-The ops of the CPU compute what `has_kernel` says. The equations in plain torch compute the rest: on
+The ops compute what `has_kernel` says. The equations in plain torch compute the rest: on
 every device, under every transform, and derivatives of derivatives.
 """
 
@@ -123,7 +123,7 @@ def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Res
 def has_kernel(given: Layer, variant: Variant, tensors: LayerTensors, wanted: bool) -> bool:
     """Whether the ops compute this call, with its gradient where that is `wanted`."""
     if (
-        not given.input.is_cpu
+        not _variant_ops.computes_on(given.input)
         or _torch_private.transforms_active()
         or _torch_private.forward_mode_active()
         or tensors.reset_h is not None

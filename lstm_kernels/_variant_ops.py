@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import _load
 from ._layer import Layer, LayerBackward
-from ._ops import backward_shapes, dense, fake_of, forward_shapes
+from ._ops import allow_tf32, backward_shapes, dense, fake_of, forward_shapes
 from ._torch_private import recording
 from ._variants import ACTIVATIONS, Activation, LayerTensors, Variant
 
@@ -23,10 +24,10 @@ VariantBackward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 _forward: Callable[..., VariantForwarded] = torch.ops.lstm_kernels._variant_forward.default
 _recorded_forward: Callable[..., VariantForwarded] = torch.ops.lstm_kernels.variant_forward.default
 _backward: Callable[..., VariantBackward] = torch.ops.lstm_kernels._variant_backward.default
-# The rows of grad_parameters: ParameterSum of csrc/cpu/kernels.h.
+# The rows of grad_parameters: ParameterSum of csrc/variant.h.
 OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE = slice(4), slice(4, 12), slice(12, 14), slice(14, 17)
 PARAMETER_SUMS = 17
-_KINDS = list(ACTIVATIONS)  # in the order of ActivationKind of csrc/cpu/kernels.h
+_KINDS = list(ACTIVATIONS)  # in the order of ActivationKind of csrc/variant.h
 
 
 class GivenTensors(NamedTuple):
@@ -41,6 +42,11 @@ class GivenTensors(NamedTuple):
     candidate_mask: Any
     zoneout_cell: Any
     zoneout_hidden: Any
+
+
+def computes_on(tensor: Tensor) -> bool:
+    """Whether the ops are there for the device of a tensor."""
+    return tensor.is_cpu or (tensor.is_cuda and _load.cuda_problem is None)
 
 
 def options(variant: Variant) -> list[float]:
@@ -118,12 +124,13 @@ def forward(
     layer = layer._replace(reset=dense(layer.reset))
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
-    return op(*layer, *of_variant, options(variant), save_cell, save_gates)
+    tf32 = allow_tf32(layer.input)
+    return op(*layer, *of_variant, options(variant), save_cell, save_gates, tf32)
 
 
 def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool]:
     """The arguments of `forward` from those of its op."""
-    *tensors, numbers, save_cell, save_gates = arguments
+    *tensors, numbers, save_cell, save_gates, _ = arguments
     given = GivenTensors(*tensors)
     masks = (given.hidden_mask, given.gate_masks, given.candidate_mask)
     of_layer = LayerTensors(
@@ -142,7 +149,7 @@ def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, 
 
 @fake_of("_variant_forward", Layer)
 def _variant_forward_shapes(layer: Layer, *arguments: Any) -> VariantForwarded:
-    *tensors, _, save_cell, save_gates = arguments
+    *tensors, _, save_cell, save_gates, _ = arguments
     norm_gates = GivenTensors(*tensors).norm_gates
     output, h_n, c_n, cell, gates = forward_shapes(layer, save_cell, save_gates)
     products = gates.new_empty(0)
@@ -158,13 +165,16 @@ def backward(
     """One layer: the gradients that VariantBackward lists."""
     *first, reset, cell, gates = call
     of_variant = given_tensors(variant, tensors)
-    return _backward(*first, dense(reset), *of_variant, options(variant), cell, gates, products)
+    results = (cell, gates, products)
+    return _backward(
+        *first, dense(reset), *of_variant, options(variant), *results, allow_tf32(cell)
+    )
 
 
 @fake_of("_variant_backward")
 def _variant_backward_shapes(*arguments: Any) -> VariantBackward:
     fields = len(GivenTensors._fields)
-    *rest, _, cell, gates, _ = arguments
+    *rest, _, cell, gates, _, _ = arguments
     of_call, given = rest[:-fields], GivenTensors(*rest[-fields:])
     results = backward_shapes(LayerBackward._make([*of_call, cell, gates]))
     nothing = cell.new_empty(0)

@@ -148,14 +148,14 @@ struct Backward {
   // What the parts of direction d have added up.
   void add_up_parameters(int d) const {
     const int64_t H = call.size.H;
-    for (int k = 0; k < cpu::kParameterSums; ++k)
+    for (int k = 0; k < kParameterSums; ++k)
       for (int64_t unit = 0; unit < H; unit += L) {
         vec<T> sum = {};
         for (int part = 0; part < parts; ++part) {
           Arena own = memory.of(part);
           if (split(part).direction == d) sum += load(work(own).norm.sum(k) + unit);
         }
-        store_n((S*)call.grad_parameters + (d * cpu::kParameterSums + k) * H + unit, sum, H - unit);
+        store_n((S*)call.grad_parameters + (d * kParameterSums + k) * H + unit, sum, H - unit);
       }
   }
 };
@@ -255,8 +255,7 @@ struct BackwardPart : InArena {
       copy_row(own.dc + r * pass.c_stride, from_c, size.H);
     }
     if (pass.normalises())
-      __builtin_memset(work.norm.sum(0), 0,
-                       size_t(cpu::kParameterSums * pass.c_stride) * sizeof(T));
+      __builtin_memset(work.norm.sum(0), 0, size_t(kParameterSums * pass.c_stride) * sizeof(T));
     zero_beyond_lengths();
     ready = true;
   }

@@ -45,18 +45,4 @@ void set_input(Call& a, const Tensor& x) {
   a.x_row = x.stride(dims - 2);
 }
 
-// An array of all T steps, or of one that stands for all. features: what it has for each step and
-// sequence.
-inline OptionalTensor checked_steps(const OptionalTensor& given, const char* name, const Sizes& s,
-                                    std::initializer_list<int64_t> features, const Kind& kind) {
-  if (!given) return given;
-  require(given->dim() > 0, "masks and input gate: expected (1 or T, N, ...)");
-  TensorShape shape{given->size(0) == 1 ? 1 : s.T, s.N};
-  return checked_dense(given, name, shape.append(features), kind);
-}
-inline StepArray step_array(const OptionalTensor& dense) {
-  if (!dense) return {nullptr, 0};
-  return {dense->const_data_ptr(), dense->size(0) == 1 ? 0 : dense->stride(0)};
-}
-
 }  // namespace lstm_kernels::cpu

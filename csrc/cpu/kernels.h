@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "../lstm.h"
+#include "../variant.h"
 
 namespace lstm_kernels::cpu {
 
@@ -70,58 +71,6 @@ struct LayerWeights {
 
 // ---- variants: see docs/variants.md ------------------------------------------------------------
 
-enum class ActivationKind : int {
-  kSigmoid,
-  kTanh,
-  kRelu,
-  kAffine,
-  kLeakyRelu,
-  kThresholdedRelu,
-  kScaledTanh,
-  kHardSigmoid,
-  kElu,
-  kSoftsign,
-  kSoftplus,
-  kActivations
-};
-struct Activation {
-  ActivationKind kind;
-  double alpha, beta;
-};
-enum ActivationUse : int { kOfGates, kOfCandidate, kOfCell, kActivationUses };
-// Which gate follows from the other: i = 1 - f, or f = 1 - i.
-enum class Coupled : int { kNone, kInput, kForget };
-
-// (T, N, D * F), elements of the layer's dtype, also where the input is packed; `step` elements
-// from one step to the next, 0 where all steps share one. data null: there is none.
-struct StepArray {
-  const void* data;
-  int64_t step;
-};
-
-struct Variant {
-  Activation activations[kActivationUses];
-  Coupled coupled;
-  double clip, cell_clip;         // 0: none
-  double keep_cell, keep_hidden;  // zoneout without a mask: its expectation, 0 without zoneout
-  const void* peephole;           // (D, 3, H) of i, f and o, or null
-  StepArray input_gate;           // F = H; i from outside
-  StepArray hidden_mask;          // F = P; what h is multiplied with before the recurrent product
-  StepArray gate_masks;           // F = 4 * P; the same, for the product of each gate
-  StepArray candidate_mask;       // F = H; what g is multiplied with
-  StepArray cell_zoneout, hidden_zoneout;  // F = H and P; 1 where the state stays
-  // Layer norm. Gains of the gates', (D, 1, 4 * H) of the sum of both products, or (D, 2, 4 * H) of
-  // W_ih x and W_hh h where these are separate; gain and bias of the cell state's, (D, 2, H).
-  const void *norm_gates, *norm_cell;  // or null
-  bool separate, carries_norm;         // carries_norm: the normalised cell state goes on
-  double norm_eps;
-
-  bool normalises() const { return norm_gates || norm_cell; }
-  int64_t branches() const { return separate ? 2 : 1; }  // products that are normalised
-  bool zones_out_cell() const { return cell_zoneout.data || keep_cell > 0; }
-  bool zones_out_hidden() const { return hidden_zoneout.data || keep_hidden > 0; }
-};
-
 struct VariantForward : SequenceForward {
   Variant variant;
   // (T, N, D, 1 or 2, 4 * H) or (R, D, 1 or 2, 4 * H): what the norm of the gates is given, or null
@@ -147,18 +96,6 @@ struct SequenceBackward {
   void* grad_h0;                // (D, N, P)
   void* grad_c0;                // (D, N, H)
   void* grad_hidden;            // (T, N, D * P): the whole gradient of h_t; null without projection
-};
-
-// The gradients of parameters that a pass adds up itself where a step has a layer norm: rows of H
-// numbers. Those of the gains of a norm of the sum of both products stand as kOfRecurrentGain.
-enum ParameterSum : int {
-  kOfBias,
-  kOfInputGain = kOfBias + kGates,
-  kOfRecurrentGain = kOfInputGain + kGates,
-  kOfCellGain = kOfRecurrentGain + kGates,
-  kOfCellBias,
-  kOfPeephole,
-  kParameterSums = kOfPeephole + 3
 };
 
 // Where a step has a layer norm, grad_preactivations is the gradient of the normalised product.

@@ -65,7 +65,7 @@ struct StepNorms {
   const S *gain, *cell_gain;  // null: there is no such norm; the cell state's bias follows its gain
   T* const updated;           // (H): memory for a row of c~ before its norm
 
-  StepNorms(const cpu::Variant& variant, int64_t H, int direction, T* updated)
+  StepNorms(const Variant& variant, int64_t H, int direction, T* updated)
       : H(H),
         eps(T(variant.norm_eps)),
         gain(of(variant.norm_gates, direction * variant.branches() * kGates * H)),

@@ -16,7 +16,7 @@ namespace lstm_kernels::LSTM_ISA {
 template <class T>
 struct NormRows {
   enum Row : int { kUpdated, kOfNorm, kPastNorm, kOfOutput, kOfGates, kRows = kOfGates + kGates };
-  static constexpr int kAll = int(kRows) + int(cpu::kParameterSums);
+  static constexpr int kAll = int(kRows) + int(kParameterSums);
 
   T* data;
   int64_t stride;
@@ -73,7 +73,7 @@ struct NormBackward {
 
   const Part& part;
   const VariantCell& cell;
-  const cpu::Variant& variant;
+  const Variant& variant;
   const int64_t H;
   const Rows rows;
   const StepNorms<S> norms;
@@ -142,8 +142,8 @@ struct NormBackward {
       store(rows.of(Rows::kPastNorm) + unit, at.updated);
       store(rows.of(Rows::kOfOutput) + unit, at.o);
       if (!variant.norm_cell) continue;
-      rows.add(cpu::kOfCellGain, unit, at.seen * of_cell.normalised(updated(unit)));
-      rows.add(cpu::kOfCellBias, unit, at.seen);
+      rows.add(kOfCellGain, unit, at.seen * of_cell.normalised(updated(unit)));
+      rows.add(kOfCellBias, unit, at.seen);
       store(rows.of(Rows::kOfNorm) + unit, at.seen * of.read(norms.cell_gain));
     }
   }
@@ -171,7 +171,7 @@ struct NormBackward {
       if (variant.peephole) add_peepholes(of, of_cell, to.preactivation);
       LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
         const vec<T> dz = to.preactivation[g];
-        rows.add(cpu::kOfBias + g, unit, dz);
+        rows.add(kOfBias + g, unit, dz);
         if (variant.norm_gates)
           store(rows.of(Rows::kOfGates + g) + unit, dz);
         else
@@ -185,10 +185,10 @@ struct NormBackward {
     const int64_t branches = variant.branches(), width = kGates * H, last = (branches - 1) * width;
     const S* const products = (const S*)part.call.products + at * branches * width;
     if (branches == 2)
-      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, cpu::kOfInputGain, nullptr,
+      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, kOfInputGain, nullptr,
                        (S*)part.call.grad_input_product + at * width);
-    through_gates<S>(rows, {products + last, norms.gain + last, H, norms.eps},
-                     cpu::kOfRecurrentGain, r.kept, r.to_preactivations);
+    through_gates<S>(rows, {products + last, norms.gain + last, H, norms.eps}, kOfRecurrentGain,
+                     r.kept, r.to_preactivations);
   }
 
   // The gradient of the recurrent product, for the caller and for the step before.
@@ -202,9 +202,9 @@ struct NormBackward {
                                  const vec<T> (&dz)[kGates]) const {
     const vec<T> after =
         variant.carries_norm ? norms.normalised_cell(of_cell, of.unit) : updated(of.unit);
-    rows.add(cpu::kOfPeephole, of.unit, dz[kInputGate] * of.given.c_before);
-    rows.add(cpu::kOfPeephole + 1, of.unit, dz[kForgetGate] * of.given.c_before);
-    rows.add(cpu::kOfPeephole + 2, of.unit, dz[kOutputGate] * after);
+    rows.add(kOfPeephole, of.unit, dz[kInputGate] * of.given.c_before);
+    rows.add(kOfPeephole + 1, of.unit, dz[kForgetGate] * of.given.c_before);
+    rows.add(kOfPeephole + 2, of.unit, dz[kOutputGate] * after);
   }
 };
 

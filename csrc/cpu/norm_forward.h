@@ -58,7 +58,7 @@ struct NormForward {
 
   const Part& part;
   const VariantCell& cell;
-  const cpu::Variant& variant;
+  const Variant& variant;
   const int64_t H;
   const StepNorms<S> norms;
 

@@ -2,6 +2,7 @@
 // one kernel, return.
 #include "ops.h"
 
+#include "../variant_arguments.h"
 #include "layer_calls.h"
 #include "prepacked_block.h"
 #include "scratch.h"

@@ -47,8 +47,9 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CPU, m) {
   m.impl("_owned_step", LSTM_BOX(&cpu::owned_step));
   boxed::implement_both(m, "sequence_backward",
                         LSTM_BOX(&boxed::sequence_backward<cpu::sequence_backward>));
-  boxed::implement_both(m, "variant_forward", LSTM_BOX(&cpu::variant_forward));
-  m.impl("_variant_backward", LSTM_BOX(&cpu::variant_backward));
+  boxed::implement_both(m, "variant_forward",
+                        LSTM_BOX(&boxed::variant_forward<cpu::variant_forward>));
+  m.impl("_variant_backward", LSTM_BOX(&boxed::variant_backward<cpu::variant_backward>));
   boxed::implement_both(m, "weight_gradients", LSTM_BOX(&cpu::weight_gradients));
   boxed::implement_both(m, "input_gradient", LSTM_BOX(&cpu::input_gradient));
   boxed::implement_both(m, "cell_forward", LSTM_BOX(&cpu::cell_forward));

@@ -42,58 +42,58 @@ LSTM_INLINE vec<T> softplus(vec<T> x) {
 
 // The activations that are less common than sigmoid and tanh.
 template <class T>
-LSTM_NOINLINE vec<T> other_activation(const cpu::Activation& a, vec<T> z) {
+LSTM_NOINLINE vec<T> other_activation(const Activation& a, vec<T> z) {
   const T alpha = T(a.alpha), beta = T(a.beta);
   const vec<T> zero = {};
   switch (a.kind) {
-    case cpu::ActivationKind::kRelu:
+    case ActivationKind::kRelu:
       return larger(zero, z);
-    case cpu::ActivationKind::kAffine:
+    case ActivationKind::kAffine:
       return alpha * z + beta;
-    case cpu::ActivationKind::kLeakyRelu:
+    case ActivationKind::kLeakyRelu:
       return chosen<T>(z < zero, alpha * z, z);
-    case cpu::ActivationKind::kThresholdedRelu:
+    case ActivationKind::kThresholdedRelu:
       return chosen<T>(z <= zero + alpha, zero, z);
-    case cpu::ActivationKind::kScaledTanh:
+    case ActivationKind::kScaledTanh:
       return alpha * tanh<T>(beta * z);
-    case cpu::ActivationKind::kHardSigmoid:
+    case ActivationKind::kHardSigmoid:
       return clamp<T>(alpha * z + beta, 0, 1);
-    case cpu::ActivationKind::kElu:
+    case ActivationKind::kElu:
       return chosen<T>(z < zero, alpha * exp_minus_1<T>(z), z);
-    case cpu::ActivationKind::kSoftsign:
+    case ActivationKind::kSoftsign:
       return z / (T(1) + magnitude<T>(z));
     default:
       return softplus<T>(z);
   }
 }
 template <class T>
-LSTM_INLINE vec<T> activate(const cpu::Activation& a, vec<T> z) {
-  if (a.kind == cpu::ActivationKind::kSigmoid) return sigmoid<T>(z);
-  if (a.kind == cpu::ActivationKind::kTanh) return tanh<T>(z);
+LSTM_INLINE vec<T> activate(const Activation& a, vec<T> z) {
+  if (a.kind == ActivationKind::kSigmoid) return sigmoid<T>(z);
+  if (a.kind == ActivationKind::kTanh) return tanh<T>(z);
   return other_activation<T>(a, z);
 }
 
 // The derivative of an activation, from its value y alone.
 template <class T>
-LSTM_NOINLINE vec<T> other_slope(const cpu::Activation& a, vec<T> y) {
+LSTM_NOINLINE vec<T> other_slope(const Activation& a, vec<T> y) {
   const T alpha = T(a.alpha), beta = T(a.beta);
   const vec<T> zero = {}, one = zero + T(1);
   switch (a.kind) {
-    case cpu::ActivationKind::kRelu:
+    case ActivationKind::kRelu:
       return chosen<T>(y > zero, one, zero);
-    case cpu::ActivationKind::kAffine:
+    case ActivationKind::kAffine:
       return zero + alpha;
-    case cpu::ActivationKind::kLeakyRelu:
+    case ActivationKind::kLeakyRelu:
       return chosen<T>(y < zero, zero + alpha, one);
-    case cpu::ActivationKind::kThresholdedRelu:
+    case ActivationKind::kThresholdedRelu:
       return chosen<T>(y == zero, zero, one);
-    case cpu::ActivationKind::kScaledTanh:
+    case ActivationKind::kScaledTanh:
       return beta * (alpha - y * y / alpha);
-    case cpu::ActivationKind::kHardSigmoid:
+    case ActivationKind::kHardSigmoid:
       return chosen<T>((y > zero) & (y < one), zero + alpha, zero);
-    case cpu::ActivationKind::kElu:
+    case ActivationKind::kElu:
       return chosen<T>(y < zero, y + alpha, one);
-    case cpu::ActivationKind::kSoftsign: {
+    case ActivationKind::kSoftsign: {
       const vec<T> rest = T(1) - magnitude<T>(y);
       return rest * rest;
     }
@@ -102,9 +102,9 @@ LSTM_NOINLINE vec<T> other_slope(const cpu::Activation& a, vec<T> y) {
   }
 }
 template <class T>
-LSTM_INLINE vec<T> slope(const cpu::Activation& a, vec<T> y) {
-  if (a.kind == cpu::ActivationKind::kSigmoid) return y * (T(1) - y);
-  if (a.kind == cpu::ActivationKind::kTanh) return T(1) - y * y;
+LSTM_INLINE vec<T> slope(const Activation& a, vec<T> y) {
+  if (a.kind == ActivationKind::kSigmoid) return y * (T(1) - y);
+  if (a.kind == ActivationKind::kTanh) return T(1) - y * y;
   return other_slope<T>(a, y);
 }
 
@@ -127,11 +127,11 @@ LSTM_INLINE vec<T> zoned_out(vec<T> keep, vec<T> before, vec<T> after) {
 template <class T, bool kCommon>
 struct VariantCell {
   using Given = VariantGiven<T>;
-  const cpu::Variant& variant;
+  const Variant& variant;
   const bool clips_cell;
   const T clip, cell_clip;
 
-  explicit VariantCell(const cpu::Variant& variant)
+  explicit VariantCell(const Variant& variant)
       : variant(variant),
         clips_cell(variant.cell_clip > 0),
         clip(T(variant.clip)),
@@ -155,21 +155,21 @@ struct VariantCell {
     }
     if (variant.input_gate.data)
       to.i = from.input_gate;
-    else if (variant.coupled != cpu::Coupled::kInput)
-      to.i = activated(cpu::kOfGates, z_i);
-    if (variant.coupled == cpu::Coupled::kForget)
+    else if (variant.coupled != Coupled::kInput)
+      to.i = activated(kOfGates, z_i);
+    if (variant.coupled == Coupled::kForget)
       to.f = T(1) - to.i;
     else
-      to.f = activated(cpu::kOfGates, z_f);
-    if (variant.coupled == cpu::Coupled::kInput) to.i = T(1) - to.f;
-    to.g = activated(cpu::kOfCandidate, load(pre + kCandidate * L));
+      to.f = activated(kOfGates, z_f);
+    if (variant.coupled == Coupled::kInput) to.i = T(1) - to.f;
+    to.g = activated(kOfCandidate, load(pre + kCandidate * L));
     return update(to.i, to.f, to.g, from);
   }
   // Its second half: o, the cell state and o * a_cell(seen).
   LSTM_INLINE void finish(Cell<T>& to, vec<T> z_o, vec<T> updated, vec<T> seen,
                           const Given& from) const {
     if (variant.peephole) z_o += from.peephole[2] * updated;
-    to.o = activated(cpu::kOfGates, z_o);
+    to.o = activated(kOfGates, z_o);
     to.h = to.o * squashed(seen);
     to.c = updated;
     if (variant.zones_out_cell()) to.c = zoned_out<T>(from.keep_cell, from.c_before, updated);
@@ -183,7 +183,7 @@ struct VariantCell {
   }
   LSTM_INLINE vec<T> squashed(vec<T> c) const {
     if constexpr (kCommon) return tanh<T>(c);
-    return activate<T>(variant.activations[cpu::kOfCell], c);
+    return activate<T>(variant.activations[kOfCell], c);
   }
 
   struct Gradient : CellGradient<T> {
@@ -209,7 +209,7 @@ struct VariantCell {
     const vec<T> o = gate[kOutputGate];
     AtOutput to;
     to.o = (dh * squashed + extra[kOutputGate]) * gate_slope(o);
-    to.seen = dh * o * slope_of(cpu::kOfCell, squashed);
+    to.seen = dh * o * slope_of(kOfCell, squashed);
     to.updated = variant.zones_out_cell() ? dc * (T(1) - from.keep_cell) : dc;
     if (variant.peephole) to.updated += to.o * from.peephole[2];
     return to;
@@ -224,8 +224,8 @@ struct VariantCell {
     const vec<T> dropped = variant.candidate_mask.data ? g * from.candidate_mask : g;
     vec<T> di = of_updated * dropped + extra[kInputGate];
     vec<T> df = of_updated * from.c_before + extra[kForgetGate];
-    if (variant.coupled == cpu::Coupled::kInput) df -= di, di = zero;
-    if (variant.coupled == cpu::Coupled::kForget) di -= df, df = zero;
+    if (variant.coupled == Coupled::kInput) df -= di, di = zero;
+    if (variant.coupled == Coupled::kForget) di -= df, df = zero;
     Gradient to;
     to.input_gate = di;
     di = variant.input_gate.data ? zero : di * gate_slope(i);
@@ -234,7 +234,7 @@ struct VariantCell {
     if (variant.candidate_mask.data) dg *= from.candidate_mask;
     to.preactivation[kInputGate] = di;
     to.preactivation[kForgetGate] = df;
-    to.preactivation[kCandidate] = (dg + extra[kCandidate]) * bounded_slope(cpu::kOfCandidate, g);
+    to.preactivation[kCandidate] = (dg + extra[kCandidate]) * bounded_slope(kOfCandidate, g);
     to.preactivation[kOutputGate] = do_;
     to.c_before = of_updated * f;
     if (variant.zones_out_cell()) to.c_before += from.keep_cell * dc;
@@ -243,21 +243,21 @@ struct VariantCell {
   }
 
  private:
-  LSTM_INLINE vec<T> activated(cpu::ActivationUse use, vec<T> z) const {
-    if constexpr (kCommon) return use == cpu::kOfGates ? sigmoid<T>(z) : tanh<T>(z);
+  LSTM_INLINE vec<T> activated(ActivationUse use, vec<T> z) const {
+    if constexpr (kCommon) return use == kOfGates ? sigmoid<T>(z) : tanh<T>(z);
     if (clips()) z = clamp<T>(z, -clip, clip);
     return activate<T>(variant.activations[use], z);
   }
-  LSTM_INLINE vec<T> slope_of(cpu::ActivationUse use, vec<T> y) const {
-    if constexpr (kCommon) return use == cpu::kOfGates ? y * (T(1) - y) : T(1) - y * y;
+  LSTM_INLINE vec<T> slope_of(ActivationUse use, vec<T> y) const {
+    if constexpr (kCommon) return use == kOfGates ? y * (T(1) - y) : T(1) - y * y;
     return slope<T>(variant.activations[use], y);
   }
-  LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(cpu::kOfGates, y); }
+  LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(kOfGates, y); }
   // Zero where the bound was reached: where y is what the activation makes of the bound.
-  LSTM_INLINE vec<T> bounded_slope(cpu::ActivationUse use, vec<T> y) const {
+  LSTM_INLINE vec<T> bounded_slope(ActivationUse use, vec<T> y) const {
     const vec<T> of = slope_of(use, y);
     if (!clips()) return of;
-    const cpu::Activation& a = variant.activations[use];
+    const Activation& a = variant.activations[use];
     const vec<T> zero = {}, high = activate<T>(a, zero + clip), low = activate<T>(a, zero - clip);
     return chosen<T>((y == high) | (y == low), zero, of);
   }
@@ -265,11 +265,10 @@ struct VariantCell {
 
 // Calls f with the VariantCell that serves the variant.
 template <class T, class F>
-LSTM_INLINE void with_cell(const cpu::Variant& v, F f) {
-  const bool common = v.activations[cpu::kOfGates].kind == cpu::ActivationKind::kSigmoid &&
-                      v.activations[cpu::kOfCandidate].kind == cpu::ActivationKind::kTanh &&
-                      v.activations[cpu::kOfCell].kind == cpu::ActivationKind::kTanh &&
-                      !(v.clip > 0);
+LSTM_INLINE void with_cell(const Variant& v, F f) {
+  const bool common = v.activations[kOfGates].kind == ActivationKind::kSigmoid &&
+                      v.activations[kOfCandidate].kind == ActivationKind::kTanh &&
+                      v.activations[kOfCell].kind == ActivationKind::kTanh && !(v.clip > 0);
   if (common)
     f(VariantCell<T, true>(v));
   else
@@ -285,7 +284,7 @@ struct VariantRow {
   int64_t H;
 
   // Of direction d, sequence n and time t. keep_hidden is of column 0.
-  VariantRow(const cpu::Variant& v, const Sizes& s, int d, int64_t t, int64_t n)
+  VariantRow(const Variant& v, const Sizes& s, int d, int64_t t, int64_t n)
       : peephole((const S*)v.peephole + (v.peephole ? d * 3 * s.H : 0)),
         input_gate(row(v.input_gate, t, n, s.D, d, s.H)),
         candidate_mask(row(v.candidate_mask, t, n, s.D, d, s.H)),
@@ -295,8 +294,8 @@ struct VariantRow {
         hidden_probability(T(v.keep_hidden)),
         H(s.H) {}
 
-  static LSTM_INLINE const S* row(const cpu::StepArray& a, int64_t t, int64_t n, int64_t D,
-                                  int64_t d, int64_t F) {
+  static LSTM_INLINE const S* row(const StepArray& a, int64_t t, int64_t n, int64_t D, int64_t d,
+                                  int64_t F) {
     return a.data ? (const S*)a.data + t * a.step + (n * D + d) * F : nullptr;
   }
 

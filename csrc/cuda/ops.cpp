@@ -1,16 +1,13 @@
 // Unpacks the ops' arguments, checks what memory safety needs, and calls one of the two paths.
 #include "ops.h"
 
+#include "calls.h"
 #include "kernels.h"
 #include "paths.h"
 #include "step.h"
 
 namespace lstm_kernels::cuda {
 namespace {
-
-Tensor empty_if(bool asked, const TensorShape& shape, const Kind& kind) {
-  return asked ? empty(shape, kind) : empty({0}, kind);
-}
 
 template <class Call>
 void run(Pass pass, const Layer& layer, const Call& call, const OnDevice& device) {
@@ -26,44 +23,16 @@ void run(Pass pass, const Layer& layer, const Call& call, const OnDevice& device
 
 ForwardResults sequence_forward(const ForwardArguments& given) {
   const OnDevice device(given.input, given.allow_tf32);
-  const Layer layer(given.input, "input: expected (T, N, I), or (R, I) with batch_sizes", 1,
-                    given.weights, given.ragged);
-  const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
-  const auto& [T, N, I, H, P, D] = layer.size;
-  require(given.input.size(given.input.dim() - 1) == I, "input: its last size is not that of w_ih");
-  const Forward call{.input = with_dense_rows(given.input),
-                     .h0 = checked_dense(given.h0, "h0", {D, N, P}, kind),
-                     .c0 = checked_dense(given.c0, "c0", {D, N, H}, kind),
-                     .output = empty(rows.of({D * P}), kind),
-                     .h_n = empty({D, N, P}, kind),
-                     .c_n = empty({D, N, H}, kind),
-                     .cell = empty_if(given.save_cell, rows.of({D * H}), kind),
-                     .gates = empty_if(given.save_gates, rows.of({D, kGates, H}), kind)};
+  const Layer layer = layer_of(given);
+  const Forward call = call_of(layer, given);
   run(Pass::forward, layer, call, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates};
 }
 
 BackwardResults sequence_backward(const BackwardArguments& given) {
   const OnDevice device(given.gates, given.allow_tf32);
-  const Layer layer(given.cell, "cell: expected (T, N, D*H), or (R, D*H) with batch_sizes", 1,
-                    given.weights, given.ragged);
-  const auto& [kind, rows] = std::tie(layer.kind, layer.rows);
-  const auto& [T, N, I, H, P, D] = layer.size;
-  const TensorShape of_output = rows.of({D * P}), of_cell = rows.of({D * H});
-  const TensorShape of_gates = rows.of({D, kGates, H});
-  const Backward call{
-      .grad_output = checked_dense(given.grad_output, "grad_output", of_output, kind),
-      .grad_h_n = checked_dense(given.grad_h_n, "grad_h_n", {D, N, P}, kind),
-      .grad_c_n = checked_dense(given.grad_c_n, "grad_c_n", {D, N, H}, kind),
-      .grad_cell = checked_dense(given.grad_cell, "grad_cell", of_cell, kind),
-      .grad_gates = checked_dense(given.grad_gates, "grad_gates", of_gates, kind),
-      .c0 = checked_dense(given.c0, "c0", {D, N, H}, kind),
-      .cell = checked_dense(given.cell, "cell", of_cell, kind),
-      .gates = checked_dense(given.gates, "gates", of_gates, kind),
-      .grad_preactivations = empty(of_gates, kind),
-      .grad_h0 = empty({D, N, P}, kind),
-      .grad_c0 = empty({D, N, H}, kind),
-      .grad_hidden = empty_if(layer.projects, of_output, kind)};
+  const Layer layer = layer_of(given);
+  const Backward call = call_of(layer, given);
   run(Pass::backward, layer, call, device);
   return {call.grad_preactivations, call.grad_h0, call.grad_c0, call.grad_hidden};
 }

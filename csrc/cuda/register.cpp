@@ -5,6 +5,7 @@
 
 #include "../boxed.h"
 #include "ops.h"
+#include "variant_ops.h"
 
 namespace {
 
@@ -19,6 +20,9 @@ STABLE_TORCH_LIBRARY_IMPL(lstm_kernels, CUDA, m) {
                         LSTM_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
   boxed::implement_both(m, "sequence_backward",
                         LSTM_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  boxed::implement_both(m, "variant_forward",
+                        LSTM_BOX(&boxed::variant_forward<cuda::variant_forward>));
+  m.impl("_variant_backward", LSTM_BOX(&boxed::variant_backward<cuda::variant_backward>));
   boxed::implement_both(m, "cell_forward", LSTM_BOX(&cuda::cell_forward));
   boxed::implement_both(m, "cell_backward", LSTM_BOX(&cuda::cell_backward));
   m.impl("_tf32_product", LSTM_BOX(&cuda::tf32_product));

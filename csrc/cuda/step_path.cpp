@@ -7,10 +7,10 @@
 // 16-bit types stay in float32 between product and kernel. Bound: the host, which
 // takes about 5 us for a step of one kernel, 13 forward and 20 backward for one of two, as long as
 // the arithmetic takes less (predicted_step_of_per_step_path of choose.h).
+#include "direction.h"
 #include "input_product.h"
 #include "paths.h"
 #include "step.h"
-#include "steps.h"
 
 namespace lstm_kernels::cuda {
 namespace {
@@ -20,37 +20,6 @@ namespace {
 bool few(int64_t sequences, int64_t weight_bytes, const OnDevice& device) {
   return sequences <= (weight_bytes <= device.l2_bytes() / 2 ? 16 : 8);
 }
-
-// One direction of a layer, and where its part of each array begins.
-struct Direction {
-  const Layer& layer;
-  const int d;
-  const Steps steps{layer, d};
-  const DirectionTensors& weights = layer.directions[size_t(d)];
-
-  // Of (D, N, width).
-  int64_t state(int64_t width) const { return d * layer.size.N * width; }
-  // Of (R, D, width), from the rows of a step on.
-  int64_t row(int64_t step, int64_t width) const {
-    return (steps.first_row(step) * layer.size.D + d) * width;
-  }
-  const void* read_state(const OptionalTensor& t, int64_t width) const {
-    return read_from(t, state(width), layer.dtype);
-  }
-  const void* read_row(const OptionalTensor& t, int64_t step, int64_t width) const {
-    return read_from(t, row(step, width), layer.dtype);
-  }
-  void* write_state(const Tensor& t, int64_t width) const {
-    return write_from(t, state(width), layer.dtype);
-  }
-  void* write_row(const Tensor& t, int64_t step, int64_t width) const {
-    return write_from(t, row(step, width), layer.dtype);
-  }
-  // The rows of a step in (R, D, width), as a matrix.
-  Tensor rows(const Tensor& t, int64_t step, int64_t width) const {
-    return view(t, {steps.count(step), width}, {layer.size.D * width, 1}, row(step, width));
-  }
-};
 
 class ForwardDirection {
  public:

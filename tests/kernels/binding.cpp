@@ -112,7 +112,7 @@ uint64_t fingerprint(const std::string& isa, const std::string& dtype, int threa
   return find(isa).fingerprint(layer_weights(dtype, threads, in));
 }
 
-cpu::StepArray step_array(const py::dict& from, const char* name) {
+StepArray step_array(const py::dict& from, const char* name) {
   const void* at = data(from, name);
   if (!at) return {nullptr, 0};
   const py::array a = from[name].cast<py::array>();
@@ -120,17 +120,17 @@ cpu::StepArray step_array(const py::dict& from, const char* name) {
 }
 
 // in["variant"]: the arrays by name, and "options" as in csrc/schema.cpp.
-cpu::Variant variant_of(const py::dict& in) {
+Variant variant_of(const py::dict& in) {
   const py::dict from = in["variant"];
   const auto options = from["options"].cast<std::vector<double>>();
-  cpu::Variant v{};
-  v.coupled = cpu::Coupled(int(options[0]));
+  Variant v{};
+  v.coupled = Coupled(int(options[0]));
   v.clip = options[1], v.cell_clip = options[2];
   v.keep_cell = options[3], v.keep_hidden = options[4];
   v.carries_norm = options[5] != 0, v.norm_eps = options[6];
-  for (size_t use = 0; use < cpu::kActivationUses; ++use) {
+  for (size_t use = 0; use < kActivationUses; ++use) {
     const double* numbers = &options[7 + 3 * use];
-    v.activations[use] = {cpu::ActivationKind(int(numbers[0])), numbers[1], numbers[2]};
+    v.activations[use] = {ActivationKind(int(numbers[0])), numbers[1], numbers[2]};
   }
   v.peephole = data(from, "peephole");
   v.norm_gates = data(from, "norm_gates"), v.norm_cell = data(from, "norm_cell");
@@ -225,7 +225,7 @@ py::dict backward(const std::string& isa, const std::string& dtype, int threads,
     if (a.variant.separate)
       a.grad_input_product = make("grad_input_product", per_row(s, packed, R, {s.D, kGates, s.H}));
     if (a.variant.normalises())
-      a.grad_parameters = make("grad_parameters", {s.D, cpu::kParameterSums, s.H});
+      a.grad_parameters = make("grad_parameters", {s.D, kParameterSums, s.H});
   }
   const auto scratch_bytes = [&] {
     if constexpr (kVariant) return kernels.variant_backward_scratch(a);

@@ -16,10 +16,10 @@ HERE = Path(__file__).parent.resolve()
 SHIM = HERE.parent / "shim"
 KERNELS = HERE.parents[2] / "csrc" / "cuda"
 TORCH = Path(torch.__file__).parent
-HOST = ("ops.cpp", "persistent_path.cpp", "step_path.cpp")
-INSTRUMENTED = ("fused_step.cu", "step.cu", *HOST)
+HOST = ("ops.cpp", "persistent_path.cpp", "step_path.cpp", "variant_ops.cpp", "variant_path.cpp")
+INSTRUMENTED = ("fused_step.cu", "step.cu", "variant_step.cu", *HOST)
 OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
-OPS += ("_tf32_product", "_pack_offsets")
+OPS += ("_variant_forward", "_variant_backward", "_tf32_product", "_pack_offsets")
 FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
 FLAGS += ["-Daoti_torch_empty_strided=poisoned_empty_strided"]  # see device_on_cpu.cpp

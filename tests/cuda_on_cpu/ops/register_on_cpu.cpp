@@ -4,6 +4,7 @@
 #include "../boxed.h"
 #include "machine.h"
 #include "ops.h"
+#include "variant_ops.h"
 
 namespace {
 void set_seed(int64_t seed) { machine::set_seed(uint64_t(seed)); }
@@ -22,6 +23,8 @@ STABLE_TORCH_LIBRARY_IMPL(cuda_on_cpu, CPU, m) {
   using namespace lstm_kernels;
   m.impl("_sequence_forward", LSTM_BOX(&boxed::sequence_forward<cuda::sequence_forward>));
   m.impl("_sequence_backward", LSTM_BOX(&boxed::sequence_backward<cuda::sequence_backward>));
+  m.impl("_variant_forward", LSTM_BOX(&boxed::variant_forward<cuda::variant_forward>));
+  m.impl("_variant_backward", LSTM_BOX(&boxed::variant_backward<cuda::variant_backward>));
   m.impl("_cell_forward", LSTM_BOX(&cuda::cell_forward));
   m.impl("_cell_backward", LSTM_BOX(&cuda::cell_backward));
   m.impl("_tf32_product", LSTM_BOX(&cuda::tf32_product));

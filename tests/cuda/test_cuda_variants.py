@@ -1,0 +1,73 @@
+"""On a GPU a variant's results and gradients are those of its equations in plain torch."""
+
+import pytest
+import torch
+from gpu_support import DEVICE, FLOATING
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import assert_same, rounding, weigh
+from variant_cases import calls, floating, variants
+
+from lstm_kernels import Variant, _variant_autograd, _variants_reference
+
+pytestmark = pytest.mark.cuda
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+SMOOTH = {
+    "peephole": Variant(peephole=True, coupled="input"),
+    "dropout of gates": Variant(recurrent_dropout=0.3, dropout_on="gates"),
+    "dropout and zoneout": Variant(recurrent_dropout=0.3, zoneout_cell=0.3, zoneout_hidden=0.3),
+    "separate norms": Variant(layer_norm="separate", cell_norm="carried", norm_eps=0.1),
+    "joint norm": Variant(layer_norm="joint", cell_norm="output", norm_eps=0.1, peephole=True),
+}
+
+
+@pytest.fixture(autouse=True)
+def _exact_products(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+
+
+def on_device(values):
+    """A named tuple with all its tensors on the device, but for batch_sizes."""
+
+    def moved(name, value):
+        if isinstance(value, list):
+            return [one.to(DEVICE) for one in value]
+        stays = name == "batch_sizes" or not isinstance(value, torch.Tensor)
+        return value if stays else value.to(DEVICE)
+
+    return type(values)(*map(moved, values._fields, values))
+
+
+def check(data, variant, dtype, tolerance, **sizes):
+    layer, tensors = map(on_device, data.draw(calls(variant, dtype, **sizes)))
+    tensors = tensors._replace(reset_h=None, reset_c=None)
+    leaves = floating(layer, tensors)
+    for value in leaves:
+        value.requires_grad_()
+    assert _variant_autograd.has_kernel(layer, variant, tensors, True)
+    found = []
+    for computed in (
+        _variant_autograd.differentiable(layer, variant, tensors),
+        _variants_reference.sequence_forward(layer, variant, tensors),
+    ):
+        results = [value.double().cpu() for value in computed]
+        gradients = torch.autograd.grad(
+            weigh(results), leaves, allow_unused=True, materialize_grads=True
+        )
+        scaled = [g.double() / max(1.0, float(g.abs().max())) for g in gradients]
+        found.append((results, scaled))
+    assert_same(*found, **tolerance)
+
+
+@given(data=st.data(), variant=variants())
+@settings(max_examples=60, **PATIENT)
+def test_any_variant(data, variant):
+    check(data, variant, torch.float64, {"rtol": 1e-9, "atol": 1e-9})
+
+
+@pytest.mark.parametrize("dtype", FLOATING[1:], ids=str)
+@pytest.mark.parametrize("variant", SMOOTH.values(), ids=SMOOTH)
+@given(data=st.data())
+@settings(max_examples=4, **PATIENT)
+def test_every_dtype_and_more_units_than_threads(data, variant, dtype):
+    check(data, variant, dtype, rounding(dtype, 40), T=5, N=4, H=300)
