@@ -11,6 +11,8 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from objects import compiled
+
 HERE = Path(__file__).parent.resolve()
 SHIM = HERE / "shim"
 KERNELS = HERE.parents[1] / "csrc" / "cuda"
@@ -32,6 +34,7 @@ def build(sanitizer=None, mutant=None):
     cache.mkdir(exist_ok=True)
     system = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     sanitize = [f"-fsanitize={sanitizer}"] if sanitizer else []
+    versions = (pybind11.__version__, sys.version)
 
     def compile_unit(source):
         mutated = mutant and source.parent == HERE and source.suffix == ".cu"
@@ -44,19 +47,8 @@ def build(sanitizer=None, mutant=None):
             # A mutant is run for a second or two: it takes longer to optimise it.
             *(["-O0", "-g0"] if mutated and not sanitizer else []),
         ]
-        command = ["g++", *flags, *include, "-x", "c++", source]
-        # Every file that goes in, named by its content: a copy of the sources shares the objects.
-        listed = subprocess.run([*command, "-MM", "-MT", ""], check=True, capture_output=True)
-        files = listed.stdout.decode().lstrip(" :").replace("\\\n", " ").split()
-        digest = hashlib.sha256(repr((flags, pybind11.__version__, sys.version)).encode())
-        for file in files:
-            digest.update(Path(file).read_bytes())
-        out = (mutant if mutated else cache) / f"{source.name}.{digest.hexdigest()[:16]}.o"
-        if not out.exists():
-            partial = out.with_suffix(f".{os.getpid()}")
-            subprocess.run([*command, "-c", "-o", partial], check=True)
-            partial.rename(out)
-        return out
+        folder = mutant if mutated else cache
+        return compiled(["g++", *flags, *include], source, folder, versions)
 
     units = [
         *sorted(HERE.glob("*.cpp")),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from objects import compiled
 
 import lstm_kernels  # noqa: F401  (registers the ops whose schemas these take)
 
@@ -26,48 +27,44 @@ FLAGS += ["-Daoti_torch_empty_strided=poisoned_empty_strided"]  # see device_on_
 _libraries = []  # a torch.library.Library takes its schemas back when it is collected
 
 
-def build(sanitizer=None):
+def build(sanitizer=None, kernels=KERNELS):
     """Returns the shared library, built unless it is there already.
 
     A sanitizer ("address") sees the units of INSTRUMENTED; the stand-in for CUDA must stay without.
+    `kernels` is another csrc/cuda, whose library is left in the folder above.
     """
     flags = [f"-fsanitize={sanitizer}"] if sanitizer else []
-    units = [*sorted(KERNELS.glob("*.cu")), *(KERNELS / name for name in HOST)]
+    units = [*sorted(kernels.glob("*.cu")), *(kernels / name for name in HOST)]
     units += [*sorted(HERE.glob("*.cpp")), SHIM / "machine.cpp"]
-    headers = [p for d in (KERNELS, KERNELS.parent, SHIM) for p in sorted(d.glob("*.*h"))]
-    digest = hashlib.sha256(repr((FLAGS, torch.__version__)).encode())
-    for path in units + headers:
-        digest.update(path.name.encode() + path.read_bytes())
-    folder = HERE.parent / "build" / f"ops_{digest.hexdigest()[:16]}"
-    library = folder / f"ops_on_cpu{sanitizer or ''}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    include = [f"-I{KERNELS}", f"-I{SHIM}", "-isystem", TORCH / "include"]
+    cache = HERE.parent / "build"
+    cache.mkdir(exist_ok=True)
+    include = [f"-I{kernels}", f"-I{SHIM}", "-isystem", TORCH / "include"]
+    warnings = [] if kernels == KERNELS else ["-w"]
 
     def compile_unit(source):
         instrument = flags if source.name in INSTRUMENTED else []
-        out = folder / f"{source.name}{sanitizer if instrument else ''}.o"
-        if not out.exists():
-            partial = out.with_suffix(f".{os.getpid()}")
-            command = ["g++", *FLAGS, *instrument, *include, "-x", "c++", "-c", source]
-            subprocess.run([*command, "-o", partial], check=True)
-            partial.rename(out)
-        return out
+        command = ["g++", *FLAGS, *warnings, *instrument, *include]
+        return compiled(command, source, cache, torch.__version__)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_unit, units))
-    linked = library.with_suffix(f".{os.getpid()}")
-    command = ["g++", "-shared", *flags, *objects, TORCH / "lib" / "libtorch_cpu.so", "-o", linked]
-    subprocess.run(command, check=True)
-    linked.rename(library)
+    digest = hashlib.sha256(repr((objects, flags)).encode()).hexdigest()[:16]
+    library = (cache if kernels == KERNELS else kernels.parent) / f"ops_on_cpu{digest}.so"
+    if not library.exists():
+        linked = library.with_suffix(f".{os.getpid()}")
+        command = ["g++", "-shared", *flags, *objects, TORCH / "lib/libtorch_cpu.so", "-o", linked]
+        subprocess.run(command, check=True)
+        linked.rename(library)
     return library
 
 
 @functools.cache
 def load(sanitizer=None):
-    """Builds and loads; returns `torch.ops.cuda_on_cpu`, its ops with the library's own schemas."""
-    torch.ops.load_library(build(sanitizer))
+    """Builds and loads; returns `torch.ops.cuda_on_cpu`, its ops with the library's own schemas.
+
+    CUDA_ON_CPU_OPS names a library that is built already.
+    """
+    torch.ops.load_library(os.environ.get("CUDA_ON_CPU_OPS") or build(sanitizer))
     definitions = torch.library.Library("cuda_on_cpu", "FRAGMENT")
     for op in OPS:
         schema = str(getattr(torch.ops.lstm_kernels, op).default._schema)
