@@ -11,7 +11,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from objects import compiled
+from objects import compiled, files_of
 
 HERE = Path(__file__).parent.resolve()
 SHIM = HERE / "shim"
@@ -25,8 +25,8 @@ def build(sanitizer=None, mutant=None):
     """Returns the folder of the module; compiles only what is not in the cache.
 
     `sanitizer` is None, "thread" or "address". It sees the kernels, not the machine under them nor
-    the binding above. `mutant` is a folder with a copy of csrc/ and of the stand-in for CUDA, from
-    which small_geometry.cu takes the kernels.
+    the binding above. `mutant` is a folder with a changed copy of csrc/ and of the stand-in for
+    CUDA. What lies next to this file is compiled with it where that makes a difference.
     """
     import pybind11
 
@@ -35,10 +35,16 @@ def build(sanitizer=None, mutant=None):
     system = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
     sanitize = [f"-fsanitize={sanitizer}"] if sanitizer else []
     versions = (pybind11.__version__, sys.version)
+    copies = (mutant / "csrc" / "cuda", mutant / "shim") if mutant else ()
+    changed = {
+        copy.name
+        for folder, original in zip(copies, (KERNELS, SHIM), strict=False)
+        for copy in folder.iterdir()
+        if copy.read_bytes() != (original / copy.name).read_bytes()
+    }
 
-    def compile_unit(source):
-        mutated = mutant and source.parent == HERE and source.suffix == ".cu"
-        folders = (mutant / "csrc" / "cuda", mutant / "shim") if mutated else (KERNELS, SHIM)
+    def compile_unit(source, mutated=False):
+        folders = copies if mutated else (KERNELS, SHIM)
         include = [*(f"-I{d}" for d in (*folders, HERE)), *system]
         flags = [
             *FLAGS,
@@ -47,8 +53,11 @@ def build(sanitizer=None, mutant=None):
             # A mutant is run for a second or two: it takes longer to optimise it.
             *(["-O0", "-g0"] if mutated and not sanitizer else []),
         ]
-        folder = mutant if mutated else cache
-        return compiled(["g++", *flags, *include], source, folder, versions)
+        command = ["g++", *flags, *include]
+        own = changed and not mutated and source.parent == HERE
+        if own and changed & {Path(file).name for file in files_of(command, source)}:
+            return compile_unit(source, mutated=True)
+        return compiled(command, source, mutant if mutated else cache, versions)
 
     units = [
         *sorted(HERE.glob("*.cpp")),
