@@ -55,7 +55,7 @@ def both(layer, tensors, variant):
 
 @pytest.mark.parametrize("ragged", ["", "packed", "lengths", "reset"])
 @given(data=st.data(), variant=variants())
-@settings(max_examples=40, **PATIENT)
+@settings(max_examples=30, **PATIENT)
 def test_a_variant_step_by_step(ops, data, variant, ragged):
     layer, tensors = drawn(data, variant, ragged=ragged)
     assert_same(*both(layer, tensors, variant), rtol=1e-9, atol=1e-9)

@@ -139,7 +139,6 @@ OPS = {
     ("kind", "bidirectional", "proj_size"),
     [
         ("padded", False, 0),
-        ("padded", True, 2),
         ("packed", True, 0),
         ("lengths", True, 2),
         ("reset", False, 0),
