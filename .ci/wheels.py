@@ -28,7 +28,7 @@ from absent_cuda import symbols
 ROOT = Path(__file__).parent.parent.resolve()
 WORK = ROOT / "build/wheels"
 TORCH = "2.11.0"  # the oldest one supported
-MOST_BYTES = 2_000_000
+MOST_BYTES = 2 << 20
 Command = list[str | Path]
 
 
