@@ -7,10 +7,7 @@
 // 16-bit types stay in float32 between product and kernel. Bound: the host, which
 // takes about 5 us for a step of one kernel, 13 forward and 20 backward for one of two, as long as
 // the arithmetic takes less (predicted_step_of_per_step_path of choose.h).
-#include "direction.h"
-#include "input_product.h"
-#include "paths.h"
-#include "step.h"
+#include "direction_steps.h"
 
 namespace lstm_kernels::cuda {
 namespace {
@@ -21,23 +18,16 @@ bool few(int64_t sequences, int64_t weight_bytes, const OnDevice& device) {
   return sequences <= (weight_bytes <= device.l2_bytes() / 2 ? 16 : 8);
 }
 
-class ForwardDirection {
+class ForwardDirection : ForwardSteps {
  public:
   ForwardDirection(const Layer& layer, const Forward& call, int d, const OnDevice& device)
-      : at_{layer, d}, call_(call), device_(device) {
+      : ForwardSteps(layer, call, d, device) {
     const auto& [T, N, I, H, P, D] = layer.size;
     fused_ = !layer.projects && few(N, kGates * H * H * size_of(layer.dtype), device);
-    c_ = empty({N, H}, wide(layer.kind));
-    for (OptionalTensor& h : h_) h = empty({N, P}, layer.kind);
     if (!(fused_ && T == 1)) input_product_.emplace(at_.steps, call.input, device);
     if (!fused_) {
       recurrent_ = empty({N, kGates * H}, wide(layer.kind));
       w_hh_ = transposed(at_.weights.w_hh);
-    }
-    if (layer.projects) {
-      unprojected_ = empty({N, H}, layer.kind);
-      projected_ = empty({N, P}, layer.kind);
-      w_hr_ = transposed(*at_.weights.w_hr);
     }
   }
 
@@ -46,43 +36,10 @@ class ForwardDirection {
     const StepForward step = describe(s, before);
     if (fused_) return run_fused(step, s);
     run_gates(step, s, before);
-    if (at_.layer.projects) run_projection(step);
+    if (at_.layer.projects) check(projection_forward(project(step), device_.stream()));
   }
 
  private:
-  OptionalTensor h_before(int64_t s) const {
-    if (s > 0) return h_[(s - 1) % 2];
-    if (!call_.h0) return std::nullopt;
-    const int64_t N = at_.layer.size.N, P = at_.layer.size.P;
-    return view(*call_.h0, {N, P}, {P, 1}, at_.state(P));
-  }
-
-  StepForward describe(int64_t s, const OptionalTensor& before) const {
-    const auto& [T, N, I, H, P, D] = at_.layer.size;
-    const bool first = s == 0, last = s == T - 1;
-    StepForward step{};
-    step.dtype = at_.layer.dtype;
-    step.N = N;
-    step.H = H;
-    step.now = at_.steps.rows(s);
-    step.reset = at_.steps.reset(s);
-    step.b_ih = data_or_null(at_.weights.b_ih);
-    step.b_hh = data_or_null(at_.weights.b_hh);
-    step.c_before = first ? nullptr : data_or_null(c_);
-    step.c0 = first ? at_.read_state(call_.c0, H) : nullptr;
-    step.h_before = data_or_null(before);
-    step.c = c_->mutable_data_ptr();
-    step.c_n = last ? at_.write_state(call_.c_n, H) : nullptr;
-    step.h = last ? at_.write_state(call_.h_n, P) : h_[s % 2]->mutable_data_ptr();
-    step.output = at_.write_row(call_.output, s, P);
-    step.output_row = D * P;
-    step.cell = at_.write_row(call_.cell, s, H);
-    step.cell_row = D * H;
-    step.gates = at_.write_row(call_.gates, s, kGates * H);
-    step.gates_row = D * kGates * H;
-    return step;
-  }
-
   void run_fused(const StepForward& step, int64_t s) {
     FusedForward all{};
     all.step = step;
@@ -108,105 +65,33 @@ class ForwardDirection {
       device_.multiply(first_rows(*recurrent_, rows), first_rows(*before, rows), *w_hh_);
       rest.recurrent_product = recurrent_->const_data_ptr();
     }
-    rest.unprojected = unprojected_ ? unprojected_->mutable_data_ptr() : nullptr;
+    rest.unprojected = unprojected();
     check(gates_forward(rest, device_.stream()));
   }
 
-  void run_projection(const StepForward& step) {
-    const int64_t rows = step.now.rows;
-    device_.multiply(first_rows(*projected_, rows), first_rows(*unprojected_, rows), *w_hr_);
-    ProjectionForward projection{};
-    projection.dtype = step.dtype;
-    projection.N = step.N;
-    projection.P = at_.layer.size.P;
-    projection.now = step.now;
-    projection.projected = projected_->const_data_ptr();
-    projection.h_before = step.h_before;
-    projection.h = step.h;
-    projection.output = step.output;
-    projection.output_row = step.output_row;
-    check(projection_forward(projection, device_.stream()));
-  }
-
-  const Direction at_;
-  const Forward& call_;
-  const OnDevice& device_;
   bool fused_;  // products in the kernel; where there is but one step, the input's too
-  OptionalTensor c_, h_[2];
   std::optional<InputProduct> input_product_;
-  OptionalTensor recurrent_, w_hh_;                // unless fused
-  OptionalTensor unprojected_, projected_, w_hr_;  // where the layer projects
+  OptionalTensor recurrent_, w_hh_;  // unless fused
 };
 
-class BackwardDirection {
+class BackwardDirection : BackwardSteps {
  public:
   BackwardDirection(const Layer& layer, const Backward& call, int d, const OnDevice& device)
-      : at_{layer, d},
-        call_(call),
-        device_(device),
-        recurrent_(empty({layer.size.N, layer.size.P}, wide(layer.kind))),
-        grad_c_(empty({layer.size.N, layer.size.H}, wide(layer.kind))) {
-    if (layer.projects) grad_unprojected_ = empty({layer.size.N, layer.size.H}, wide(layer.kind));
-  }
+      : BackwardSteps(layer, call, d, device,
+                      empty({layer.size.N, layer.size.P}, wide(layer.kind))) {}
 
   // Step -1 finishes what is left.
   void step(int64_t s) {
     const StepBackward step = describe(s);
-    const int64_t rows = step.now.rows;
-    if (grad_unprojected_) {
+    if (at_.layer.projects) {
       check(hidden_backward(step, device_.stream()));
-      if (s >= 0)
-        device_.multiply(first_rows(*grad_unprojected_, rows),
-                         at_.rows(call_.grad_hidden, s, step.P), *at_.weights.w_hr);
+      unproject(s, step);
     }
     check(gates_backward(step, device_.stream()));
     if (s >= 0)
-      device_.multiply(first_rows(recurrent_, rows),
+      device_.multiply(first_rows(recurrent_, step.now.rows),
                        at_.rows(call_.grad_preactivations, s, kGates * step.H), at_.weights.w_hh);
   }
-
- private:
-  StepBackward describe(int64_t s) const {
-    const auto& [T, N, I, H, P, D] = at_.layer.size;
-    const int64_t here = std::max<int64_t>(s, 0), earlier = std::max<int64_t>(s - 1, 0);
-    StepBackward step{};
-    step.dtype = at_.layer.dtype;
-    step.N = N;
-    step.H = H;
-    step.P = P;
-    step.later = at_.steps.rows(s + 1);
-    step.now = at_.steps.rows(s);
-    step.earlier = at_.steps.rows(s - 1);
-    step.reset_later = at_.steps.reset(s + 1);
-    step.reset_now = at_.steps.reset(s);
-    step.grad_h_n = at_.read_state(call_.grad_h_n, P);
-    step.grad_c_n = at_.read_state(call_.grad_c_n, H);
-    step.recurrent = recurrent_.const_data_ptr();
-    step.grad_output = at_.read_row(call_.grad_output, here, P);
-    step.grad_output_row = D * P;
-    step.grad_cell = at_.read_row(call_.grad_cell, here, H);
-    step.grad_gates = at_.read_row(call_.grad_gates, here, kGates * H);
-    step.c0 = at_.read_state(call_.c0, H);
-    step.cell = at_.read_row(call_.cell, here, H);
-    step.cell_earlier = at_.read_row(call_.cell, earlier, H);
-    step.cell_row = D * H;
-    step.gates = at_.read_row(call_.gates, here, kGates * H);
-    step.gates_row = D * kGates * H;
-    step.grad_preactivations = at_.write_row(call_.grad_preactivations, here, kGates * H);
-    step.grad_c = grad_c_.mutable_data_ptr();
-    step.grad_h0 = at_.write_state(call_.grad_h0, P);
-    step.grad_c0 = at_.write_state(call_.grad_c0, H);
-    step.grad_hidden = at_.write_row(call_.grad_hidden, here, P);
-    step.grad_hidden_row = D * P;
-    step.grad_unprojected = data_or_null(grad_unprojected_);
-    return step;
-  }
-
-  const Direction at_;
-  const Backward& call_;
-  const OnDevice& device_;
-  const Tensor recurrent_, grad_c_;
-  OptionalTensor grad_unprojected_;  // where the layer projects
 };
 
 }  // namespace
