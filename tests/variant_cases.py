@@ -2,8 +2,9 @@
 
 import hypothesis.strategies as st
 import torch
+from support import weigh
 
-from lstm_kernels import Variant
+from lstm_kernels import Variant, _variants_reference
 from lstm_kernels._layer import Layer
 from lstm_kernels._variants import ACTIVATIONS, LayerTensors
 
@@ -109,3 +110,19 @@ def floating(layer, tensors):
     resets = (tensors.reset_h, tensors.reset_c)
     values = [layer.input, layer.h0, layer.c0, *layer.weights, *of_variant, *resets]
     return [value for value in values if value is not None]
+
+
+def both(compute, layer, tensors, variant):
+    """Results and gradients from `compute`, and from plain torch."""
+    leaves = floating(layer, tensors)
+    for value in leaves:
+        value.requires_grad_()
+    found = []
+    for computed in (
+        compute(layer, variant, tensors),
+        _variants_reference.sequence_forward(layer, variant, tensors),
+    ):
+        loss = weigh([value.double().cpu() for value in computed])
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+        found.append(([value.detach() for value in computed], gradients))
+    return found

@@ -5,10 +5,10 @@ import torch
 from gpu_support import DEVICE, FLOATING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import assert_same, rounding, weigh
-from variant_cases import calls, floating, variants
+from support import assert_same, rounding
+from variant_cases import both, calls, variants
 
-from lstm_kernels import Variant, _variant_autograd, _variants_reference
+from lstm_kernels import Variant, _variant_autograd
 
 pytestmark = pytest.mark.cuda
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
@@ -41,21 +41,14 @@ def on_device(values):
 def check(data, variant, dtype, tolerance, **sizes):
     layer, tensors = map(on_device, data.draw(calls(variant, dtype, **sizes)))
     tensors = tensors._replace(reset_h=None, reset_c=None)
-    leaves = floating(layer, tensors)
-    for value in leaves:
-        value.requires_grad_()
     assert _variant_autograd.has_kernel(layer, variant, tensors, True)
-    found = []
-    for computed in (
-        _variant_autograd.differentiable(layer, variant, tensors),
-        _variants_reference.sequence_forward(layer, variant, tensors),
-    ):
-        results = [value.double().cpu() for value in computed]
-        gradients = torch.autograd.grad(
-            weigh(results), leaves, allow_unused=True, materialize_grads=True
+    found = [
+        (
+            [value.double() for value in results],
+            [g.double() / max(1.0, float(g.abs().max())) for g in gradients],
         )
-        scaled = [g.double() / max(1.0, float(g.abs().max())) for g in gradients]
-        found.append((results, scaled))
+        for results, gradients in both(_variant_autograd.differentiable, layer, tensors, variant)
+    ]
     assert_same(*found, **tolerance)
 
 

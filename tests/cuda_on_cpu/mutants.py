@@ -151,8 +151,7 @@ MUTANTS = [
 
 def plant(folder, name, file, old, new):
     """Writes a mutated copy of the sources into the folder."""
-    shutil.copytree(build_module.KERNELS, folder / "csrc" / "cuda")
-    shutil.copy(build_module.KERNELS.parent / "lstm.h", folder / "csrc")
+    shutil.copytree(build_module.KERNELS.parent, folder / "csrc")
     shutil.copytree(build_module.SHIM, folder / "shim")
     text = (folder / file).read_text()
     if text.count(old) != 1:

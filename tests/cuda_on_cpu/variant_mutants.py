@@ -7,17 +7,19 @@ the same for the persistent kernels.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import mutants
+
 HERE = Path(__file__).parent.resolve()
 sys.path.insert(0, str(HERE / "ops"))
 
-STEP, CELL, PATH = "variant_step.cu", "variant_cell.cuh", "variant_path.cpp"
-# Name, file of csrc/cuda, what stands there (once), what is put in its place.
+STEP, CELL = "csrc/cuda/variant_step.cu", "csrc/cuda/variant_cell.cuh"
+PATH = "csrc/cuda/variant_path.cpp"
+# Name, file, what stands there (once), what is put in its place.
 MUTANTS = [
     ("sums begin before all have handed in", STEP,
      "  __syncthreads();\n  for (unsigned half", "  for (unsigned half"),
@@ -74,23 +76,14 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def plant(folder, name, file, old, new):
-    """Writes a mutated copy of csrc into the folder; returns its csrc/cuda."""
-    shutil.copytree(HERE.parents[1] / "csrc", folder / "csrc")
-    path = folder / "csrc" / "cuda" / file
-    text = path.read_text()
-    if text.count(old) != 1:
-        raise SystemExit(f"{name}: {text.count(old)} places in {file} read {old!r}")
-    path.write_text(text.replace(old, new))
-    return path.parent
-
-
 def found(mutant):
     """Which test finds the bug, or None."""
     import library
 
-    with tempfile.TemporaryDirectory() as folder:
-        built = library.build(kernels=plant(Path(folder), *mutant))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mutants.plant(folder, *mutant)
+        built = library.build(kernels=folder / "csrc/cuda")
         tests = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         done = subprocess.run(
             [*tests, HERE / "test_variants_by_step.py"],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from support import assert_same, rounding, weigh
-from variant_cases import calls, floating, variants
+from variant_cases import both, calls, variants
 
 from lstm_kernels import (
     LSTM,
@@ -31,21 +31,14 @@ def fused(layer, variant, tensors, wanted):
     return _variant_autograd.has_kernel(layer, variant, without, wanted)
 
 
-def both(layer, tensors, variant):
+def by_ops(layer, tensors, variant):
     """Results and gradients from the ops, and from plain torch."""
-    for value in floating(layer, tensors):
-        value.requires_grad_()
     assert fused(layer, variant, tensors, True)
-    found = []
-    for computed in (
-        _variant_autograd.sequence(layer, variant, tensors, True, True),
-        _variants_reference.sequence_forward(layer, variant, tensors),
-    ):
-        leaves = floating(layer, tensors)
-        loss = weigh([value.double() for value in computed])
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        found.append(([value.detach() for value in computed], gradients))
-    return found
+
+    def compute(*arguments):
+        return _variant_autograd.sequence(*arguments, True, True)
+
+    return both(compute, layer, tensors, variant)
 
 
 @contextlib.contextmanager
@@ -62,7 +55,7 @@ def threads_of_torch(threads):
 @settings(max_examples=300, deadline=None)
 def test_results_and_gradients_are_those_of_plain_torch(data, variant):
     layer, tensors = data.draw(calls(variant))
-    assert_same(*both(layer, tensors, variant), rtol=1e-9, atol=1e-10)
+    assert_same(*by_ops(layer, tensors, variant), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -73,7 +66,7 @@ def test_large_layers_on_one_thread_and_on_two(data, variant, shape, threads):
     T, N, H = shape
     with threads_of_torch(threads):
         layer, tensors = data.draw(calls(variant, torch.float64, T, N, H))
-        assert_same(*both(layer, tensors, variant), rtol=1e-8, atol=1e-8)
+        assert_same(*by_ops(layer, tensors, variant), rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -123,7 +116,7 @@ SMOOTH = {
 @settings(max_examples=10, deadline=None)
 def test_gradients_of_every_dtype(data, variant, dtype):
     layer, tensors = data.draw(calls(variant, dtype))
-    (found, gradients), (expected, exact) = both(layer, tensors, variant)
+    (found, gradients), (expected, exact) = by_ops(layer, tensors, variant)
     tolerance = rounding(dtype, 40)
     assert_same(found, expected, **tolerance)
     for one, other in zip(gradients, exact, strict=True):
@@ -227,7 +220,7 @@ def test_one_hidden_unit_normalises_to_the_bias():
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (3, 0), (130, 2)], ids=str)
 def test_few_and_many_rows(variant, sizes):
     T, N = sizes
-    assert_same(*both(*normed(variant, T, N, H=9), variant), rtol=1e-8, atol=1e-9)
+    assert_same(*by_ops(*normed(variant, T, N, H=9), variant), rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("variant", NORMS, ids=str)
@@ -265,7 +258,7 @@ def gated(sizes, per_step=False, dtype=torch.float64, projects=False):
 def test_a_mask_for_each_gate(sizes, projects, per_step, threads):
     """One row or panel at a time and two; the batch split, and the units."""
     with threads_of_torch(threads):
-        found, expected = both(*gated(sizes, per_step, projects=projects), GATED)
+        found, expected = by_ops(*gated(sizes, per_step, projects=projects), GATED)
     assert_same(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -287,8 +280,8 @@ def test_equal_masks_of_gates_are_one_mask(H, dtype):
     one = tensors.recurrent[..., :1, :]
     of_gates = tensors._replace(recurrent=one.expand(-1, -1, -1, 4, -1))
     of_hidden = tensors._replace(recurrent=one.flatten(2))
-    found = both(layer, of_gates, GATED)[0]
-    expected = both(layer, of_hidden, Variant(recurrent_dropout=0.3))[0]
+    found = by_ops(layer, of_gates, GATED)[0]
+    expected = by_ops(layer, of_hidden, Variant(recurrent_dropout=0.3))[0]
     assert_same(found[0], expected[0], **rounding(dtype, 20))
     assert_same(found[1], expected[1], **rounding(dtype, 200))
 
@@ -297,7 +290,7 @@ def test_weight_gradients_of_masked_gates_by_products_of_torch(monkeypatch):
     """As for 16-bit types that the CPU multiplies itself."""
     monkeypatch.setattr(_weight_gradients, "_MULTIPLIED", [torch.float64])
     for projects in (False, True):
-        found, expected = both(*gated((5, 3, 7), True, projects=projects), GATED)
+        found, expected = by_ops(*gated((5, 3, 7), True, projects=projects), GATED)
         assert_same(found, expected, rtol=1e-9, atol=1e-9)
 
 
