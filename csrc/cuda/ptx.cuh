@@ -12,6 +12,8 @@
 #include <type_traits>
 
 #define DEV __device__ __forceinline__
+// For large functions: a copy at every call would take registers from what is around it.
+#define DEV_CALLED __device__ __attribute__((noinline))
 
 namespace lstm_kernels::cuda {
 template <class E>

@@ -26,7 +26,7 @@ DEV A magnitude(A x) {
 
 // The activations, as ONNX defines them.
 template <class A>
-DEV A activate(const Activation& a, A z) {
+DEV_CALLED A activate(const Activation& a, A z) {
   const A alpha = A(a.alpha), beta = A(a.beta);
   switch (a.kind) {
     case ActivationKind::kSigmoid:
@@ -56,7 +56,7 @@ DEV A activate(const Activation& a, A z) {
 
 // The derivative of an activation, from its value y alone.
 template <class A>
-DEV A slope(const Activation& a, A y) {
+DEV_CALLED A slope(const Activation& a, A y) {
   const A alpha = A(a.alpha), beta = A(a.beta);
   switch (a.kind) {
     case ActivationKind::kSigmoid:

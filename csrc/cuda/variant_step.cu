@@ -129,7 +129,8 @@ struct Row {
 };
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) mask_hidden_kernel(const MaskedHidden p) {
+__global__ void __launch_bounds__(kThreads)
+    mask_hidden_kernel(const __grid_constant__ MaskedHidden p) {
   const int64_t n = blockIdx.x, P = p.at.P;
   const Row<E> row{p.at, n};
   const Variant& v = p.at.variant;
@@ -266,7 +267,8 @@ struct ForwardRow {
 };
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const VariantForwardStep call) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(const __grid_constant__ VariantForwardStep call) {
   const StepForward& step = call.step;
   const int64_t n = blockIdx.x;
   if (takes_part(step.now, n)) return ForwardRow<E>(call).run();
@@ -279,7 +281,8 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const VariantForwardS
 }
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) projection_kernel(const VariantProjection call) {
+__global__ void __launch_bounds__(kThreads)
+    projection_kernel(const __grid_constant__ VariantProjection call) {
   using A = Compute<E>;
   const ProjectionForward& p = call.projection;
   const int64_t n = blockIdx.x;
@@ -502,7 +505,8 @@ struct BackwardRow {
 };
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) hidden_backward_kernel(const VariantBackwardStep p) {
+__global__ void __launch_bounds__(kThreads)
+    hidden_backward_kernel(const __grid_constant__ VariantBackwardStep p) {
   const int64_t n = blockIdx.x;
   const BackwardRow<E> row(p);
   const bool now = takes_part(p.step.now, n);
@@ -514,14 +518,16 @@ __global__ void __launch_bounds__(kThreads) hidden_backward_kernel(const Variant
   });
 }
 template <class E>
-__global__ void __launch_bounds__(kThreads) gates_backward_kernel(const VariantBackwardStep p) {
+__global__ void __launch_bounds__(kThreads)
+    gates_backward_kernel(const __grid_constant__ VariantBackwardStep p) {
   const BackwardRow<E> row(p);
   if (takes_part(p.step.now, blockIdx.x)) return row.run();
   each_unit(p.step.H, [&](int64_t unit) { row.skip(unit); });
 }
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) parameter_kernel(const ParameterGradients p) {
+__global__ void __launch_bounds__(kThreads)
+    parameter_kernel(const __grid_constant__ ParameterGradients p) {
   using A = Compute<E>;
   const int64_t count = kParameterSums * p.H, i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= count) return;
