@@ -15,9 +15,15 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import lstm_kernels
+from lstm_kernels import Variant
 
 DEVICE = "cuda"
 PROJECTION = {"proj_size": 9}
+VARIANTS = (
+    Variant(peephole=True, coupled="input", zoneout_cell=0.3, zoneout_hidden=0.3),
+    Variant(layer_norm="separate", cell_norm="carried", recurrent_dropout=0.3, dropout_on="gates"),
+    Variant(layer_norm="joint", cell_norm="output"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,20 @@ def layers(run: Run, large: int) -> None:
     module(many)[0].sum().backward()
 
 
+def variants() -> None:
+    """Forward and backward of every kind of kernel that variants have."""
+    lengths = torch.tensor([5, 2, 3], device=DEVICE)
+    for dtype in (torch.float32, torch.bfloat16):
+        for variant in VARIANTS:
+            for options in ({}, PROJECTION, {"bidirectional": True}):
+                module = lstm_kernels.LSTM(
+                    7, 37, device=DEVICE, dtype=dtype, variant=variant, **options
+                )
+                x = torch.randn(5, 3, 7, device=DEVICE, dtype=dtype)
+                module(x, lengths=lengths, return_gates=True)[0].sum().backward()
+        print(dtype, "variants", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_sanitize", description=__doc__)
     parser.add_argument("--odd", action="store_true", help="no rows of whole 16 bytes")
@@ -73,6 +93,7 @@ def main() -> None:
         torch.backends.cudnn.rnn.fp32_precision = run.precision  # type: ignore[attr-defined]
         layers(run, 125 if odd else 128)
         print(run, flush=True)
+    variants()
     for batch in (1, 5, 20):
         cell = lstm_kernels.LSTMCell(7, 37, device=DEVICE)
         h, c = cell(torch.randn(batch, 7, device=DEVICE))

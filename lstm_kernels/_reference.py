@@ -48,6 +48,12 @@ class Rows:
         elif lengths is not None:
             self.active = torch.arange(steps, device=lengths.device)[:, None] < lengths
 
+    @classmethod
+    def of(cls, layer: Layer) -> Rows:
+        """The rows of a layer, on its device: batch_sizes are on the CPU in any case."""
+        rows = cls(layer.input.shape[0], layer.batch_sizes, layer.lengths, layer.h0, layer.c0)
+        return rows.to(layer.input.device)
+
     def to(self, device: torch.device) -> Rows:
         if self.active is not None:
             self.active = self.active.to(device)
@@ -169,8 +175,7 @@ def retreat(
 
 def sequence_forward(layer: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One layer: output, h_n, c_n, cell and gates."""
-    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths, layer.h0, layer.c0)
-    rows = rows.to(layer.input.device)
+    rows = Rows.of(layer)
     x = rows.within(rows.pad(layer.input))
     directions = []
     for d, w in enumerate(by_direction(layer.weights, layer.bidirectional)):

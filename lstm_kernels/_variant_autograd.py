@@ -271,7 +271,7 @@ def _gradients(
         of_norm_cell = parameters[:, OF_NORM_CELL]
     of_gate = None
     if tensors.input_gate is not None:
-        of_gate = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).pad(grad_gate)
+        of_gate = Rows.of(layer).pad(grad_gate)
         if tensors.input_gate.shape[0] == 1:
             of_gate = of_gate.sum(0, keepdim=True)
     of_parameters = (of_peephole, of_norm_gates, of_norm_cell)
@@ -299,7 +299,7 @@ class _CellSteps:
         gates: Tensor,
     ) -> None:
         self.variant, self.tensors, self.layer = variant, tensors, layer
-        self.rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+        self.rows = Rows.of(layer)
         # In float32 where they are narrower: these are long sums of rounded products.
         wide = torch.promote_types(cell.dtype, torch.float32)
         self.cell, self.gates, self.grad_z = (

@@ -25,7 +25,7 @@ def sequence_forward(
     dtype = layer.input.dtype
     if dtype.itemsize == 2:  # arithmetic in float32, as in the kernels
         layer, tensors = _to(layer, torch.float32), _to(tensors, torch.float32)
-    rows = Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths).to(layer.input.device)
+    rows = Rows.of(layer)
     x = rows.within(rows.pad(layer.input))
     directions = []
     for d, w in enumerate(by_direction(layer.weights, layer.bidirectional)):

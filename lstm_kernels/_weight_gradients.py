@@ -206,7 +206,7 @@ def masked_operands(
     mask: Tensor, layer: Layer, output: Tensor, directions: int
 ) -> tuple[Tensor | None, Tensor]:
     """h0 and the output as the recurrent product saw them: times a mask, (1 or T, N, D*P)."""
-    h0, rows = layer.h0, Rows(layer.input.shape[0], layer.batch_sizes, layer.lengths)
+    h0, rows = layer.h0, Rows.of(layer)
     if mask.shape[0] == 1 and rows.packed is None:
         of_h0 = mask[0].unflatten(-1, (directions, -1)).transpose(0, 1)
         return None if h0 is None else h0 * of_h0, output * mask
@@ -218,10 +218,10 @@ def masked_operands(
         return None, hidden
     first = [steps[0, :, 0]]
     if directions == 2:
-        last = torch.full((mask.shape[1],), rows.steps - 1)
+        last = torch.full((mask.shape[1],), rows.steps - 1, device=mask.device)
         if rows.active is not None:
             last = (rows.active.sum(0) - 1).clamp(min=0)
-        first.append(steps[last, torch.arange(mask.shape[1]), 1])
+        first.append(steps[last, torch.arange(mask.shape[1], device=mask.device), 1])
     return h0 * torch.stack(first), hidden
 
 

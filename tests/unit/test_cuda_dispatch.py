@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from variant_cases import calls, floating, variants
 
 import lstm_kernels
-from lstm_kernels import _load, _ops, _weight_gradients
+from lstm_kernels import _load, _ops, _variant_autograd, _variant_ops, _weight_gradients
 from lstm_kernels._layer import Layer, LayerBackward
 
 
@@ -98,6 +102,49 @@ def test_gradients_are_products_in_tf32_where_nn_lstms_are(packed, monkeypatch):
     monkeypatch.setattr(_ops, "allow_tf32", lambda tensor: True)
     assert count(torch.float32) == (7, 0)
     assert count(torch.float32, by_ops=False) == (0, 7)  # they may be differentiated again
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operations of torch on tensors of several devices, which "meta" does not."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [v for v in tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor) and v.dim()]
+        devices = {value.device.type for value in given}
+        moves = func.overloadpacket in (torch.ops.aten._to_copy, torch.ops.aten.copy_)
+        assert len(devices) < 2 or func.namespace != "aten" or moves, f"{func} on {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+@given(data=st.data(), variant=variants())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_gradients_of_variants_stay_on_one_device(data, variant, monkeypatch):
+    """All but batch_sizes, which are on the CPU in any case."""
+    monkeypatch.setattr(_variant_ops, "computes_on", lambda tensor: True)
+
+    def on_device(name, value):
+        if isinstance(value, list):
+            return [on_device("", each) for each in value]
+        stays = name == "batch_sizes" or not isinstance(value, torch.Tensor)
+        return value if stays else value.to("meta")
+
+    layer, tensors = (
+        type(values)(*map(on_device, values._fields, values))
+        for values in data.draw(calls(variant, states=True))
+    )
+    tensors = tensors._replace(reset_h=None, reset_c=None)
+    leaves = floating(layer, tensors)
+    for value in leaves:
+        value.requires_grad_()
+    with OneDevice():
+        results = _variant_autograd.differentiable(layer, variant, tensors)
+        gradients = torch.autograd.grad(
+            sum(result.sum() for result in results), leaves, allow_unused=True
+        )
+    assert all(result.is_meta for result in results)
+    for value, gradient in zip(leaves, gradients, strict=True):
+        assert gradient is None or (gradient.shape == value.shape and gradient.is_meta)
 
 
 def test_tf32_follows_the_switch_of_nn_lstm(fake_cuda, monkeypatch):
