@@ -29,14 +29,11 @@ constexpr int kSpins = 1000;
 constexpr int kPatience = 32, kLookEvery = 16;
 // From the start of one call to that of the next: then it pays to wake others for a short one.
 constexpr microseconds kSoon(500);
-// A call was held up where its caller waited for longer than this, and than an eighth of the call:
-// a helper that was asleep makes it wait for less. And where it took longer than 4/7 of what the
-// caller would need alone, by the share of the phases that it did. With two threads that share them
-// evenly an eighth is just this; of many threads each can wait for longer, and they are still
-// faster.
+// The caller was held up where it waited for longer than this, and than an eighth of the call: a
+// helper that was asleep makes it wait for less.
 constexpr microseconds kHeldUp(300);
-// After this many calls in turn that were held up, calls are done alone for a while: longer each
-// time, up to the last.
+// After this many calls in turn that were held up and took about as long as the caller alone would
+// have taken, calls are done alone for a while: longer each time, up to the last.
 constexpr int kStrikes = 2;
 constexpr milliseconds kAlone(10), kLongestAlone(320);
 // So rarely a region is opened only to see whether torch's threads are there.
@@ -49,11 +46,19 @@ int64_t now() {
 }
 int64_t nanoseconds(std::chrono::nanoseconds time) { return time.count(); }
 
-bool held_up(int64_t call, Worked caller, int64_t phases) {
-  const double worked = double(call - caller.waited_ns);
-  return caller.waited_ns > std::max(nanoseconds(kHeldUp), call / 8) &&
-         7 * double(call) * double(caller.phases) > 4 * worked * double(phases);
-}
+// How long a call took, and its caller's share.
+struct Took {
+  int64_t call_ns, phases;
+  Worked caller;
+
+  bool held_up() const { return caller.waited_ns > std::max(nanoseconds(kHeldUp), call_ns / 8); }
+  // Longer than 6/7 of what the caller would have needed for all phases. Where it took less, the
+  // helpers are worth having, however often they are late.
+  bool as_long_as_alone() const {
+    const double worked = double(call_ns - caller.waited_ns);
+    return 7 * double(call_ns) * double(caller.phases) > 6 * worked * double(phases);
+  }
+};
 
 enum class Outcome { kRan, kWaits, kFinished };
 
@@ -83,8 +88,9 @@ bool may_take(const Part& part, int spins) {
 }
 
 // Who helps a call. Torch's threads, where they are awake; our own ones otherwise. Where the caller
-// was held up by our own, torch's may have the cores: a probe shows. Where calls are held up all
-// the same, the cores are busy with something else, and the caller goes on alone for a while.
+// was held up by our own, torch's may have the cores: a probe shows. Where calls take as long as
+// alone all the same, the cores are busy with something else, and the caller goes on alone for a
+// while.
 class Team {
  public:
   void run(const Parts& parts, int helpers) {
@@ -99,19 +105,20 @@ class Team {
     for (int q = 0; q < parts.count; ++q) phases += parts.parts[q].claimed;
     const int64_t end = now();
     torch_last_.store(torch);
-    learn(begin, end, held_up(end - begin, caller, phases));
+    learn(begin, {end - begin, phases, caller});
   }
   bool alone() const { return now() < alone_until_.load(); }
   bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
 
  private:
-  void learn(int64_t begin, int64_t end, bool held_up) {
+  void learn(int64_t begin, const Took& took) {
+    const int64_t end = begin + took.call_ns;
     probe_ = false;
-    if (!held_up) {
-      strikes_ = 0, alone_ = 0;
-    } else if (!torch_last_ && begin > probe_from_) {
+    if (took.held_up() && !torch_last_ && begin > probe_from_) {
       probe_ = true;
       probe_from_ = end + nanoseconds(kProbeEvery);
+    } else if (!took.held_up() || !took.as_long_as_alone()) {
+      strikes_ = 0, alone_ = 0;
     } else if (++strikes_ == kStrikes) {
       strikes_ = 0;
       alone_ = std::clamp(2 * alone_, nanoseconds(kAlone), nanoseconds(kLongestAlone));
