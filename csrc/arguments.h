@@ -26,7 +26,7 @@ struct ForwardArguments {
   const OptionalTensor &h0, &c0;
   WeightArguments weights;
   RaggedArguments ragged;
-  bool save_cell, save_gates, allow_tf32;
+  bool save_cell, save_gates, reduced_precision;
 };
 // output, h_n, c_n, cell, gates
 using ForwardResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -36,7 +36,7 @@ struct BackwardArguments {
   WeightArguments weights;
   RaggedArguments ragged;
   const Tensor &cell, &gates;
-  bool allow_tf32;
+  bool reduced_precision;
 };
 // grad_preactivations, grad_h0, grad_c0, grad_hidden
 using BackwardResults = std::tuple<Tensor, Tensor, Tensor, Tensor>;

@@ -52,7 +52,7 @@ ForwardResults sequence_forward(const Tensor& input, const OptionalTensor& h0,
                                 bool has_biases, bool bidirectional,
                                 const OptionalTensor& batch_sizes, const OptionalTensor& lengths,
                                 const OptionalTensor& reset, bool save_cell, bool save_gates,
-                                bool allow_tf32, bool /* recompute */) {
+                                bool reduced_precision, bool /* recompute */) {
   return forward({input,
                   h0,
                   c0,
@@ -60,7 +60,7 @@ ForwardResults sequence_forward(const Tensor& input, const OptionalTensor& h0,
                   {batch_sizes, lengths, reset},
                   save_cell,
                   save_gates,
-                  allow_tf32});
+                  reduced_precision});
 }
 
 using PrepackedResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
@@ -90,7 +90,7 @@ BackwardResults sequence_backward(const OptionalTensor& grad_output, const Optio
                                   const std::vector<Tensor>& weights, bool has_biases,
                                   bool bidirectional, const OptionalTensor& batch_sizes,
                                   const OptionalTensor& lengths, const OptionalTensor& reset,
-                                  const Tensor& cell, const Tensor& gates, bool allow_tf32) {
+                                  const Tensor& cell, const Tensor& gates, bool reduced_precision) {
   return backward({grad_output,
                    grad_h_n,
                    grad_c_n,
@@ -101,7 +101,7 @@ BackwardResults sequence_backward(const OptionalTensor& grad_output, const Optio
                    {batch_sizes, lengths, reset},
                    cell,
                    gates,
-                   allow_tf32});
+                   reduced_precision});
 }
 
 template <VariantForwardResults (*forward)(const ForwardArguments&, const VariantArguments&)>
@@ -114,7 +114,7 @@ VariantForwardResults variant_forward(
     const OptionalTensor& hidden_mask, const OptionalTensor& gate_masks,
     const OptionalTensor& candidate_mask, const OptionalTensor& zoneout_cell,
     const OptionalTensor& zoneout_hidden, const std::vector<double>& options, bool save_cell,
-    bool save_gates, bool allow_tf32) {
+    bool save_gates, bool reduced_precision) {
   return forward({input,
                   h0,
                   c0,
@@ -122,7 +122,7 @@ VariantForwardResults variant_forward(
                   {batch_sizes, lengths, reset},
                   save_cell,
                   save_gates,
-                  allow_tf32},
+                  reduced_precision},
                  {peephole, norm_gates, norm_cell, input_gate, hidden_mask, gate_masks,
                   candidate_mask, zoneout_cell, zoneout_hidden, options});
 }
@@ -140,7 +140,7 @@ VariantBackwardResults variant_backward(
     const OptionalTensor& gate_masks, const OptionalTensor& candidate_mask,
     const OptionalTensor& zoneout_cell, const OptionalTensor& zoneout_hidden,
     const std::vector<double>& options, const Tensor& cell, const Tensor& gates,
-    const Tensor& products, bool allow_tf32) {
+    const Tensor& products, bool reduced_precision) {
   return backward({grad_output,
                    grad_h_n,
                    grad_c_n,
@@ -151,7 +151,7 @@ VariantBackwardResults variant_backward(
                    {batch_sizes, lengths, reset},
                    cell,
                    gates,
-                   allow_tf32},
+                   reduced_precision},
                   {peephole, norm_gates, norm_cell, input_gate, hidden_mask, gate_masks,
                    candidate_mask, zoneout_cell, zoneout_hidden, options},
                   products);

@@ -21,8 +21,9 @@
 // lengths      (N) int64 on the input's device: sequence n takes part in steps 0 .. lengths[n] - 1;
 //              whatever is returned for later steps is zero, and no state moves there
 // reset        (T, N) bool: h and c of the row are zeroed before that step (D = 1 only)
-// allow_tf32   float32 on CUDA: products may round their factors to TF32, as nn.LSTM does where
-//              torch.backends.cudnn allows it; meaningless elsewhere
+// reduced_precision
+//              float32: products may round their factors, to TF32 on CUDA, to bfloat16 on the CPU,
+//              as torch's switch for nn.LSTM says; other dtypes, and variants on the CPU, ignore it
 // recompute    keep nothing for the backward pass, and run the forward pass again there; a kernel
 //              does the same with it and without
 // output       (T, N, D*P) or (R, D*P): h_t. h_n (D, N, P) and c_n (D, N, H): the last states
@@ -90,9 +91,9 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
   define_both(
       "sequence_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes=None, Tensor? lengths=None, Tensor? reset=None, "
-      "bool save_cell=False, bool save_gates=False, bool allow_tf32=False, "
-      "bool recompute=False) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, Tensor "
-      "gates)");
+      "bool save_cell=False, bool save_gates=False, bool reduced_precision=False, "
+      "bool recompute=False) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor cell, "
+      "Tensor gates)");
   m.def(
       "_prepack_weights(Tensor[] weights, bool has_biases, bool bidirectional, "
       "ScalarType? weight_dtype) -> Tensor prepacked");
@@ -126,32 +127,32 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "sequence_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor cell, "
-      "Tensor gates, bool allow_tf32=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
+      "Tensor gates, bool reduced_precision=False) -> (Tensor grad_preactivations, Tensor grad_h0, "
       "Tensor grad_c0, Tensor grad_hidden)");
   define_both(
       "variant_forward(Tensor input, Tensor? h0, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
       "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
-      "float[] options, bool save_cell, bool save_gates, bool allow_tf32) -> (Tensor output, "
-      "Tensor h_n, Tensor c_n, Tensor cell, Tensor gates, Tensor products)");
+      "float[] options, bool save_cell, bool save_gates, bool reduced_precision) -> "
+      "(Tensor output, Tensor h_n, Tensor c_n, Tensor cell, Tensor gates, Tensor products)");
   m.def(
       "_variant_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, "
       "Tensor? grad_cell, Tensor? grad_gates, Tensor? c0, Tensor[] weights, bool has_biases, "
       "bool bidirectional, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? peephole, "
       "Tensor? norm_gates, Tensor? norm_cell, Tensor? input_gate, Tensor? hidden_mask, "
       "Tensor? gate_masks, Tensor? candidate_mask, Tensor? zoneout_cell, Tensor? zoneout_hidden, "
-      "float[] options, Tensor cell, Tensor gates, Tensor products, bool allow_tf32) -> "
-      "(Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, Tensor "
-      "grad_input_gate, "
-      "Tensor grad_input_product, Tensor grad_parameters)");
+      "float[] options, Tensor cell, Tensor gates, Tensor products, bool reduced_precision) -> "
+      "(Tensor grad_preactivations, Tensor grad_h0, Tensor grad_c0, Tensor grad_hidden, "
+      "Tensor grad_input_gate, Tensor grad_input_product, Tensor grad_parameters)");
   define_both(
       "weight_gradients(Tensor grad_preactivations, Tensor input, Tensor? h0, Tensor output, "
       "int direction, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, "
-      "Tensor? gate_masks=None) -> (Tensor grad_w_ih, Tensor grad_w_hh, Tensor grad_bias)");
+      "Tensor? gate_masks=None, bool reduced_precision=False) -> (Tensor grad_w_ih, "
+      "Tensor grad_w_hh, Tensor grad_bias)");
   define_both(
-      "input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths) -> "
-      "Tensor grad_input");
+      "input_gradient(Tensor grad_preactivations, Tensor[] w_ih, Tensor? lengths, "
+      "bool reduced_precision=False) -> Tensor grad_input");
 
   m.def("_tf32_product(Tensor a, Tensor b) -> Tensor product");
   m.def("_pack_offsets(Tensor batch_sizes, Tensor rows) -> Tensor offsets");

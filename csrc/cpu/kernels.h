@@ -43,6 +43,7 @@ struct Threads {
 struct SequenceForward {
   Sizes size;
   DType dtype;
+  bool reduced_precision;  // float32: products may round their factors to bfloat16
   Threads threads;
   Rows rows;
   const void* x;                // (T, N, I) or packed (R, I), last dimension contiguous
@@ -71,6 +72,7 @@ struct LayerWeights {
 
 // ---- variants: see docs/variants.md ------------------------------------------------------------
 
+// The kernels of variants multiply in full precision: reduced_precision is false.
 struct VariantForward : SequenceForward {
   Variant variant;
   // (T, N, D, 1 or 2, 4 * H) or (R, D, 1 or 2, 4 * H): what the norm of the gates is given, or null
@@ -81,6 +83,7 @@ struct VariantForward : SequenceForward {
 struct SequenceBackward {
   Sizes size;
   DType dtype;
+  bool reduced_precision;  // as in SequenceForward
   Threads threads;
   Rows rows;
   const void* grad_output;      // like output
@@ -111,6 +114,7 @@ struct VariantBackward : SequenceBackward {
 struct GradWeights {
   Sizes size;
   DType dtype;
+  bool reduced_precision;  // as in SequenceForward
   Threads threads;
   int direction;
   Rows rows;
@@ -129,6 +133,7 @@ struct GradWeights {
 struct GradInput {
   Sizes size;  // P is not used
   DType dtype;
+  bool reduced_precision;  // as in SequenceForward
   Threads threads;
   Rows rows;
   const void* grad_preactivations;  // (T, N, D, 4, H) or (R, D, 4, H)

@@ -36,6 +36,7 @@ void run(const SequenceForward& a) {
 ForwardResults forward(const ForwardArguments& given, const Tensor* prepacked, Tensor* renewed) {
   const ForwardCall call(given);
   SequenceForward a = call.parameters<SequenceForward>();
+  a.reduced_precision = given.reduced_precision;
   if (prepacked) set_prepacked(a, *prepacked, call.layer.kind, *renewed);
   run(a);
   return call.results();
@@ -66,7 +67,8 @@ Tensor prepack_weights(const std::vector<Tensor>& tensors, bool has_biases, bool
 
 BackwardResults sequence_backward(const BackwardArguments& given) {
   const BackwardCall call(given);
-  const SequenceBackward a = call.parameters<SequenceBackward>();
+  SequenceBackward a = call.parameters<SequenceBackward>();
+  a.reduced_precision = given.reduced_precision;
   const Scratch scratch(kernels().sequence_backward_scratch(a));
   kernels().sequence_backward(a, scratch.data());
   return call.results();
@@ -75,7 +77,8 @@ BackwardResults sequence_backward(const BackwardArguments& given) {
 std::tuple<Tensor, Tensor, Tensor> weight_gradients(
     const Tensor& grad_preactivations, const Tensor& input, const OptionalTensor& h0,
     const Tensor& output, int64_t direction, const OptionalTensor& batch_sizes,
-    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks) {
+    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks,
+    bool reduced_precision) {
   const Kind kind(grad_preactivations);
   const RowShape rows(grad_preactivations,
                       "grad_preactivations: expected (T, N, D, 4, H), or (R, D, 4, H) with "
@@ -102,6 +105,7 @@ std::tuple<Tensor, Tensor, Tensor> weight_gradients(
   const Tensor grad_bias = empty({kGates * H}, kind);
 
   GradWeights a = call_of<GradWeights>(size, dtype_of(kind));
+  a.reduced_precision = reduced_precision;
   a.direction = int(direction);
   a.rows = lists.rows();
   a.grad_preactivations = grad.const_data_ptr();
@@ -118,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor> weight_gradients(
 }
 
 Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tensor>& w_ih,
-                      const OptionalTensor& lengths) {
+                      const OptionalTensor& lengths, bool reduced_precision) {
   const Kind kind(grad_preactivations);
   const RowShape rows(grad_preactivations,
                       "grad_preactivations: expected (T, N, D, 4, H), or packed (R, D, 4, H)", 3);
@@ -137,6 +141,7 @@ Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tenso
   const Tensor grad_input = results(rows.of({I}), kind);
 
   GradInput a = call_of<GradInput>({rows.T, rows.N, I, H, 0, int(D)}, dtype_of(kind));
+  a.reduced_precision = reduced_precision;
   a.rows = lists.rows();
   a.grad_preactivations = grad.const_data_ptr();
   std::vector<Tensor> weights;

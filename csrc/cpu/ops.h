@@ -55,10 +55,11 @@ BackwardResults sequence_backward(const BackwardArguments& given);
 std::tuple<Tensor, Tensor, Tensor> weight_gradients(
     const Tensor& grad_preactivations, const Tensor& input, const OptionalTensor& h0,
     const Tensor& output, int64_t direction, const OptionalTensor& batch_sizes,
-    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks);
+    const OptionalTensor& lengths, const OptionalTensor& reset, const OptionalTensor& gate_masks,
+    bool reduced_precision);
 
 Tensor input_gradient(const Tensor& grad_preactivations, const std::vector<Tensor>& w_ih,
-                      const OptionalTensor& lengths);
+                      const OptionalTensor& lengths, bool reduced_precision);
 
 std::tuple<Tensor, Tensor, Tensor> cell_forward(const Tensor& input, const Tensor& h0,
                                                 const Tensor& c0, const Tensor& w_ih,

@@ -22,7 +22,7 @@ void run(Pass pass, const Layer& layer, const Call& call, const OnDevice& device
 }  // namespace
 
 ForwardResults sequence_forward(const ForwardArguments& given) {
-  const OnDevice device(given.input, given.allow_tf32);
+  const OnDevice device(given.input, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Forward call = call_of(layer, given);
   run(Pass::forward, layer, call, device);
@@ -30,7 +30,7 @@ ForwardResults sequence_forward(const ForwardArguments& given) {
 }
 
 BackwardResults sequence_backward(const BackwardArguments& given) {
-  const OnDevice device(given.gates, given.allow_tf32);
+  const OnDevice device(given.gates, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Backward call = call_of(layer, given);
   run(Pass::backward, layer, call, device);

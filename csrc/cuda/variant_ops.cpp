@@ -17,7 +17,7 @@ void check_path() {
 VariantForwardResults variant_forward(const ForwardArguments& given,
                                       const VariantArguments& of_variant) {
   check_path();
-  const OnDevice device(given.input, given.allow_tf32);
+  const OnDevice device(given.input, given.reduced_precision);
   const Layer layer = layer_of(given);
   const VariantTensors tensors(of_variant, layer.size, layer.kind);
   const Variant& variant = tensors.variant();
@@ -32,7 +32,7 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
                                         const VariantArguments& of_variant,
                                         const Tensor& products) {
   check_path();
-  const OnDevice device(given.gates, given.allow_tf32);
+  const OnDevice device(given.gates, given.reduced_precision);
   const Layer layer = layer_of(given);
   const auto& [T, N, I, H, P, D] = layer.size;
   const VariantTensors tensors(of_variant, layer.size, layer.kind);
