@@ -206,6 +206,7 @@ def _sequence_gradients(
             [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
             [w.w_ih for w in directions] if needs.input else None,
             by_ops=not again,
+            reduced_precision=not again and _ops.reduced_precision(cell),
         )
         of_weights: list[Tensor | None] = []
         for d, (w, need) in enumerate(zip(directions, needed, strict=True)):

@@ -45,7 +45,7 @@ def _sequence_forward(
     layer: Layer,
     save_cell: bool = False,
     save_gates: bool = False,
-    allow_tf32: bool = False,
+    reduced_precision: bool = False,
     recompute: bool = False,
 ) -> _ops.Forwarded:
     nothing = layer.input.new_empty(0)
@@ -56,7 +56,7 @@ def _sequence_forward(
     return output, h_n, c_n, cell if save_cell else nothing, kept_gates
 
 
-def _sequence_backward(call: LayerBackward, allow_tf32: bool = False) -> _ops.Backward:
+def _sequence_backward(call: LayerBackward, reduced_precision: bool = False) -> _ops.Backward:
     return _autograd.sequence_backward(call)
 
 
@@ -70,6 +70,7 @@ def _weight_gradients_of(
     lengths: Tensor | None,
     reset: Tensor | None,
     gate_masks: Tensor | None = None,
+    reduced_precision: bool = False,
 ) -> _ops.WeightGradients:
     layer = Layer(input, h0, None, [], False, False, batch_sizes, lengths, reset)
     return _weight_gradients.weight_gradients(grad_z, layer, output, direction, gate_masks)

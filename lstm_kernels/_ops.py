@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import _load
 from ._layer import Layer, LayerBackward, gathering, kind_of
-from ._torch_private import recording
+from ._torch_private import constant_in_graphs, fp32_precision, recording
 
 _load.load()
 
@@ -49,13 +49,28 @@ def fake_of(
     return register
 
 
-def allow_tf32(tensor: Tensor) -> bool:
-    """Whether torch lets cuDNN's LSTM, and so this one, multiply float32 in TF32."""
-    return (
-        tensor.is_cuda
-        and tensor.dtype is torch.float32
-        and torch.backends.cudnn.rnn.fp32_precision == "tf32"  # type: ignore[attr-defined]
-    )
+def reduced_precision(tensor: Tensor) -> bool:
+    """Whether torch lets products of float32 round their factors, as its switch for RNNs says.
+
+    They may to TF32 on CUDA, where torch.backends.cudnn.rnn.fp32_precision is "tf32", and to
+    bfloat16 on the CPU, where torch.backends.mkldnn.rnn.fp32_precision is "bf16".
+    """
+    if tensor.dtype is not torch.float32:
+        return False
+    if tensor.is_cpu:
+        return _precision_of_rnns("mkldnn") == "bf16"
+    return tensor.is_cuda and _precision_of_rnns("cuda") == "tf32"
+
+
+def multiplies_in_tf32(tensor: Tensor) -> bool:
+    """Whether products are those of `tf32_product`."""
+    return tensor.is_cuda and reduced_precision(tensor)
+
+
+@constant_in_graphs
+def _precision_of_rnns(backend: str) -> str:
+    precision: str = fp32_precision(backend, "rnn")
+    return precision
 
 
 def dense(reset: Tensor | None) -> Tensor | None:
@@ -91,7 +106,8 @@ def sequence_forward(
     if not recording():
         return eager_sequence_forward(*layer, save_cell, save_gates)
     layer = layer._replace(reset=dense(layer.reset))
-    return _recorded_forward(*layer, save_cell, save_gates, allow_tf32(layer.input), recompute)
+    reduced = reduced_precision(layer.input)
+    return _recorded_forward(*layer, save_cell, save_gates, reduced, recompute)
 
 
 def eager_sequence_forward(
@@ -109,11 +125,12 @@ def eager_sequence_forward(
 ) -> Forwarded:
     """sequence_forward where nothing is recorded. Flat, since a Layer takes time to make."""
     ragged = batch_sizes is not None or lengths is not None or reset is not None
-    if not ragged and not save_cell and not save_gates and input.is_cpu:
+    reduced = reduced_precision(input)
+    if not (ragged or save_cell or save_gates or reduced) and input.is_cpu:
         # torch looks into each argument that it is given, defaults too: a tenth of a small step.
         return _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
     layer = (input, h0, c0, weights, has_biases, bidirectional, batch_sizes, lengths, dense(reset))
-    return _sequence_forward(*layer, save_cell, save_gates, allow_tf32(input))
+    return _sequence_forward(*layer, save_cell, save_gates, reduced)
 
 
 @fake_of("_sequence_forward", Layer)
@@ -143,11 +160,11 @@ def sequence_backward(call: LayerBackward) -> Backward:
     """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
     call = call._replace(reset=dense(call.reset))
     op = _recorded_backward if recording() else _sequence_backward
-    return op(*call, allow_tf32(call.cell))
+    return op(*call, reduced_precision(call.cell))
 
 
 @fake_of("_sequence_backward", LayerBackward)
-def backward_shapes(call: LayerBackward, allow_tf32: bool = False) -> Backward:
+def backward_shapes(call: LayerBackward, reduced_precision: bool = False) -> Backward:
     cell, weights = call.cell, call.weights
     batch = _batch(cell, call.batch_sizes, call.c0, call.grad_h_n, call.grad_c_n)
     directions = 1 + call.bidirectional
@@ -216,11 +233,12 @@ def weight_gradients(
     output: Tensor,
     direction: int,
     gate_masks: Tensor | None = None,
+    reduced_precision: bool = False,
 ) -> WeightGradients:
     """One direction: gradients of w_ih, w_hh and, alike, of b_ih and b_hh."""
-    ragged = (layer.batch_sizes, layer.lengths, dense(layer.reset))
+    rest = (layer.batch_sizes, layer.lengths, dense(layer.reset), gate_masks, reduced_precision)
     op = _recorded_weight_gradients if recording() else _weight_gradients
-    return op(grad_preactivations, layer.input, layer.h0, output, direction, *ragged, gate_masks)
+    return op(grad_preactivations, layer.input, layer.h0, output, direction, *rest)
 
 
 @fake_of("_weight_gradients")
@@ -241,17 +259,18 @@ _recorded_input_gradient: Callable[..., Tensor] = torch.ops.lstm_kernels.input_g
 
 
 def input_gradient(
-    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
+    grad_preactivations: Tensor,
+    w_ih: Sequence[Tensor],
+    lengths: Tensor | None,
+    reduced_precision: bool = False,
 ) -> Tensor:
     """One layer: gradient of the input, from the w_ih of every direction."""
     op = _recorded_input_gradient if recording() else _input_gradient
-    return op(grad_preactivations, w_ih, lengths)
+    return op(grad_preactivations, w_ih, lengths, reduced_precision)
 
 
 @fake_of("_input_gradient")
-def _input_gradient_shape(
-    grad_preactivations: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None
-) -> Tensor:
+def _input_gradient_shape(grad_preactivations: Tensor, w_ih: Sequence[Tensor], *_: Any) -> Tensor:
     return grad_preactivations.new_empty(*grad_preactivations.shape[:-3], w_ih[0].shape[1])
 
 

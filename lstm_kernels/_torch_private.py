@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.utils import _pytree
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: Whether a transform of torch.func, such as vmap or grad, is running.
 transforms_active = torch._C._are_functorch_transforms_active
@@ -29,6 +31,10 @@ count_dispatch_modes = torch._C._len_torch_dispatch_stack
 
 #: What torch.jit.trace records into, or None.
 tracing_state = torch._C._get_tracing_state
+
+#: How a backend may multiply float32. Of "mkldnn" and "rnn" it is what
+#: torch.backends.mkldnn.rnn.fp32_precision returns, in a seventh of the time.
+fp32_precision = torch._C._get_fp32_precision_getter
 
 #: Whether a transform of torch.func hides the values of a tensor.
 is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
@@ -103,6 +109,15 @@ def never_compile(function: types.FunctionType) -> None:
     frames = torch._C._dynamo.eval_frame
     skip = frames._FrameAction.SKIP
     frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+
+
+def constant_in_graphs(function: _Function) -> _Function:
+    """Let torch.compile call a function while it records, and keep what it returned.
+
+    torch.compiler.assume_constant_result does the same, and imports all of torch.compile first.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def register_namedtuple(kind: type[Any], name: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import _load
 from ._layer import Layer, LayerBackward
-from ._ops import allow_tf32, backward_shapes, dense, fake_of, forward_shapes
+from ._ops import backward_shapes, dense, fake_of, forward_shapes, reduced_precision
 from ._torch_private import recording
 from ._variants import ACTIVATIONS, Activation, LayerTensors, Variant
 
@@ -124,8 +124,8 @@ def forward(
     layer = layer._replace(reset=dense(layer.reset))
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
-    tf32 = allow_tf32(layer.input)
-    return op(*layer, *of_variant, options(variant), save_cell, save_gates, tf32)
+    reduced = reduced_precision(layer.input)
+    return op(*layer, *of_variant, options(variant), save_cell, save_gates, reduced)
 
 
 def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool]:
@@ -167,7 +167,7 @@ def backward(
     of_variant = given_tensors(variant, tensors)
     results = (cell, gates, products)
     return _backward(
-        *first, dense(reset), *of_variant, options(variant), *results, allow_tf32(cell)
+        *first, dense(reset), *of_variant, options(variant), *results, reduced_precision(cell)
     )
 
 

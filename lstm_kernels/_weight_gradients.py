@@ -44,6 +44,7 @@ def gradients(
     wanted: Sequence[bool],
     w_ih: Sequence[Tensor] | None,
     by_ops: bool,
+    reduced_precision: bool = False,
     of_input: Tensor | None = None,
     gate_masks: Tensor | None = None,
 ) -> tuple[list[_ops.WeightGradients | None], Tensor | None]:
@@ -55,6 +56,7 @@ def gradients(
         wanted: the directions whose weights' gradients are.
         w_ih: of every direction, where the input's gradient is wanted.
         by_ops: whether the ops may compute them, where they are the faster ones.
+        reduced_precision: as in csrc/schema.cpp, for these ops.
         of_input: the gradient of the input's product, where that is not grad_z.
         gate_masks: as in csrc/schema.cpp.
 
@@ -64,11 +66,11 @@ def gradients(
     """
     by_ops_here = by_ops and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED
     within = _rows_within(layer.lengths, layer.input.shape[0])
-    tf32 = by_ops and _ops.allow_tf32(grad_z)
+    tf32 = by_ops and _ops.multiplies_in_tf32(grad_z)
 
     def of_weights(d: int) -> _ops.WeightGradients:
         if by_ops_here and of_input is None:
-            return _ops.weight_gradients(grad_z, layer, output, d, gate_masks)
+            return _ops.weight_gradients(grad_z, layer, output, d, gate_masks, reduced_precision)
         if by_ops_here and of_input is not None:
             # The op makes both products of one gradient: the other one gets a single column.
             one_input = layer._replace(input=layer.input[..., :1])
@@ -82,7 +84,7 @@ def gradients(
     if w_ih is not None:
         z = grad_z if of_input is None else of_input
         grad_input = (
-            _ops.input_gradient(z, w_ih, layer.lengths)
+            _ops.input_gradient(z, w_ih, layer.lengths, reduced_precision)
             if by_ops_here
             else _input_in_torch(z, w_ih, within, tf32)
         )
@@ -102,8 +104,10 @@ def weight_gradients(
     return _direction_in_torch(z, layer, output, direction, within, gate_masks=gate_masks)
 
 
-def input_gradient(grad_z: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None) -> Tensor:
-    """The op of this name in plain torch."""
+def input_gradient(
+    grad_z: Tensor, w_ih: Sequence[Tensor], lengths: Tensor | None, *_: bool
+) -> Tensor:
+    """The op of this name in plain torch, in full precision."""
     within = _rows_within(lengths, grad_z.shape[0])
     return _input_in_torch(_zero_past_ends(grad_z, lengths), w_ih, within)
 
@@ -228,7 +232,7 @@ def masked_operands(
 def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor, by_ops: bool) -> Tensor:
     """Gradient of w_hr, (P, H): h_t = W_hr (o * tanh(c_t)). Gates are (..., 4, H)."""
     unprojected = gates.select(-2, OUTPUT_GATE) * cell.tanh()
-    tf32 = by_ops and _ops.allow_tf32(cell)
+    tf32 = by_ops and _ops.multiplies_in_tf32(cell)
     return product(grad_h.flatten(0, -2).mT, unprojected.flatten(0, -2), tf32)
 
 

@@ -163,7 +163,7 @@ def _translations(
         options: Sequence[float],
         save_cell: bool,
         save_gates: bool,
-        allow_tf32: bool,
+        reduced_precision: bool,
     ) -> tuple[Any, ...]:
         masks = (hidden_mask, gate_masks, candidate_mask, zoneout_cell, zoneout_hidden)
         variant = variant_of(options, GivenTensors(peephole, None, None, input_gate, *masks))

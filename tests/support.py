@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -164,6 +165,18 @@ def rounding(dtype: torch.dtype, steps: int, width: int = 16) -> dict[str, float
     """
     unit = torch.finfo(dtype).eps
     return {"rtol": 4 * unit * steps, "atol": unit * steps * width**0.5}
+
+
+@contextlib.contextmanager
+def precision_of_rnns(value: str) -> Iterator[None]:
+    """What torch's switch for float32 in RNNs on the CPU says; monkeypatch cannot put it back."""
+    switch: Any = torch.backends.mkldnn.rnn
+    before = switch.fp32_precision
+    switch.fp32_precision = value
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
 
 
 def ours(module: nn.LSTM) -> lstm_kernels.LSTM:

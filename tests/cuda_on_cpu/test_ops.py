@@ -63,14 +63,18 @@ class Case:
         self.c0 = uniform(D, N, H) if given else None
         self.layer = (weights, has_biases, D == 2, batch_sizes, lengths, reset)
 
-    def forward(self, ops, allow_tf32=False):
-        return ops._sequence_forward(self.x, self.h0, self.c0, *self.layer, True, True, allow_tf32)
+    def forward(self, ops, reduced_precision=False):
+        return ops._sequence_forward(
+            self.x, self.h0, self.c0, *self.layer, True, True, reduced_precision
+        )
 
     def gradients(self, results, absent=()):
         return [None if k in absent else self.uniform(*t.shape) for k, t in enumerate(results)]
 
-    def backward(self, ops, gradients, cell, gates, allow_tf32=False):
-        return ops._sequence_backward(*gradients, self.c0, *self.layer, cell, gates, allow_tf32)
+    def backward(self, ops, gradients, cell, gates, reduced_precision=False):
+        return ops._sequence_backward(
+            *gradients, self.c0, *self.layer, cell, gates, reduced_precision
+        )
 
 
 def exact(value):
@@ -90,14 +94,14 @@ def assert_agree(results, expected, names, dtype):
         )
 
 
-def check(ops, case, absent=(), allow_tf32=False):
-    results = case.forward(ops, allow_tf32)
+def check(ops, case, absent=(), reduced_precision=False):
+    results = case.forward(ops, reduced_precision)
     layer = Layer(*exact((case.x, case.h0, case.c0)), *exact(list(case.layer)))
     expected = _reference.sequence_forward(layer)
     assert_agree(results, expected, NAMES, case.dtype)
     cell, gates = results[3:]
     gradients = case.gradients(results, absent)
-    got = case.backward(ops, gradients, cell, gates, allow_tf32)
+    got = case.backward(ops, gradients, cell, gates, reduced_precision)
     call = LayerBackward.of_layer(layer, exact(gradients), *exact((cell, gates)))
     expected = _reference.sequence_backward(call)
     assert_agree(got, expected, GRAD_NAMES, case.dtype)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import precision_of_rnns
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -99,7 +100,7 @@ def test_gradients_are_products_in_tf32_where_nn_lstms_are(packed, monkeypatch):
 
     # of each direction: w_ih, w_hh from the steps and from h0; and of the input
     assert count(torch.float32) == (0, 7)
-    monkeypatch.setattr(_ops, "allow_tf32", lambda tensor: True)
+    monkeypatch.setattr(_ops, "multiplies_in_tf32", lambda tensor: True)
     assert count(torch.float32) == (7, 0)
     assert count(torch.float32, by_ops=False) == (0, 7)  # they may be differentiated again
 
@@ -149,8 +150,21 @@ def test_gradients_of_variants_stay_on_one_device(data, variant, monkeypatch):
 
 def test_tf32_follows_the_switch_of_nn_lstm(fake_cuda, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
-    assert _ops.allow_tf32(fake_cuda(2))
-    assert not _ops.allow_tf32(fake_cuda(2).double())
-    assert not _ops.allow_tf32(torch.ones(2, device="cpu"))
+    for asks in (_ops.reduced_precision, _ops.multiplies_in_tf32):
+        assert asks(fake_cuda(2))
+        assert not asks(fake_cuda(2).double())
+        assert not asks(torch.ones(2, device="cpu"))
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
-    assert not _ops.allow_tf32(fake_cuda(2))
+    assert not _ops.reduced_precision(fake_cuda(2))
+
+
+def test_switch_of_the_cpu_leaves_cuda_alone(fake_cuda, monkeypatch):
+    """And no product of the CPU is in TF32, whatever either switch says."""
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    with precision_of_rnns("bf16"):
+        assert not _ops.reduced_precision(fake_cuda(2))
+        assert not _ops.reduced_precision(torch.ones(2, device="meta"))
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
+        x = torch.ones(2, device="cpu")
+        assert _ops.reduced_precision(x)
+        assert not _ops.multiplies_in_tf32(x)

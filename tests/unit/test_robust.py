@@ -152,14 +152,14 @@ def test_registration_of_the_sequence_ops(kind, bidirectional, proj_size):
     h, c = torch.randn(1 + bidirectional, 3, proj_size or 4), torch.randn(1 + bidirectional, 3, 4)
     layer = Layer(x, h, c, weights, True, bidirectional, *ragged)
     for save in (False, True):
-        _check("sequence_forward", *layer, save, save)
+        _check("sequence_forward", *layer, save, save, save)
     output, h_n, c_n, cell, gates = _ops.sequence_forward(layer, True, True)
     for grads in ((output, h_n, c_n, cell, gates), (output, None, c_n, None, None)):
-        _check("sequence_backward", *LayerBackward.of_layer(layer, grads, cell, gates))
+        _check("sequence_backward", *LayerBackward.of_layer(layer, grads, cell, gates), True)
     for direction in range(1 + bidirectional):
-        _check("weight_gradients", gates, x, h, output, direction, *ragged)
+        _check("weight_gradients", gates, x, h, output, direction, *ragged, None, True)
     w_ih = [w for w in weights if w.shape == (16, 5)]
-    _check("input_gradient", gates, w_ih, ragged[1])
+    _check("input_gradient", gates, w_ih, ragged[1], True)
 
 
 def test_registration_of_the_cell_ops():

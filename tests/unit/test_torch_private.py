@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from support import precision_of_rnns
 from torch.autograd import forward_ad
 from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils.flop_counter import FlopCounterMode
@@ -197,6 +198,37 @@ def test_recording():
     torch.jit.trace(Notes(), X, check_trace=False)
     torch.export.export(Notes(), (X,))
     assert seen == [False, True, True, True]
+
+
+def test_fp32_precision(monkeypatch):
+    """It is what the public switches say."""
+    for value in ("ieee", "tf32"):
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", value)
+        assert private.fp32_precision("cuda", "rnn") == value
+    for value in ("ieee", "bf16"):
+        with precision_of_rnns(value):
+            assert private.fp32_precision("mkldnn", "rnn") == value
+
+
+def test_constant_in_graphs():
+    """A graph keeps the first result, also of what torch.compile cannot look into."""
+
+    @private.constant_in_graphs
+    def constant(backend):
+        calls.append(backend)
+        return private.fp32_precision(backend, "rnn") + str(len(calls))
+
+    def function(x):
+        return x + len(constant("mkldnn"))
+
+    calls = []
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    first = compiled(X)
+    assert calls
+    calls.clear()
+    assert torch.equal(compiled(X), first)
+    assert not calls
+    assert constant("mkldnn").endswith("1")
 
 
 def test_never_compile():
