@@ -401,7 +401,7 @@ class LSTM(nn.RNNBase):
             weight_dtype: torch.bfloat16 or torch.float16 rounds the packed matrices of a float32
                 module to that dtype, for half the reading; sums, states and biases stay float32,
                 and the numbers are those of a module whose matrices have been rounded. Rounding
-                moves a weight by up to 2**-9 (bfloat16) or 2**-12 (float16) of itself; beyond
+                moves a weight by up to 2**-8 (bfloat16) or 2**-11 (float16) of itself; beyond
                 65,504 float16 has only infinity, and below 6e-5 less precision. None keeps the
                 module's precision.
 
