@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from support import H, I, N, T, assert_equal, assert_same, gradients, twins
+from support import (
+    H,
+    I,
+    N,
+    T,
+    assert_equal,
+    assert_same,
+    gradients,
+    precision_of_rnns,
+    twins,
+)
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -154,6 +164,30 @@ def test_nothing_is_compiled_for_training_without_gradients():
         assert_same(compiled(x), native(x))
     (call,) = [node for node in graphs[0].graph.nodes if "sequence_forward" in str(node.target)]
     assert not any(call.args[9:11])
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16"])
+def test_graph_keeps_the_precision_that_it_was_recorded_with(precision):
+    """What torch's switch for RNNs says is asked once, without leaving the graph."""
+    lstm, _ = twins()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    x = torch.randn(T, N, I)
+    compiled = torch.compile(lstm, fullgraph=True, backend=backend)
+    with precision_of_rnns(precision):
+        recorded = compiled(x)
+        torch.compile(lstm, fullgraph=True, backend="aot_eager")(x)[0].sum().backward()
+        exported = torch.export.export(lstm, (x,)).graph
+    assert_equal(compiled(x), recorded)
+    assert len(graphs) == 1
+    for graph in (graphs[0].graph, exported):
+        (call,) = [node for node in graph.nodes if "sequence_forward" in str(node.target)]
+        reduced = call.args[11] if len(call.args) > 11 else False
+        assert reduced is (precision == "bf16")
 
 
 def test_compiles_under_autocast():

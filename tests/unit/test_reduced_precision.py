@@ -1,0 +1,191 @@
+"""float32 on the CPU where torch lets its RNNs round the factors of products to bfloat16.
+
+On a CPU whose kernels multiply bfloat16 no faster, the switch changes nothing. All of this holds
+there as well.
+"""
+
+import itertools
+
+import pytest
+import torch
+from support import assert_equal, precision_of_rnns, tensors, twins, weigh
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from lstm_kernels import LSTM, LSTMCell, Variant, _ops
+
+T, I = 7, 9
+UNIT = 2**-8  # the largest relative error of a number that is rounded to bfloat16
+STACKS = {
+    "one layer": {},
+    "bidirectional": {"bidirectional": True},
+    "two layers": {"num_layers": 2},
+    "all": {"num_layers": 2, "bidirectional": True},
+}
+CASES = {
+    f"{kind}, {name}": (kind, options)
+    for kind in ("padded", "packed", "lengths", "reset")
+    for name, options in STACKS.items()
+    if kind != "reset" or "bidirectional" not in options
+}
+
+
+def lengths_of(batch):
+    return torch.arange(batch) * 5 % T + 1
+
+
+def run(module, kind, x, h, c):
+    """Output, padded, h_n and c_n of one of our LSTMs or an nn.LSTM."""
+    batch = x.shape[1]
+    lengths = lengths_of(batch)
+    ours = isinstance(module, LSTM)
+    if kind == "packed" or (kind == "lengths" and not ours):
+        packed, states = module(pack_padded_sequence(x, lengths, enforce_sorted=False), (h, c))
+        return pad_packed_sequence(packed, total_length=T)[0], *states
+    if kind != "reset":
+        output, states = module(x, (h, c), **({"lengths": lengths} if kind == "lengths" else {}))
+        return output, *states
+    reset = (torch.arange(T)[:, None] + torch.arange(batch)) % 4 == 0
+    if ours:
+        output, states = module(x, (h, c), reset=reset)
+        return output, *states
+    outputs = []
+    for t in range(T):
+        keep = ~reset[t, :, None]
+        output, (h, c) = module(x[t : t + 1], (h * keep, c * keep))
+        outputs.append(output)
+    return torch.cat(outputs), h, c
+
+
+def case(hidden_size, batch, **options):
+    """Twins, ours in float32, and an input and states for them."""
+    lstm, native = twins(I, hidden_size, **options)
+    rows = lstm.num_layers * (1 + lstm.bidirectional)
+    sizes = (T, batch, I), (rows, batch, lstm.proj_size or hidden_size), (rows, batch, hidden_size)
+    return lstm, native.double(), [torch.randn(size) for size in sizes]
+
+
+def with_all_gradients(module, kind, given):
+    inputs = [value.clone().requires_grad_() for value in given]
+    results = run(module, kind, *inputs)
+    return list(results), list(torch.autograd.grad(weigh(results), [*inputs, *module.parameters()]))
+
+
+@pytest.mark.parametrize(("kind", "stack"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("hidden_size", [1, 20, 70])
+def test_results_and_gradients_are_off_by_the_rounding_of_factors_alone(hidden_size, kind, stack):
+    """The error of a gate is about one unit, since weights are at most 1 / sqrt(H).
+
+    In these cases, an LSTM in float64 that rounds the factors of all products, forward and
+    backward, is off by up to 1.8 units in results. Its gradients are off by up to 5.8 units of
+    their largest number, an error that grows with the steps back.
+    """
+    for batch, projects in itertools.product((1, 5, 17), (False, True)):
+        options = {**stack, "proj_size": hidden_size // 2 if projects else 0}
+        lstm, native, given = case(hidden_size, batch, **options)
+        expected, expected_gradients = with_all_gradients(
+            native, kind, [value.double() for value in given]
+        )
+        with precision_of_rnns("bf16"):
+            results, gradients = with_all_gradients(lstm, kind, given)
+            with torch.no_grad():
+                inference = run(lstm, kind, *given)
+        for one, other in zip((*results, *inference), 2 * expected, strict=True):
+            assert (one - other).abs().max() < 4 * UNIT
+        for one, other in zip(gradients, expected_gradients, strict=True):
+            assert (one - other).abs().max() <= 2 * T * UNIT * other.abs().max()
+
+
+@pytest.mark.parametrize(("kind", "stack"), CASES.values(), ids=CASES)
+def test_last_state_is_the_last_output(kind, stack):
+    """States are not rounded: h_n has the bits of the output that it is."""
+    for hidden_size, batch in itertools.product((1, 20, 70), (1, 5, 17)):
+        lstm, _, given = case(hidden_size, batch, **stack)
+        ends = lengths_of(batch) if kind in ("packed", "lengths") else torch.full((batch,), T)
+        with precision_of_rnns("bf16"):
+            results = run(lstm, kind, *given)
+            with torch.no_grad():
+                inference = run(lstm, kind, *given)
+        for output, h_n, _ in (results, inference):
+            each = output.unflatten(-1, (1 + lstm.bidirectional, -1)).unbind(2)
+            last = [each[0][ends - 1, torch.arange(batch)], *(own[0] for own in each[1:])]
+            assert_equal(h_n[-len(last) :], torch.stack(last))
+
+
+def prepacked(**options):
+    return LSTM(I, 20, **options).requires_grad_(False).prepack()
+
+
+IGNORE_IT = {
+    "float64": lambda: LSTM(I, 20, 2, dtype=torch.float64),
+    "bfloat16": lambda: LSTM(I, 20, dtype=torch.bfloat16),
+    "variant": lambda: LSTM(I, 20, 2, proj_size=7, variant=Variant(peephole=True)),
+    "layer norm": lambda: LSTM(I, 20, variant=Variant(layer_norm="separate")),
+    "masked gates": lambda: LSTM(I, 20, variant=Variant(recurrent_dropout=0.5, dropout_on="gates")),
+    "prepacked": prepacked,
+    "prepacked, both directions": lambda: prepacked(num_layers=2, bidirectional=True),
+    "for inference": lambda: LSTM(I, 20, 2).for_inference(),
+    "cell": lambda: LSTMCell(I, 20),
+    "cell for inference": lambda: LSTMCell(I, 20).for_inference(),
+}
+
+
+def bits(module, precision, steps, batch):
+    """Results, and gradients where there are any, with torch's switch at `precision`."""
+    torch.manual_seed(1)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    is_cell = "Cell" in type(module).__name__
+    x = torch.randn(*(() if is_cell else (steps,)), batch, I, dtype=dtype)
+    with precision_of_rnns(precision):
+        results = tensors(module(x.requires_grad_(bool(parameters))))
+        if not parameters:
+            return results
+        return [*results, *torch.autograd.grad(weigh(results), [x, *parameters])]
+
+
+@pytest.mark.parametrize("make", IGNORE_IT.values(), ids=IGNORE_IT)
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (3, 2), (T, 17)])
+def test_switch_is_for_plain_calls_in_float32(make, steps, batch):
+    torch.manual_seed(0)
+    module = make()
+    assert_equal(bits(module, "bf16", steps, batch), bits(module, "none", steps, batch))
+
+
+@pytest.mark.parametrize("before", ["none", "ieee", "tf32"])
+def test_default_is_full_precision(before):
+    """Bits are those from before the switch was used, which no other setting of it changes."""
+    module = LSTM(I, 20, 2, bidirectional=True)
+    first = bits(module, "none", T, 17)
+    bits(module, "bf16", T, 17)
+    assert_equal(bits(module, before, T, 17), first)
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16"])
+def test_each_op_of_a_training_step_is_told(monkeypatch, precision):
+    told = {}
+    for name in ("sequence_forward", "sequence_backward", "weight_gradients", "input_gradient"):
+        op = getattr(_ops, f"_{name}")
+
+        def spy(*arguments, name=name, op=op):
+            index = [argument.name for argument in op._schema.arguments].index("reduced_precision")
+            told.setdefault(name, set()).add(arguments[index])
+            return op(*arguments)
+
+        monkeypatch.setattr(_ops, f"_{name}", spy)
+    bits(LSTM(I, 20, 2, bidirectional=True, proj_size=7), precision, T, 5)
+    assert len(told) == 4
+    assert all(values == {precision == "bf16"} for values in told.values())
+
+
+def test_inference_without_states_is_told(monkeypatch):
+    """The shortest call of the op leaves its defaults out."""
+    calls = []
+    op = _ops._sequence_forward
+    monkeypatch.setattr(_ops, "_sequence_forward", lambda *a: calls.append(a) or op(*a))
+    module, x = LSTM(I, 20), torch.randn(T, 2, I)
+    with torch.no_grad():
+        for precision in ("none", "bf16"):
+            with precision_of_rnns(precision):
+                module(x)
+    assert [len(call) for call in calls] == [6, 12]
+    assert calls[1][-1] is True
