@@ -170,7 +170,7 @@ def rounding(dtype: torch.dtype, steps: int, width: int = 16) -> dict[str, float
 @contextlib.contextmanager
 def precision_of_rnns(value: str) -> Iterator[None]:
     """What torch's switch for float32 in RNNs on the CPU says; monkeypatch cannot put it back."""
-    switch: Any = torch.backends.mkldnn.rnn
+    switch: Any = torch.backends.mkldnn.rnn  # type: ignore[attr-defined]
     before = switch.fp32_precision
     switch.fp32_precision = value
     try:
