@@ -73,6 +73,20 @@ def ours_with_states(workload: Workload) -> Call:
     return run_module(workload, module, return_states=True)
 
 
+def ours_reduced(workload: Workload) -> Call:
+    """The same module where torch's switch allows products to round to bfloat16."""
+    call, rnn = ours(workload), torch.backends.mkldnn.rnn  # type: ignore[attr-defined]
+
+    def reduced() -> object:
+        precision, rnn.fp32_precision = rnn.fp32_precision, "bf16"
+        try:
+            return call()
+        finally:
+            rnn.fp32_precision = precision
+
+    return reduced
+
+
 def op_alone(workload: Workload) -> Call:
     """The op of a plain layer without the module around it: the rest is what Python adds."""
     op = torch.ops.lstm_kernels._sequence_forward.default

@@ -177,6 +177,12 @@ def groups(full: bool) -> dict[str, Group]:
             NATIVE | LOOPS,
             some=some,
         ),
+        "reduced": Group(
+            "How fast is float32 where products may round to bfloat16?",
+            both([Case(64, n, h) for n in (16, 64) for h in (256, 512, 1024)]),
+            NATIVE | {"ours, rounding nothing": contenders.ours},
+            ours=contenders.ours_reduced,
+        ),
         "narrow": Group("How fast are the other dtypes?", both(narrow), NATIVE),
         "ragged": Group(
             "How fast are packed, bidirectional, projected and stacked LSTMs?", both(ragged), NATIVE
