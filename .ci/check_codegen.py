@@ -26,8 +26,6 @@ FMA = re.compile("vfmadd|fmla|vdpbf16ps")
 PRODUCT = re.compile("vfmadd|v?mulp|fmla|vdpbf16ps|bfdot")
 PRODUCT_OF_BYTES = re.compile("v?pmadd|vpdpbusd|sdot|smull")
 HOT = re.compile(r"\b(direct_)?tile(_pair)?<|QuantizedPanels::accumulate_pair\(")
-# SSE2 widens narrower weights by hand, with more constants and halves than it has registers left.
-BASELINE_NARROW = re.compile(r"baseline::((bf|fp)16|QuantizedPanels)")
 
 
 def functions(path: str) -> Iterator[tuple[str, list[Instruction]]]:
@@ -63,13 +61,17 @@ def check(path: str) -> tuple[int, list[str]]:
     """Returns (number of hot loops, list of complaints) of one object file."""
     loops, complaints = 0, list[str]()
     for name, body in functions(path):
-        if not HOT.search(name) or BASELINE_NARROW.search(name):
+        if not HOT.search(name):
             continue
+        # That of x86 is compiled to be small.
+        small = "baseline" in name and any("%" in operands for _, _, operands in body)
         for loop in innermost_loops(body):
             of_bytes = any(PRODUCT_OF_BYTES.match(m) for _, m, _ in loop)
             if not of_bytes and not any(PRODUCT.match(m) for _, m, _ in loop):
                 continue  # pointer setup
             loops += 1
+            if small:
+                continue
             fused = of_bytes or any(FMA.match(m) for _, m, _ in loop)
             if "baseline" not in name and not fused:
                 complaints.append(f"{path}: {name}: multiplies and adds separately")
