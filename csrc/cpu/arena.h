@@ -42,8 +42,12 @@ LSTM_INLINE void copy_row(T* to, const S* from, int64_t n) {  // from null: zero
     store(to + i, from ? load_n(from + i, n - i) : vec<compute<T>>{});
 }
 template <class S>
-LSTM_INLINE void copy_row(bf16_pair* to, const S* from, int64_t n) {
-  copy_row(&to->first, from, n);
+LSTM_INLINE void copy_row(bf16_pair* to, const S* from,
+                          int64_t n) {  // and zeros up to whole vectors
+  constexpr int L = lanes<float>;
+  bf16* numbers = &to->first;
+  copy_row(numbers, from, n);
+  if (ceil_div(n, L) % 2) store(numbers + round_up(n, L), vec<float>{});
 }
 template <class S, class T>
 LSTM_INLINE void copy_out(S* to, const T* from, int64_t n) {  // `from` is padded

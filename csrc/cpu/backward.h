@@ -10,8 +10,8 @@
 // The same tiles as in the forward pass. The cells' gradients follow row by row when all panels of
 // a step are done: gates and cell states are then read as whole rows, which the hardware
 // prefetches; panel by panel they would be pieces of two lines on a page each, and cost as much as
-// the product. G_{t+1} is kept in scratch, too, in the compute type: it is the operand of the next
-// product. Where pairs of stored numbers are multiplied, that is the G which the caller gets.
+// the product. G_{t+1} is kept in scratch, too, as the operand of the next product. Where that is
+// the G which the caller gets, and needs nothing after its rows, it is read from there.
 //
 // Where h has a mask for each gate, the product is that of gate_panels.h: each gate's part of G
 // meets its own rows of W_hh, and the mask comes after it.
@@ -26,23 +26,22 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-template <class S, class Call>
+template <class S, class X, class Call>
 struct BackwardPart;
 
-// Call: SequenceBackward, or VariantBackward.
-template <class S, class Call = cpu::SequenceBackward>
+// X: what G is made of as an operand. Call: SequenceBackward, or VariantBackward.
+template <class S, class X, class Call = cpu::SequenceBackward>
 struct Backward {
-  using Part = BackwardPart<S, Call>;
+  using Part = BackwardPart<S, X, Call>;
   using T = compute<S>;
-  using X = operand<S>;
   static constexpr int L = lanes<T>;
-  static constexpr bool kKeepsG = is_same<X, T>;
+  static constexpr bool kKeepsG = kTiles || is_same<X, T> || !is_same<S, number<X>>;
   static constexpr bool kVariant = is_same<Call, cpu::VariantBackward>;
 
   struct Direction {
     Panels<T> w_hh, w_hr;        // (4 * H) -> P, P -> H
     GatePanels<T> w_hh_by_gate;  // H -> P, and w_hh without memory, where each gate has a mask
-    T* g[2];     // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
+    X* g[2];     // [rank][g_stride]: G of a step, read and written in turn, if kKeepsG
     T* dc;       // [rank][c_stride]: f_{t+1} * dc_{t+1}
     T* dh;       // [rank][h_stride], where there is a projection
     T* kept_dh;  // [rank][h_stride]: what zoneout passes to the step before, if it does
@@ -87,8 +86,10 @@ struct Backward {
   Backward(const Call& call, int threads, Arena& arena)
       : call(call), parts(Split::parts(call.size, threads)) {
     const Sizes& s = call.size;
-    direct = is_same<S, T> && s.P % L == 0 && cpu::direct_backward(s) && !masks_gates();
-    g_stride = padded<T>(kGates * s.H), h_stride = padded<T>(s.P), c_stride = padded<T>(s.H);
+    direct =
+        is_same<S, T> && is_same<X, T> && s.P % L == 0 && cpu::direct_backward(s) && !masks_gates();
+    g_stride = padded<X>(ceil_div(kGates * s.H, numbers_in<X>)), h_stride = padded<T>(s.P),
+    c_stride = padded<T>(s.H);
     part_stride = padded<X>(ceil_div(s.H, numbers_in<X>));
     for (int d = 0; d < s.D; ++d) {
       Direction& to = directions[d];
@@ -105,7 +106,7 @@ struct Backward {
       if (masks_gates()) to.w_hh_by_gate.take(format, s.H, s.P, to.w_hh.width, arena);
       to.w_hr = {};
       if (projects()) to.w_hr = panels(weight_format<S>(s.N), s.P, s.H, true);
-      for (T*& g : to.g) g = arena.take<T>(kKeepsG ? s.N * g_stride : 0);
+      for (X*& g : to.g) g = arena.take<X>(kKeepsG ? s.N * g_stride : 0);
       to.dc = arena.take<T>(s.N * c_stride);
       to.dh = projects() ? arena.take<T>(s.N * h_stride) : nullptr;
       to.kept_dh = nullptr;
@@ -124,7 +125,7 @@ struct Backward {
             {arena.take<T>(normalises() ? NormRows<T>::kAll * c_stride : 0), c_stride},
             arena.take<const S*>(masks_gates() ? N : 0),
             arena.take<const X*>(masks_gates() ? kGates * N : 0),
-            arena.take<X>(masks_gates() && !kKeepsG ? kGates * N * part_stride : 0),
+            arena.take<X>(masks_gates() && !is_same<X, T> ? kGates * N * part_stride : 0),
             arena.take<T>(masks_gates() ? N * kMaxVectors * L : 0)};
   }
 
@@ -135,9 +136,15 @@ struct Backward {
 
   // What zeros stand for: a row of G, of cells, or of masks.
   int64_t zero_numbers() const {
-    return max_of(max_of(g_stride, c_stride), masks_gates() ? kGates * h_stride : 0);
+    return max_of(max_of(g_stride * int64_t(sizeof(X)) / int64_t(sizeof(T)), c_stride),
+                  masks_gates() ? kGates * h_stride : 0);
   }
-  void prepare() { __builtin_memset(zeros, 0, size_t(zero_numbers()) * sizeof(T)); }
+  void prepare() {
+    __builtin_memset(zeros, 0, size_t(zero_numbers()) * sizeof(T));
+    for (int d = 0; kTiles && d < call.size.D; ++d)  // what follows the numbers of a row
+      for (X* g : directions[d].g)
+        __builtin_memset(g, 0, size_t(call.size.N * g_stride) * sizeof(X));
+  }
   void finish() const {
     if constexpr (kVariant)
       if (call.grad_parameters)
@@ -163,12 +170,11 @@ struct Backward {
 // One part of one direction. Its phases: making ready; the steps, each in one phase, or in one more
 // with a projection and with a layer norm, where parts go in step, and several where they do not;
 // the initial states.
-template <class S, class Call>
+template <class S, class X, class Call>
 struct BackwardPart : InArena {
-  using Pass = Backward<S, Call>;
+  using Pass = Backward<S, X, Call>;
   using Stored = S;
   using T = compute<S>;
-  using X = operand<S>;
   static constexpr int L = lanes<T>;
   static constexpr bool kKeepsG = Pass::kKeepsG, kVariant = Pass::kVariant;
 
@@ -356,7 +362,7 @@ struct BackwardPart : InArena {
                             result(own.w_hh, order.panel(i), n));
       return;
     }
-    if constexpr (kKeepsG)
+    if constexpr (is_same<X, T>)
       for (int64_t k = 0; k < own.w_hh.K; k += kDirectSteps)
         for (int64_t p = order.first; p < order.last; ++p)
           add_direct(work.g, count, k, min_of(kDirectSteps, own.w_hh.K - k),
@@ -412,7 +418,8 @@ struct BackwardPart : InArena {
   struct CellRow {
     const S *gates, *grad_gates, *grad_cell, *c_before, *c;
     const T* grad_c;
-    T *to_c, *kept;
+    T* to_c;
+    number<X>* kept;
     S* to_preactivations;
   };
   CellRow cell_row(int64_t s, int64_t rank, bool goes_on) const {
@@ -428,7 +435,7 @@ struct BackwardPart : InArena {
     r.c = (const S*)call.cell + row * H;
     r.to_c = own.dc + rank * pass.c_stride;
     r.grad_c = cut ? pass.zeros : r.to_c;
-    r.kept = kKeepsG ? own.g[s & 1] + rank * pass.g_stride : nullptr;
+    r.kept = kKeepsG ? (number<X>*)(own.g[s & 1] + rank * pass.g_stride) : nullptr;
     r.to_preactivations = (S*)call.grad_preactivations + row * kGates * H;
     return r;
   }
@@ -558,11 +565,11 @@ struct BackwardPart : InArena {
   // Gate g's part of row j of G. Pairs are copied: where H is odd, the row has some that belong to
   // two gates.
   const X* part_of(int64_t g, int64_t j, [[maybe_unused]] int64_t count) {
-    if constexpr (kKeepsG) {
+    if constexpr (is_same<X, T>) {
       return work.g[j] + g * size.H;
     } else {
       X* copy = work.part_copy + (g * count + j) * pass.part_stride;
-      copy_row(copy, (const S*)work.g[j] + g * size.H, size.H);
+      copy_row(copy, (const number<X>*)work.g[j] + g * size.H, size.H);
       return copy;
     }
   }

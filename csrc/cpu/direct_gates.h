@@ -99,8 +99,10 @@ struct DirectGates {
       }
     }
     const T *x = operands, *h = operands + size.I * nv * L, *none = nullptr;
-    accumulate_panel(nv, input, kPanel, size.I, x, none, sums);
-    accumulate_panel(nv, recurrent, kPanel, size.P, h, none, sums);
+    with_width(int(nv), [&]<int NV>() {
+      accumulate_panel<NV>(input, kPanel, size.I, x, none, sums);
+      accumulate_panel<NV>(recurrent, kPanel, size.P, h, none, sums);
+    });
     for (int g = 0; g < kGates; ++g)
       for (int64_t v = 0; v < nv; ++v) {
         vec<T> block[L];

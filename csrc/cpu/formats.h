@@ -1,5 +1,6 @@
 // In which form the numbers of a matrix are held, and those that it is multiplied with.
 #pragma once
+#include "tiles.h"
 #include "tuning.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -29,6 +30,10 @@ struct operand_type<bf16> {
 };
 template <class S>
 using operand = typename operand_type<S>::type;
+// A row of so many numbers is read as it lies: others end in the middle of a pair or tile.
+template <class X>
+constexpr int64_t whole_operand =
+    kTiles && is_same<X, bf16_pair> ? kTileBytes / int64_t(sizeof(bf16)) : numbers_in<X>;
 template <class X, class S>
 LSTM_INLINE Format operand_format(int64_t N) {
   return is_same<X, bf16_pair> ? Format::kPairs : weight_format<S>(N);

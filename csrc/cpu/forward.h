@@ -120,7 +120,7 @@ struct Forward {
     const Split first = split(0);
     const int64_t own_panels = panels / (first.by_batch ? 1 : first.size);
     step_panels = masks_gates() ? int(max_of(1, min_of(kMaxVectors, own_panels))) : 1;
-    copies = direct || !(is_same<S, X> || (numbers_in<X> == 2 && s.I % 2 == 0));
+    copies = direct || !(is_same<S, number<X>> && s.I % whole_operand<X> == 0);
     h_stride = padded<Carried>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
     x_stride = operand_stride(s.I);
     // Prepacked weights are only read.
@@ -181,7 +181,12 @@ struct Forward {
                        : min_of(panels, of.end(ceil_div(panels, step_panels)) * step_panels);
   }
 
-  void prepare() { __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X)); }
+  void prepare() {
+    __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X));
+    for (int d = 0; kTiles && d < call.size.D; ++d)  // what follows the numbers of a row
+      for (Carried* h : directions[d].h)
+        __builtin_memset(h, 0, size_t(call.size.N * h_stride) * sizeof(Carried));
+  }
   void finish() const {}
 
   // Elements from one row of n operands to the next.
@@ -213,6 +218,9 @@ struct ForwardPart : InArena {
   using T = compute<S>;
   using Carried = typename Pass::Carried;
   static constexpr bool kVariant = is_same<Call, cpu::VariantForward>;
+  // Whether h is carried as the caller sees it, neither masked nor rounded further.
+  static constexpr bool kKeepsHidden =
+      !kVariant && (is_same<Carried, T> || is_same<S, number<Carried>>);
   static constexpr int L = lanes<T>;
   static constexpr int64_t kPanel = Pass::kPanel;
 
@@ -318,7 +326,7 @@ struct ForwardPart : InArena {
     const Share states = split.states(size.N, call.rows.counts);
     for (int64_t j = 0; j < states.size; ++j) {
       const int64_t r = states.rank(j), row = direction * size.N + steps.sequence(r);
-      if constexpr (kVariant) {  // own.h may be masked
+      if constexpr (!kKeepsHidden) {
         const S* h = hidden_after(r, size.T);
         if (call.h_n && h) __builtin_memcpy((S*)call.h_n + row * size.P, h, sizeof(S) * size.P);
         if (call.h_n && !h) zero_row((S*)call.h_n + row * size.P, size.P);
@@ -327,8 +335,7 @@ struct ForwardPart : InArena {
       }
       // The reverse direction ends with step T - 1, the other one with the sequence's length.
       const int64_t last = direction == 1 ? size.T : steps.length(r);
-      const auto* h =
-          (const pick<numbers_in<X> == 2, S, Carried>*)(own.h[last & 1] + r * pass.h_stride);
+      const auto* h = (const number<Carried>*)(own.h[last & 1] + r * pass.h_stride);
       if (call.h_n) copy_out((S*)call.h_n + row * size.P, h, size.P);
       if (call.c_n) copy_out((S*)call.c_n + row * size.H, own.c + r * pass.c_stride, size.H);
     }
@@ -471,7 +478,7 @@ struct ForwardPart : InArena {
     if constexpr (is_same<Carried, T>)
       store(row + column, rounded<S>(h));
     else
-      store((S*)row + column, h);
+      store((number<X>*)row + column, h);
   }
 
   // h_t = (o * tanh(c_t)) W_hr^T
@@ -526,7 +533,7 @@ struct ForwardPart : InArena {
     for (int64_t column = 0; column < size.P; column += L) {
       const vec<T> factor = load_n(mask + column, size.P - column);
       for (X* h : own.h) {
-        auto* row = (pick<numbers_in<X> == 2, S, X>*)(h + rank * pass.h_stride) + column;
+        auto* row = (number<X>*)(h + rank * pass.h_stride) + column;
         store(row, rounded<S>(load(row) * factor));
       }
     }
@@ -623,7 +630,7 @@ struct ForwardPart : InArena {
         operand = pass.zeros;
         if (work.h[j] == pass.zeros) continue;
         X* copy = work.masked_copy + (g * n + j) * pass.h_stride;
-        using Number = pick<numbers_in<X> == 2, S, X>;
+        using Number = number<X>;
         for (int64_t column = 0; column < size.P; column += L) {
           const vec<T> factor = load_n(mask + column, size.P - column);
           store((Number*)copy + column,

@@ -10,24 +10,26 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-template <class S>
+template <class S, class X>
 struct InputGradientPart;
 
-template <class S>
+// X: what G is made of as an operand.
+template <class S, class X>
 struct InputGradient {
-  using Part = InputGradientPart<S>;
+  using Part = InputGradientPart<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
   struct Work {      // of one part
-    const T** rows;  // G of a chunk, one direction after the other
+    const X** rows;  // G of a chunk, one direction after the other
     S** to;          // rows of dx
-    T* wide;         // G widened, for 16-bit types: [direction][row][g_stride]
+    X* copy;         // of G, where `copies`: [direction][row][g_stride]
     T* sums;         // [row][vector][lane]
   };
 
   const cpu::GradInput& a;
   int parts;
+  bool copies;  // G is widened or rounded, or ends within a pair or tile
   int64_t g_stride, chunk_rows;
   Panels<T> w_ih[2];
   PartMemory memory;
@@ -40,10 +42,12 @@ struct InputGradient {
   InputGradient(const cpu::GradInput& params, int threads, Arena& arena)
       : a(params), parts(threads) {
     const int64_t K = kGates * a.size.H, vectors = ceil_div(a.size.I, L);
-    g_stride = padded<T>(K);
+    copies = !(is_same<S, number<X>> && K % whole_operand<X> == 0);
+    g_stride = padded<X>(ceil_div(K, numbers_in<X>));
     chunk_rows = max_of(1, min_of(kInputGradientRows, ceil_div(a.size.T * a.size.N, parts)));
     for (int d = 0; d < a.size.D; ++d) {
-      w_ih[d] = {nullptr, Format::kCompute, K, vectors, int(min_of(kMaxVectors, vectors))};
+      constexpr Format format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
+      w_ih[d] = {nullptr, format, K, vectors, int(min_of(kMaxVectors, vectors))};
       w_ih[d].data = arena.take<char>(w_ih[d].bytes());
     }
     memory.take(arena, parts, [&](Arena& own) { work(own); });
@@ -51,9 +55,9 @@ struct InputGradient {
 
   Work work(Arena& arena) const {
     Work w;
-    w.rows = arena.take<const T*>(a.size.D * chunk_rows);
+    w.rows = arena.take<const X*>(a.size.D * chunk_rows);
     w.to = arena.take<S*>(chunk_rows);
-    w.wide = is_same<S, T> ? nullptr : arena.take<T>(a.size.D * chunk_rows * g_stride);
+    w.copy = copies ? arena.take<X>(a.size.D * chunk_rows * g_stride) : nullptr;
     w.sums = arena.take<T>(chunk_rows * kMaxVectors * L);
     return w;
   }
@@ -64,21 +68,22 @@ struct InputGradient {
 };
 
 // One part. Its phases: laying out W_ih; chunk after chunk.
-template <class S>
+template <class S, class X>
 struct InputGradientPart : InArena {
+  using Pass = InputGradient<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
-  const InputGradient<S>& pass;
+  const Pass& pass;
   const cpu::GradInput& a;
   const int id;
   const Steps steps;
   RowWalk walk{steps};
   int64_t chunk = 0;
   bool ready = false;
-  typename InputGradient<S>::Work work;
+  typename Pass::Work work;
 
-  InputGradientPart(const InputGradient<S>& pass, int part)
+  InputGradientPart(const Pass& pass, int part)
       : pass(pass), a(pass.a), id(part), steps{a.rows, a.size.T, a.size.N, false} {
     Arena memory = pass.memory.of(part);
     work = pass.work(memory);
@@ -116,13 +121,12 @@ struct InputGradientPart : InArena {
     work.to[r] = (S*)a.grad_input + row * a.size.I;
     for (int64_t d = 0; d < D; ++d) {
       const S* g = (const S*)a.grad_preactivations + (row * D + d) * K;
-      if constexpr (is_same<S, T>) {
-        work.rows[d * pass.chunk_rows + r] = g;
-      } else {
-        T* wide = work.wide + (d * pass.chunk_rows + r) * pass.g_stride;
-        copy_row(wide, g, K);
-        work.rows[d * pass.chunk_rows + r] = wide;
-      }
+      const X*& operand_row = work.rows[d * pass.chunk_rows + r];
+      operand_row = (const X*)g;
+      if (!pass.copies) continue;
+      X* copy = work.copy + (d * pass.chunk_rows + r) * pass.g_stride;
+      copy_row(copy, g, K);
+      operand_row = copy;
     }
   }
 

@@ -14,7 +14,7 @@ namespace {
 // Calls f with a null pointer to the storage type.
 template <class F>
 LSTM_INLINE auto with_dtype([[maybe_unused]] DType dtype, F f) {
-  if constexpr (kForm == Form::kBFloat16) {
+  if constexpr (kForm == Form::kBFloat16 || kForm == Form::kTiles) {
     return f((bf16*)nullptr);
   } else if constexpr (kForm == Form::kInt8) {
     return f((float*)nullptr);  // only layers of float32 have weights in 8 bits
@@ -39,17 +39,33 @@ struct pointee<S*> {
 };
 #define LSTM_POINTEE(pointer) typename pointee<decltype(pointer)>::type
 
+// Likewise with one to what products take.
+template <class Call, class F>
+LSTM_INLINE auto with_operand(const Call& a, F f) {
+  if constexpr (kMultipliesPairs && !kOfVariant<Call>)
+    if (multiplies_rounded(a)) return f((float*)nullptr, (bf16_pair*)nullptr);
+  return with_dtype(a.dtype, [&](auto* s) { return f(s, (operand<LSTM_POINTEE(s)>*)nullptr); });
+}
+
 // Calls f with a null pointer to the forward pass that `a` takes.
 template <class Call, class F>
 LSTM_INLINE auto with_forward(const Call& a, F f) {
   if constexpr (is_same<Call, cpu::SequenceForward> && kForm != Form::kBFloat16)
     if (kForm == Form::kInt8 || a.weight_dtype == cpu::WeightDType::kInt8)
       return f((Forward<float, q8>*)nullptr);
-  return with_dtype(a.dtype, [&](auto* s) {
+  return with_operand(a, [&](auto* s, auto* x) {
     using S = LSTM_POINTEE(s);
-    if constexpr (!is_same<operand<S>, compute<S>>)
-      if (reads_direct(a)) return f((Forward<S, compute<S>, Call>*)nullptr);
-    return f((Forward<S, operand<S>, Call>*)nullptr);
+    using X = LSTM_POINTEE(x);
+    if constexpr (is_same<S, bf16> && is_same<X, bf16_pair>)
+      if (reads_direct(a)) return f((Forward<S, float, Call>*)nullptr);
+    return f((Forward<S, X, Call>*)nullptr);
+  });
+}
+// Likewise the backward pass.
+template <class Call, class F>
+LSTM_INLINE auto with_backward(const Call& a, F f) {
+  return with_operand(a, [&](auto* s, auto* x) {
+    return f((Backward<LSTM_POINTEE(s), LSTM_POINTEE(x), Call>*)nullptr);
   });
 }
 size_t forward_scratch(const cpu::SequenceForward& a) {
@@ -59,10 +75,10 @@ void forward(const cpu::SequenceForward& a, void* scratch) {
   with_forward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
 }
 size_t backward_scratch(const cpu::SequenceBackward& a) {
-  return with_dtype(a.dtype, [&](auto* s) { return scratch_of<Backward<LSTM_POINTEE(s)>>(a); });
+  return with_backward(a, [&](auto* pass) { return scratch_of<LSTM_POINTEE(pass)>(a); });
 }
 void backward(const cpu::SequenceBackward& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<Backward<LSTM_POINTEE(s)>>(a, scratch); });
+  with_backward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
 }
 size_t variant_forward_scratch(const cpu::VariantForward& a) {
   return with_forward(a, [&](auto* pass) { return scratch_of<LSTM_POINTEE(pass)>(a); });
@@ -71,28 +87,30 @@ void variant_forward(const cpu::VariantForward& a, void* scratch) {
   with_forward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
 }
 size_t variant_backward_scratch(const cpu::VariantBackward& a) {
-  return with_dtype(a.dtype, [&](auto* s) {
-    return scratch_of<Backward<LSTM_POINTEE(s), cpu::VariantBackward>>(a);
-  });
+  return with_backward(a, [&](auto* pass) { return scratch_of<LSTM_POINTEE(pass)>(a); });
 }
 void variant_backward(const cpu::VariantBackward& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) {
-    run_pass<Backward<LSTM_POINTEE(s), cpu::VariantBackward>>(a, scratch);
-  });
+  with_backward(a, [&](auto* pass) { run_pass<LSTM_POINTEE(pass)>(a, scratch); });
 }
 size_t weight_gradients_scratch(const cpu::GradWeights& a) {
-  return with_dtype(a.dtype,
-                    [&](auto* s) { return scratch_of<WeightGradients<LSTM_POINTEE(s)>>(a); });
+  return with_operand(a, [&](auto* s, auto* x) {
+    return scratch_of<WeightGradients<LSTM_POINTEE(s), LSTM_POINTEE(x)>>(a);
+  });
 }
 void weight_gradients(const cpu::GradWeights& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<WeightGradients<LSTM_POINTEE(s)>>(a, scratch); });
+  with_operand(a, [&](auto* s, auto* x) {
+    run_pass<WeightGradients<LSTM_POINTEE(s), LSTM_POINTEE(x)>>(a, scratch);
+  });
 }
 size_t input_gradient_scratch(const cpu::GradInput& a) {
-  return with_dtype(a.dtype,
-                    [&](auto* s) { return scratch_of<InputGradient<LSTM_POINTEE(s)>>(a); });
+  return with_operand(a, [&](auto* s, auto* x) {
+    return scratch_of<InputGradient<LSTM_POINTEE(s), LSTM_POINTEE(x)>>(a);
+  });
 }
 void input_gradient(const cpu::GradInput& a, void* scratch) {
-  with_dtype(a.dtype, [&](auto* s) { run_pass<InputGradient<LSTM_POINTEE(s)>>(a, scratch); });
+  with_operand(a, [&](auto* s, auto* x) {
+    run_pass<InputGradient<LSTM_POINTEE(s), LSTM_POINTEE(x)>>(a, scratch);
+  });
 }
 void cell_backward(const cpu::CellBackward& a) {
   with_dtype(a.dtype, [&](auto* s) { retreat_step<LSTM_POINTEE(s)>(a); });

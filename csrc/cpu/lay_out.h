@@ -7,7 +7,6 @@ namespace lstm_kernels::LSTM_ISA {
 
 // Writes vector v of the nv that the panel has for k, in the order of k and v. bf16_pair has two k
 // in one number, and load_column two vectors of bfloat16: first comes what is in the lower halves.
-// Only numbers of bfloat16 become pairs: nothing is left to round.
 template <class W>
 LSTM_INLINE void store_column(W* panel, int64_t k, int v, int nv, vec<compute<W>> column) {
   constexpr int L = lanes<compute<W>>;
@@ -17,7 +16,7 @@ LSTM_INLINE void store_column(W* panel, int64_t k, int v, int nv, vec<compute<W>
     if (along_k || (v | 1) < nv) {
       const bool upper = (along_k ? k : v) & 1;
       W* to = upper && !along_k ? w - L : w;
-      const vec_u32 bits = along_k ? (vec_u32)column >> 16 : bf16_bits(column);
+      const vec_u32 bits = bf16_bits(column);
       const vec_u32 both = upper ? load_as<vec_u32>(to) | bits << 16 : bits;
       __builtin_memcpy(to, &both, sizeof both);
       return;
@@ -72,15 +71,20 @@ LSTM_NOINLINE void lay_out_straight(const S* w, int64_t columns, int64_t first, 
     }
 }
 
+// Calls f with panel p as the numbers that its format says.
 template <class S, class F>
-LSTM_INLINE void with_format(Format format, char* panel, F f) {
-  if (format == Format::kCompute) f((compute<S>*)panel);
+LSTM_INLINE void with_format(const Panels<compute<S>>& of, int64_t p, F f) {
+  char* const panel = of.panel(p);
+  if (of.format == Format::kCompute) f((compute<S>*)panel);
   if constexpr (is_same<S, float> || is_same<S, bf16>)
-    if (format == Format::kBFloat16) f((bf16*)panel);
-  if constexpr (is_same<S, bf16>)
-    if (format == Format::kPairs) f((bf16_pair*)panel);
+    if (of.format == Format::kBFloat16) f((bf16*)panel);
+  if constexpr (kMultipliesPairs && is_same<compute<S>, float>)
+    if (of.format == Format::kPairs) {
+      f((bf16_pair*)panel);
+      of.end_pairs(p);
+    }
   if constexpr (is_same<S, float> || is_same<S, fp16>)
-    if (format == Format::kFloat16) f((fp16*)panel);
+    if (of.format == Format::kFloat16) f((fp16*)panel);
 }
 
 // w (4 * H, K): panel p holds the four gates of hidden units p * L ..
@@ -90,8 +94,7 @@ LSTM_INLINE void lay_out_gates(const Panels<compute<S>>& to, int64_t p, const S*
   const int64_t unit = p * L;
   ColumnsFromRows<S> gates[kGates];
   for (int g = 0; g < kGates; ++g) gates[g] = {w + (g * H + unit) * to.K, min_of(L, H - unit)};
-  with_format<S>(to.format, to.panel(p),
-                 [&](auto* out) { lay_out_transposed(gates, kGates, to.K, out); });
+  with_format<S>(to, p, [&](auto* out) { lay_out_transposed(gates, kGates, to.K, out); });
 }
 // w (columns, K): panel p holds output columns p * width * L ..
 template <class S>
@@ -103,17 +106,15 @@ LSTM_INLINE void lay_out_rows(const Panels<compute<S>>& to, int64_t p, const S* 
     const int64_t column = (p * to.width + v) * L;
     vectors[v] = {w + column * to.K, min_of(L, columns - column)};
   }
-  with_format<S>(to.format, to.panel(p),
-                 [&](auto* out) { lay_out_transposed(vectors, to.width_of(p), to.K, out); });
+  with_format<S>(to, p, [&](auto* out) { lay_out_transposed(vectors, to.width_of(p), to.K, out); });
 }
 // w (K, columns)
 template <class S>
 LSTM_INLINE void lay_out_columns(const Panels<compute<S>>& to, int64_t p, const S* w,
                                  int64_t columns) {
   const int64_t first = p * to.width * lanes<compute<S>>;
-  with_format<S>(to.format, to.panel(p), [&](auto* out) {
-    lay_out_straight(w, columns, first, to.width_of(p), to.K, out);
-  });
+  with_format<S>(
+      to, p, [&](auto* out) { lay_out_straight(w, columns, first, to.width_of(p), to.K, out); });
 }
 
 }  // namespace lstm_kernels::LSTM_ISA

@@ -43,9 +43,9 @@ struct NormedGates {
 };
 // From the gradients of the gates' pre-activations in `rows` to those of the product, which go
 // to `to`, and to `kept` unless that is null; what they give to those of the gains is added up.
-template <class S>
+template <class S, class Kept>
 LSTM_NOINLINE void through_gates(NormRows<compute<S>> rows, NormedGates<S> of, int gain_sum,
-                                 compute<S>* kept, S* to) {
+                                 Kept* kept, S* to) {
   using T = compute<S>;
   auto x = [&](int64_t unit, int g) { return of.read(of.product, unit, g); };
   auto dz = [&](int64_t unit, int g) { return load(rows.of(rows.kOfGates + g) + unit); };
@@ -185,7 +185,7 @@ struct NormBackward {
     const int64_t branches = variant.branches(), width = kGates * H, last = (branches - 1) * width;
     const S* const products = (const S*)part.call.products + at * branches * width;
     if (branches == 2)
-      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, kOfInputGain, nullptr,
+      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, kOfInputGain, (S*)nullptr,
                        (S*)part.call.grad_input_product + at * width);
     through_gates<S>(rows, {products + last, norms.gain + last, H, norms.eps}, kOfRecurrentGain,
                      r.kept, r.to_preactivations);

@@ -13,6 +13,7 @@
 // weights when there are few.
 #pragma once
 #include "formats.h"
+#include "tiles.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -153,19 +154,18 @@ LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, 
   }
 }
 
-// The same for a panel of `width` vectors.
-template <class T, class X, class W>
-LSTM_INLINE void accumulate_panel(int64_t width, const X* const* rows, int64_t n, int64_t K,
-                                  const W* w, const W* next, T* pre) {
+// Calls f with the number of vectors of a panel as a constant.
+template <class F>
+LSTM_INLINE void with_width(int width, F f) {
   switch (width) {
     case 1:
-      return accumulate_panel<1>(rows, n, K, w, next, pre);
+      return f.template operator()<1>();
     case 2:
-      return accumulate_panel<2>(rows, n, K, w, next, pre);
+      return f.template operator()<2>();
     case 3:
-      return accumulate_panel<3>(rows, n, K, w, next, pre);
+      return f.template operator()<3>();
     default:
-      return accumulate_panel<4>(rows, n, K, w, next, pre);
+      return f.template operator()<4>();
   }
 }
 
@@ -182,8 +182,13 @@ struct Panels {
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
   // Of one vector of columns: all k, or pairs of them.
   LSTM_INLINE int64_t vector_bytes() const {
-    if (format == Format::kPairs) return ceil_div(K, 2) * lanes<T> * int64_t(sizeof(bf16_pair));
+    if (format == Format::kPairs) return pair_rows() * lanes<T> * int64_t(sizeof(bf16_pair));
     return K * lanes<T> * (format == Format::kCompute ? int64_t(sizeof(T)) : 2);
+  }
+  LSTM_INLINE int64_t pair_rows() const { return whole_tiles(ceil_div(K, 2)); }
+  LSTM_INLINE void end_pairs(int64_t p) const {  // with zeros
+    const int64_t row = width_of(p) * lanes<T> * int64_t(sizeof(bf16_pair)), used = ceil_div(K, 2);
+    __builtin_memset(panel(p) + used * row, 0, size_t((pair_rows() - used) * row));
   }
   LSTM_INLINE int64_t bytes() const { return vectors * vector_bytes(); }
   LSTM_INLINE char* panel(int64_t p) const { return data + p * width * vector_bytes(); }
@@ -198,7 +203,10 @@ struct Panels {
   // next: any panel of this format, or null.
   LSTM_INLINE void accumulate(int64_t p, const char* next, const bf16_pair* const* rows, int64_t n,
                               T* pre) const {
-    accumulate_as<bf16_pair>(p, next, rows, n, pre);
+    if constexpr (kTiles)
+      accumulate_tiles(p, rows, n, pre);
+    else
+      accumulate_as<bf16_pair>(p, next, rows, n, pre);
   }
   LSTM_INLINE void accumulate(int64_t p, const char* next, const T* const* rows, int64_t n,
                               T* pre) const {
@@ -211,8 +219,11 @@ struct Panels {
   // The same for one row and the full panels p0 and p1.
   LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const bf16_pair* row, T* pre0,
                                    T* pre1) const {
-    tile_pair(row, ceil_div(K, 2), (const bf16_pair*)panel(p0), (const bf16_pair*)panel(p1), pre0,
-              pre1);
+    if constexpr (kTiles)
+      accumulate_tiles(p0, &row, 1, pre0), accumulate_tiles(p1, &row, 1, pre1);
+    else
+      tile_pair(row, ceil_div(K, 2), (const bf16_pair*)panel(p0), (const bf16_pair*)panel(p1), pre0,
+                pre1);
   }
   LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const T* row, T* pre0, T* pre1) const {
     if (format == Format::kCompute)
@@ -226,11 +237,22 @@ struct Panels {
   }
 
  private:
+  LSTM_INLINE void accumulate_tiles(int64_t p, const bf16_pair* const* rows, int64_t n,
+                                    T* pre) const {
+    with_width(width_of(p), [&]<int NV>() {
+      each_tile_sum<NV>(rows, 0, n, pair_rows(), panel(p), [&](int64_t r, int v, const char* sums) {
+        T* to = pre + (r * NV + v) * lanes<T>;
+        store(to, load(to) + load_as<vec<T>>(sums));
+      });
+    });
+  }
   template <class W, class X>
   LSTM_INLINE void accumulate_as(int64_t p, const char* next, const X* const* rows, int64_t n,
                                  T* pre) const {
     const W* w = (const W*)panel(p);
-    accumulate_panel(width_of(p), rows, n, ceil_div(K, numbers_in<W>), w, (const W*)next, pre);
+    with_width(width_of(p), [&]<int NV>() {
+      accumulate_panel<NV>(rows, n, ceil_div(K, numbers_in<W>), w, (const W*)next, pre);
+    });
   }
 };
 

@@ -8,6 +8,7 @@
 #include "arena.h"
 #include "schedule.h"
 #include "team.h"
+#include "tiles.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -49,7 +50,10 @@ void run_pass(const Call& call, void* scratch) {
     states[q] = {0, 0, q == 0, group.first, group.last, group.in_step};
     new (&parts[q]) Part(pass, q);
   }
-  auto run_phase = [](void* all, int q) { return ((Part*)all)[q].run_phase(); };
+  auto run_phase = [](void* all, int q) {
+    [[maybe_unused]] const TileShapes shapes;
+    return ((Part*)all)[q].run_phase();
+  };
   cpu::run_parts({states, pass.parts, run_phase, parts}, threads);
   pass.finish();
 }

@@ -9,6 +9,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -62,6 +66,16 @@ inline bool has_avx512_bf16() {
   constexpr int kBf16 = 5;
   return has_avx512_vnni() && has_bits(CpuId(7, 1).eax, {kBf16});
 }
+#if defined(__linux__)
+// Tiles take 8 KiB of a thread's state, for which a process has to ask.
+inline bool has_amx() {
+  constexpr int kBf16 = 22, kTile = 24, kInt8 = 25;
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return has_avx512_bf16() && keeps_state(0x60000) &&
+         has_bits(CpuId(7).edx, {kBf16, kTile, kInt8}) &&
+         syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+}
+#endif
 inline bool is_amd() {
   const CpuId maker(0);
   return !std::memcmp(&maker.ebx, "Auth", 4) && !std::memcmp(&maker.edx, "enti", 4) &&

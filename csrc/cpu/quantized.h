@@ -16,7 +16,8 @@
 // 255 * 127 + 255 * 127 overflows; we give it |u - 128| and the weights with the sign of u - 128:
 // 128 * 127 * 2 fits. Measured on Zen 3, in GMAC/s for 1 and 2 rows: 58 and 56; with weights
 // widened for vpmaddwd 39 and 48; in float32 16 and 25. Bound: the rate of these instructions, or
-// reading the weights, a quarter of those of float32.
+// reading the weights, a quarter of those of float32. Three rows and more take tiles where there
+// are any: fewer need no more instructions of VNNI than of these.
 #pragma once
 #if defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -43,7 +44,7 @@ struct RowHead {
   float scale;
   int32_t zero;  // less kOperandOffset
 };
-constexpr int64_t kHeadBytes = 16;
+constexpr int64_t kHeadBytes = kTiles ? kTileBytes : 16;  // rows of tiles begin with a cache line
 constexpr int64_t kQuad = 4;
 
 using vec_i32 = vec<int32_t>;
@@ -173,7 +174,7 @@ struct QuantizedPanels {
   int width;
 
   static constexpr int L = lanes<float>;
-  LSTM_INLINE int64_t quads() const { return ceil_div(K, kQuad); }
+  LSTM_INLINE int64_t quads() const { return whole_tiles(ceil_div(K, kQuad)); }
   LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
   LSTM_INLINE int8_t* panel(int64_t p) const { return data + p * width * quads() * kQuad * L; }
@@ -204,10 +205,13 @@ struct QuantizedPanels {
       }
   }
 
-  // pre[r][v] += rows[r] . w[v] for the vectors v of panel p.
-  LSTM_INLINE void accumulate(int64_t p, int64_t, const q8* const* rows, int64_t n,
+  // pre[r][v] += rows[r] . w[v] for the vectors v of panel p. X: q8.
+  template <class X>
+  LSTM_INLINE void accumulate(int64_t p, int64_t, const X* const* rows, int64_t n,
                               float* pre) const {
     const int nv = width_of(p);
+    if constexpr (kTiles && is_same<X, q8>)
+      if (n >= kFewestTileRows) return accumulate_tiles(p, rows, n, pre);
     for (int64_t r = 0; r < n;) {
       const int64_t height = min_of(kQuadRows, n - r);
       if (nv == 4)
@@ -228,8 +232,10 @@ struct QuantizedPanels {
     const int8_t *w0 = panel(p0), *w1 = panel(p1);
     const q8* a = row + kHeadBytes;
     vec_i32 sum0[NV] = {}, sum1[NV] = {};
+    const int64_t n = quads();
+    if (n < 1) __builtin_unreachable();  // no matrix is empty
 #pragma GCC unroll 1
-    for (int64_t k = 0, n = quads(); k < n; ++k, w0 += NV * L * kQuad, w1 += NV * L * kQuad) {
+    for (int64_t k = 0; k < n; ++k, w0 += NV * L * kQuad, w1 += NV * L * kQuad) {
       const QuadOperand operand(a + k * kQuad);
       LSTM_UNROLL for (int v = 0; v < NV; ++v) {
         operand.multiply_add(sum0[v], load_as<vec_i32>(w0 + v * L * kQuad));
@@ -243,6 +249,15 @@ struct QuantizedPanels {
   }
 
  private:
+  template <class X>
+  LSTM_INLINE void accumulate_tiles(int64_t p, const X* const* rows, int64_t n, float* pre) const {
+    with_width(width_of(p), [&]<int NV>() {
+      const char* w = (const char*)panel(p);
+      each_tile_sum<NV>(rows, kHeadBytes, n, quads(), w, [&](int64_t r, int v, const char* sum) {
+        add_scaled(load_as<vec_i32>(sum), rows[r], p * width + v, pre + (r * NV + v) * L);
+      });
+    });
+  }
   template <int NV>
   LSTM_INLINE void tile_of(int64_t height, int64_t p, const q8* const* rows, float* pre) const {
     if (height == 1) return tile<1, NV>(p, rows, pre);

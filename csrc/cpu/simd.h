@@ -101,6 +101,8 @@ using pick = typename pick_type<first, A, B>::type;
 
 template <class X>
 constexpr int64_t numbers_in = is_same<X, bf16_pair> ? 2 : 1;
+template <class X>
+using number = pick<is_same<X, bf16_pair>, bf16, X>;
 
 template <class T>
 constexpr int lanes = kVectorBytes / int(sizeof(T));

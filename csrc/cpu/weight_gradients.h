@@ -9,28 +9,31 @@
 // meets both. The tiles are those of the other passes. Every part has its own gate units, and
 // as many at a time as leave their sums in the outer cache. Sums are kept in the compute type, in
 // the order of the steps. Where each gate's product had its own mask of h, these units are of one
-// gate, whose mask is applied to the copy. Bound: the FMA peak.
+// gate, whose mask is applied to the copy. Where pairs are multiplied, both copies are rounded to
+// bfloat16. Bound: the FMA peak.
 #pragma once
+#include "lay_out.h"
 #include "pass.h"
 #include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
-template <class S>
+template <class S, class X>
 struct WeightGradientsPart;
 
-template <class S>
+// X: what G is made of as an operand.
+template <class S, class X>
 struct WeightGradients {
-  using Part = WeightGradientsPart<S>;
+  using Part = WeightGradientsPart<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
   struct Work {             // of one part
     const S **g, **x, **h;  // rows of a chunk; null: zeros
     const S** masks;        // of h, likewise; null: none
-    T* operands;            // panels of x, then of h: [panel][row][vector][lane]
-    T* columns;             // G of the chunk: [gate unit][column_stride]
-    const T** units;        // where each column begins
+    char* operands;         // panels of x, then of h: [panel][row][vector][lane]
+    X* columns;             // G of the chunk: [gate unit][column_stride]
+    const X** units;        // where each column begins
     T* bias;                // [gate unit]
     T* sums;                // x and h: [panel][gate unit][vector][lane]
   };
@@ -51,7 +54,7 @@ struct WeightGradients {
     one_chunk = a.size.T * a.size.N <= kGradientRows;
     gate_units = kGates * a.size.H;
     x_vectors = ceil_div(a.size.I, L), h_vectors = ceil_div(a.size.P, L);
-    column_stride = padded<T>(kGradientRows);
+    column_stride = padded<X>(kGradientRows / numbers_in<X>);
     const int64_t unit_bytes = (x_vectors + h_vectors) * kVectorBytes;
     const int64_t own = round_up(ceil_div(gate_units, parts), L);
     slab = min_of(own, max_of(1, (one_chunk ? kChunkSums : kSums) / unit_bytes / L) * L);
@@ -63,13 +66,19 @@ struct WeightGradients {
     w.g = arena.take<const S*>(kGradientRows);
     w.x = arena.take<const S*>(kGradientRows), w.h = arena.take<const S*>(kGradientRows);
     w.masks = a.gate_masks.data ? arena.take<const S*>(kGradientRows) : nullptr;
-    w.operands = arena.take<T>(kGradientRows * (x_vectors + h_vectors) * L);
-    w.columns = arena.take<T>(slab * column_stride);
-    w.units = arena.take<const T*>(slab);
+    w.operands = arena.take<char>(panels(nullptr, kGradientRows, x_vectors + h_vectors).bytes());
+    w.columns = arena.take<X>(slab * column_stride);
+    w.units = arena.take<const X*>(slab);
     w.bias = arena.take<T>(slab);
     w.sums = arena.take<T>(slab * (x_vectors + h_vectors) * L);
     for (int64_t u = 0; w.columns && u < slab; ++u) w.units[u] = w.columns + u * column_stride;
     return w;
+  }
+
+  // Panels of so many vectors of x and h.
+  static Panels<T> panels(char* data, int64_t rows, int64_t vectors) {
+    constexpr Format format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
+    return {data, format, rows, vectors, kMaxVectors};
   }
 
   Group group(int) const { return {0, parts, 0}; }
@@ -79,21 +88,22 @@ struct WeightGradients {
 
 // One part: whole vectors of gate units, as many at a time, a slab, as the pass says. Its phases:
 // chunk after chunk of rows, slab after slab.
-template <class S>
+template <class S, class X>
 struct WeightGradientsPart : InArena {
+  using Pass = WeightGradients<S, X>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
 
-  const WeightGradients<S>& pass;
+  const Pass& pass;
   const cpu::GradWeights& a;
-  typename WeightGradients<S>::Work work;
+  typename Pass::Work work;
   const Steps steps;
   int64_t end;           // of its gate units
   int64_t first, count;  // gate units of the slab
   bool laid_out;         // the operands, by the slab before
   RowWalk walk{steps};
 
-  WeightGradientsPart(const WeightGradients<S>& pass, int part)
+  WeightGradientsPart(const Pass& pass, int part)
       : pass(pass), a(pass.a), steps{a.rows, a.size.T, a.size.N, a.direction == 1} {
     Arena memory = pass.memory.of(part);
     work = pass.work(memory);
@@ -155,12 +165,11 @@ struct WeightGradientsPart : InArena {
     });
   }
 
-  Panels<T> panels(T* data, int64_t rows, int64_t vectors) const {
-    return {(char*)data, Format::kCompute, rows, vectors, kMaxVectors};
+  Panels<T> x_panels(int64_t rows) const {
+    return Pass::panels(work.operands, rows, pass.x_vectors);
   }
-  Panels<T> x_panels(int64_t rows) const { return panels(work.operands, rows, pass.x_vectors); }
   Panels<T> h_panels(int64_t rows) const {
-    return panels(work.operands + rows * pass.x_vectors * L, rows, pass.h_vectors);
+    return Pass::panels(work.operands + x_panels(rows).bytes(), rows, pass.h_vectors);
   }
   T* h_sums() const { return work.sums + count * pass.x_vectors * L; }
 
@@ -184,8 +193,11 @@ struct WeightGradientsPart : InArena {
         store(work.bias + u, load(work.bias + u) + sum);
         transpose<T>(block);
         for (int64_t l = 0; l < min_of(L, count - u); ++l)
-          store(work.columns + (u + l) * pass.column_stride + k, block[l]);
+          store((number<X>*)(work.columns + (u + l) * pass.column_stride) + k, block[l]);
       }
+    if (ceil_div(rows, L) % numbers_in<X>)  // up to whole vectors of pairs
+      for (int64_t u = 0; u < count; ++u)
+        store((number<X>*)(work.columns + u * pass.column_stride) + round_up(rows, L), vec<T>{});
   }
 
   LSTM_NOINLINE void lay_out_operand(const Panels<T>& to, const S* const* from,
@@ -193,15 +205,15 @@ struct WeightGradientsPart : InArena {
     for (int64_t k = 0; k < to.K; ++k)
       for (int64_t p = 0; p < to.count(); ++p) {
         const int nv = to.width_of(p);
-        T* out = (T*)to.panel(p) + k * nv * L;
         for (int v = 0; v < nv; ++v) {
           const int64_t column = (p * to.width + v) * L;
           vec<T> operand = {};
           if (from[k]) operand = load_n(from[k] + column, columns - column);
           if (from[k] && masks) operand *= load_n(masks[k] + column, columns - column);
-          store(out + v * L, operand);
+          store_column((X*)to.panel(p), k, v, nv, operand);
         }
       }
+    for (int64_t p = 0; is_same<X, bf16_pair> && p < to.count(); ++p) to.end_pairs(p);
   }
 
   void accumulate(const Panels<T>& operands, T* sums) {

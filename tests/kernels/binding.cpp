@@ -1,4 +1,5 @@
-// Binds the CPU kernels of every instruction set to NumPy arrays. bfloat16 comes as uint16.
+// Binds the CPU kernels of every instruction set to NumPy arrays. bfloat16 comes as uint16;
+// "rounded" is float32 whose products may be rounded.
 //
 // Scratch and results are filled with 0xff bytes, a NaN in every type, before a call: whatever the
 // kernel fails to write, or reads unwritten, shows. All of them are exactly as long as needed, for
@@ -32,9 +33,11 @@ DType dtype_of(const std::string& name) {
   static const std::map<std::string, DType> names = {{"float32", DType::kFloat32},
                                                      {"float64", DType::kFloat64},
                                                      {"bfloat16", DType::kBFloat16},
-                                                     {"float16", DType::kFloat16}};
+                                                     {"float16", DType::kFloat16},
+                                                     {"rounded", DType::kFloat32}};
   return names.at(name);
 }
+bool rounds(const std::string& dtype) { return dtype == "rounded"; }
 
 // Exact-size memory of 64-byte alignment, full of NaN.
 std::unique_ptr<void, void (*)(void*)> poisoned(size_t bytes) {
@@ -152,6 +155,7 @@ py::dict forward(const std::string& isa, const std::string& dtype, int threads, 
   const bool packed = x.ndim() == 2;
   Call a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
+  a.reduced_precision = rounds(dtype);
   a.x = x.data();
   a.x_step = packed ? 0 : x.strides(0) / x.itemsize();
   a.x_row = x.strides(packed ? 0 : 1) / x.itemsize();
@@ -202,6 +206,7 @@ py::dict backward(const std::string& isa, const std::string& dtype, int threads,
   const bool packed = cell.ndim() == 2;
   Call a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
+  a.reduced_precision = rounds(dtype);
   a.grad_output = data(in, "grad_output");
   a.grad_h_n = data(in, "grad_h_n"), a.grad_c_n = data(in, "grad_c_n");
   a.grad_cell = data(in, "grad_cell"), a.grad_gates = data(in, "grad_gates");
@@ -246,6 +251,7 @@ py::dict weight_gradients(const std::string& isa, const std::string& dtype, int 
   const bool packed = x.ndim() == 2;
   cpu::GradWeights a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true}, a.rows = rows(in);
+  a.reduced_precision = rounds(dtype);
   a.direction = direction;
   a.grad_preactivations = data(in, "grad_preactivations");
   a.x = x.data();
@@ -271,6 +277,7 @@ py::dict input_gradient(const std::string& isa, const std::string& dtype, int th
   const bool packed = grad.ndim() == 4;
   cpu::GradInput a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true};
+  a.reduced_precision = rounds(dtype);
   if (packed)
     a.size.T = grad.shape(0), a.size.N = 1;
   else

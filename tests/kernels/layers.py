@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import oracle
 
-# Half a unit in the last place of 1.
+# Half a unit in the last place of 1. "rounded" is float32 whose products may round their factors to
+# bfloat16.
 EPS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+EPS["rounded"] = EPS["bfloat16"]
 
 
 def store(a, dtype):
@@ -14,7 +16,7 @@ def store(a, dtype):
     if a is None:
         return None
     if dtype != "bfloat16":
-        return np.ascontiguousarray(a.astype(dtype))
+        return np.ascontiguousarray(a.astype("float32" if dtype == "rounded" else dtype))
     bits = a.astype(np.float32).view(np.uint32)
     return np.ascontiguousarray(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16))
 

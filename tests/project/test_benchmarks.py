@@ -392,6 +392,7 @@ def test_every_group_and_instruction_set_is_offered(capsys):
         "avx512",
         "avx512_vnni",
         "avx512_bf16",
+        "amx",
         "dotprod",
         "neon_bf16",
     }
