@@ -55,11 +55,12 @@ def reduced_precision(tensor: Tensor) -> bool:
     They may to TF32 on CUDA, where torch.backends.cudnn.rnn.fp32_precision is "tf32", and to
     bfloat16 on the CPU, where torch.backends.mkldnn.rnn.fp32_precision is "bf16".
     """
-    if tensor.dtype is not torch.float32:
-        return False
-    if tensor.is_cpu:
-        return _precision_of_rnns("mkldnn") == "bf16"
-    return tensor.is_cuda and _precision_of_rnns("cuda") == "tf32"
+    if tensor.is_cuda:
+        return tensor.dtype is torch.float32 and _precision_of_rnns("cuda") == "tf32"
+    # First what is nearly always False: this is asked in every call.
+    return (
+        _precision_of_rnns("mkldnn") == "bf16" and tensor.is_cpu and tensor.dtype is torch.float32
+    )
 
 
 def multiplies_in_tf32(tensor: Tensor) -> bool:
