@@ -30,7 +30,7 @@ struct operand_type<bf16> {
 };
 template <class S>
 using operand = typename operand_type<S>::type;
-// A row of so many numbers is read as it lies: others end in the middle of a pair or tile.
+// Rows of a multiple of this length are read where they lie: others end within a pair or tile.
 template <class X>
 constexpr int64_t whole_operand =
     kTiles && is_same<X, bf16_pair> ? kTileBytes / int64_t(sizeof(bf16)) : numbers_in<X>;

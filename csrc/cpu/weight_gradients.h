@@ -75,7 +75,7 @@ struct WeightGradients {
     return w;
   }
 
-  // Panels of so many vectors of x and h.
+  // Panels of rows of x or h.
   static Panels<T> panels(char* data, int64_t rows, int64_t vectors) {
     constexpr Format format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
     return {data, format, rows, vectors, kMaxVectors};
