@@ -35,7 +35,7 @@ struct Backward {
   using Part = BackwardPart<S, X, Call>;
   using T = compute<S>;
   static constexpr int L = lanes<T>;
-  static constexpr bool kKeepsG = kTiles || is_same<X, T> || !is_same<S, number<X>>;
+  static constexpr bool kKeepsG = kAmx || is_same<X, T> || !is_same<S, number<X>>;
   static constexpr bool kVariant = is_same<Call, cpu::VariantBackward>;
 
   struct Direction {
@@ -141,7 +141,7 @@ struct Backward {
   }
   void prepare() {
     __builtin_memset(zeros, 0, size_t(zero_numbers()) * sizeof(T));
-    for (int d = 0; kTiles && d < call.size.D; ++d)  // what follows the numbers of a row
+    for (int d = 0; kAmx && d < call.size.D; ++d)  // what follows the numbers of a row
       for (X* g : directions[d].g)
         __builtin_memset(g, 0, size_t(call.size.N * g_stride) * sizeof(X));
   }

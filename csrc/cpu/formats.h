@@ -1,6 +1,6 @@
 // In which form the numbers of a matrix are held, and those that it is multiplied with.
 #pragma once
-#include "tiles.h"
+#include "amx.h"
 #include "tuning.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -30,10 +30,10 @@ struct operand_type<bf16> {
 };
 template <class S>
 using operand = typename operand_type<S>::type;
-// Rows of a multiple of this length are read where they lie: others end within a pair or tile.
+// Rows of a multiple of this length are read where they lie: others end within a pair or register.
 template <class X>
 constexpr int64_t whole_operand =
-    kTiles && is_same<X, bf16_pair> ? kTileBytes / int64_t(sizeof(bf16)) : numbers_in<X>;
+    kAmx && is_same<X, bf16_pair> ? kAmxBytes / int64_t(sizeof(bf16)) : numbers_in<X>;
 template <class X, class S>
 LSTM_INLINE Format operand_format(int64_t N) {
   return is_same<X, bf16_pair> ? Format::kPairs : weight_format<S>(N);

@@ -134,6 +134,10 @@ struct Forward {
                         direct || call.prepacked ? nowhere : arena,
                         masks_gates() ? step_panels : 0);
       if (call.prepacked) to.weights = prepacked.directions[d];
+      if constexpr (kAmx && numbers_in<X> == 2) {
+        to.weights.w_ih.uses_amx = s.T * s.N >= kFewestAmxRows;
+        to.weights.w_hh.uses_amx = s.N >= kFewestAmxRows;
+      }
       for (Carried*& h : to.h) h = arena.take<Carried>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);
       to.unprojected = projects() ? arena.take<T>(s.N * c_stride) : nullptr;
@@ -183,7 +187,7 @@ struct Forward {
 
   void prepare() {
     __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X));
-    for (int d = 0; kTiles && d < call.size.D; ++d)  // what follows the numbers of a row
+    for (int d = 0; kAmx && d < call.size.D; ++d)  // what follows the numbers of a row
       for (Carried* h : directions[d].h)
         __builtin_memset(h, 0, size_t(call.size.N * h_stride) * sizeof(Carried));
   }

@@ -29,7 +29,7 @@ struct InputGradient {
 
   const cpu::GradInput& a;
   int parts;
-  bool copies;  // G is widened or rounded, or ends within a pair or tile
+  bool copies;  // G is widened or rounded, or ends within a pair or register
   int64_t g_stride, chunk_rows;
   Panels<T> w_ih[2];
   PartMemory memory;

@@ -14,7 +14,7 @@ namespace {
 // Calls f with a null pointer to the storage type.
 template <class F>
 LSTM_INLINE auto with_dtype([[maybe_unused]] DType dtype, F f) {
-  if constexpr (kForm == Form::kBFloat16 || kForm == Form::kTiles) {
+  if constexpr (kForm == Form::kBFloat16 || kForm == Form::kAmx) {
     return f((bf16*)nullptr);
   } else if constexpr (kForm == Form::kInt8) {
     return f((float*)nullptr);  // only layers of float32 have weights in 8 bits

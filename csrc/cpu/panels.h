@@ -12,8 +12,8 @@
 // with it. Bound: the FMA peak when there are many rows, the bandwidth of the cache holding the
 // weights when there are few.
 #pragma once
+#include "amx.h"
 #include "formats.h"
-#include "tiles.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -175,8 +175,9 @@ template <class T>
 struct Panels {
   char* data;
   Format format;
-  int64_t K, vectors;  // vectors of output columns in all panels
-  int width;           // vectors per panel; the last panel may be narrower
+  int64_t K, vectors;    // vectors of output columns in all panels
+  int width;             // vectors per panel; the last panel may be narrower
+  bool uses_amx = kAmx;  // whether pairs are multiplied in tiles: see amx.h
 
   LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
@@ -185,7 +186,7 @@ struct Panels {
     if (format == Format::kPairs) return pair_rows() * lanes<T> * int64_t(sizeof(bf16_pair));
     return K * lanes<T> * (format == Format::kCompute ? int64_t(sizeof(T)) : 2);
   }
-  LSTM_INLINE int64_t pair_rows() const { return whole_tiles(ceil_div(K, 2)); }
+  LSTM_INLINE int64_t pair_rows() const { return whole_amx_rows(ceil_div(K, 2)); }
   LSTM_INLINE void end_pairs(int64_t p) const {  // with zeros
     const int64_t row = width_of(p) * lanes<T> * int64_t(sizeof(bf16_pair)), used = ceil_div(K, 2);
     __builtin_memset(panel(p) + used * row, 0, size_t((pair_rows() - used) * row));
@@ -203,10 +204,9 @@ struct Panels {
   // next: any panel of this format, or null.
   LSTM_INLINE void accumulate(int64_t p, const char* next, const bf16_pair* const* rows, int64_t n,
                               T* pre) const {
-    if constexpr (kTiles)
-      accumulate_tiles(p, rows, n, pre);
-    else
-      accumulate_as<bf16_pair>(p, next, rows, n, pre);
+    if constexpr (kAmx)
+      if (uses_amx) return accumulate_amx(p, rows, n, pre);
+    accumulate_as<bf16_pair>(p, next, rows, n, pre);
   }
   LSTM_INLINE void accumulate(int64_t p, const char* next, const T* const* rows, int64_t n,
                               T* pre) const {
@@ -219,11 +219,10 @@ struct Panels {
   // The same for one row and the full panels p0 and p1.
   LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const bf16_pair* row, T* pre0,
                                    T* pre1) const {
-    if constexpr (kTiles)
-      accumulate_tiles(p0, &row, 1, pre0), accumulate_tiles(p1, &row, 1, pre1);
-    else
-      tile_pair(row, ceil_div(K, 2), (const bf16_pair*)panel(p0), (const bf16_pair*)panel(p1), pre0,
-                pre1);
+    if constexpr (kAmx)
+      if (uses_amx) return accumulate_amx(p0, &row, 1, pre0), accumulate_amx(p1, &row, 1, pre1);
+    tile_pair(row, ceil_div(K, 2), (const bf16_pair*)panel(p0), (const bf16_pair*)panel(p1), pre0,
+              pre1);
   }
   LSTM_INLINE void accumulate_pair(int64_t p0, int64_t p1, const T* row, T* pre0, T* pre1) const {
     if (format == Format::kCompute)
@@ -237,10 +236,10 @@ struct Panels {
   }
 
  private:
-  LSTM_INLINE void accumulate_tiles(int64_t p, const bf16_pair* const* rows, int64_t n,
-                                    T* pre) const {
+  LSTM_INLINE void accumulate_amx(int64_t p, const bf16_pair* const* rows, int64_t n,
+                                  T* pre) const {
     with_width(width_of(p), [&]<int NV>() {
-      each_tile_sum<NV>(rows, 0, n, pair_rows(), panel(p), [&](int64_t r, int v, const char* sums) {
+      each_amx_sum<NV>(rows, 0, n, pair_rows(), panel(p), [&](int64_t r, int v, const char* sums) {
         T* to = pre + (r * NV + v) * lanes<T>;
         store(to, load(to) + load_as<vec<T>>(sums));
       });

@@ -1,7 +1,7 @@
 // Instruction sets that have kernels for one form of numbers alone.
 //
 // VNNI and dotprod change products of 8-bit numbers and nothing more; the instructions for bfloat16
-// change those of bfloat16, and of float32 where a caller allows it; tiles change all three, but
+// change those of bfloat16, and of float32 where a caller allows it; AMX changes all three, but
 // variants have none. For such a set isas.def defines LSTM_FORM, that form, and LSTM_LOWER, the set
 // whose table has the rest. Compiled whole, the rest came out the same, instruction by
 // instruction, and made the library nearly twice as large.
@@ -18,7 +18,7 @@ extern const cpu::Kernels table;
 
 namespace lstm_kernels::LSTM_ISA {
 
-enum class Form { kAll, kInt8, kBFloat16, kTiles };
+enum class Form { kAll, kInt8, kBFloat16, kAmx };
 
 template <class Call>
 constexpr bool kHasWeightDType =
@@ -48,11 +48,11 @@ LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
 #ifdef LSTM_LOWER
 constexpr Form kForm = Form::LSTM_FORM;
 
-// Whether steps have too few rows for tiles. Packed weights have one form for all.
+// Whether steps have too few rows for AMX. Packed weights have one form for all.
 inline bool has_few_rows(const cpu::SequenceForward& a) {
-  return !a.prepacked && a.size.N < kFewestTileRows;
+  return !a.prepacked && a.size.N < kFewestAmxRows;
 }
-inline bool has_few_rows(const cpu::SequenceBackward& a) { return a.size.N < kFewestTileRows; }
+inline bool has_few_rows(const cpu::SequenceBackward& a) { return a.size.N < kFewestAmxRows; }
 template <class Call>
 bool has_few_rows(const Call&) {
   return false;
@@ -60,15 +60,15 @@ bool has_few_rows(const Call&) {
 
 // Whether calls of a kind can be of that form, and whether this one is.
 template <class Call>
-constexpr bool kCanHaveForm = kForm == Form::kInt8    ? kHasWeightDType<Call>
-                              : kForm == Form::kTiles ? !kOfVariant<Call>
-                                                      : true;
+constexpr bool kCanHaveForm = kForm == Form::kInt8  ? kHasWeightDType<Call>
+                              : kForm == Form::kAmx ? !kOfVariant<Call>
+                                                    : true;
 template <class Call>
 bool has_form(const Call& a) {
   if constexpr (kForm != Form::kBFloat16 && kHasWeightDType<Call>)
     if (a.weight_dtype == cpu::WeightDType::kInt8) return true;
   if constexpr (kForm == Form::kInt8) return false;
-  if constexpr (kForm == Form::kTiles)
+  if constexpr (kForm == Form::kAmx)
     if (has_few_rows(a)) return false;
   return a.dtype == DType::kBFloat16 || multiplies_rounded(a);
 }

@@ -5,10 +5,10 @@
 // measured first. Its work is cut into parts (see team.h): `part(q)` makes part q in its own
 // memory, `run_phase` goes on with it. `prepare` and `finish` run before and after all parts.
 #pragma once
+#include "amx.h"
 #include "arena.h"
 #include "schedule.h"
 #include "team.h"
-#include "tiles.h"
 
 namespace lstm_kernels::LSTM_ISA {
 
@@ -51,7 +51,7 @@ void run_pass(const Call& call, void* scratch) {
     new (&parts[q]) Part(pass, q);
   }
   auto run_phase = [](void* all, int q) {
-    [[maybe_unused]] const TileShapes shapes;
+    [[maybe_unused]] const AmxShapes shapes;
     return ((Part*)all)[q].run_phase();
   };
   cpu::run_parts({states, pass.parts, run_phase, parts}, threads);

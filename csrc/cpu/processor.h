@@ -67,7 +67,7 @@ inline bool has_avx512_bf16() {
   return has_avx512_vnni() && has_bits(CpuId(7, 1).eax, {kBf16});
 }
 #if defined(__linux__)
-// Tiles take 8 KiB of a thread's state, for which a process has to ask.
+// Matrix registers take 8 KiB of the state of a thread: a process has to ask for them.
 inline bool has_amx() {
   constexpr int kBf16 = 22, kTile = 24, kInt8 = 25;
   constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM

@@ -16,8 +16,8 @@
 // 255 * 127 + 255 * 127 overflows; we give it |u - 128| and the weights with the sign of u - 128:
 // 128 * 127 * 2 fits. Measured on Zen 3, in GMAC/s for 1 and 2 rows: 58 and 56; with weights
 // widened for vpmaddwd 39 and 48; in float32 16 and 25. Bound: the rate of these instructions, or
-// reading the weights, a quarter of those of float32. Three rows and more take tiles where there
-// are any: fewer need no more instructions of VNNI than of these.
+// reading the weights, a quarter of those of float32. Three rows and more take the matrix
+// registers of AMX where there are any: fewer need no more instructions of VNNI.
 #pragma once
 #if defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -44,7 +44,7 @@ struct RowHead {
   float scale;
   int32_t zero;  // less kOperandOffset
 };
-constexpr int64_t kHeadBytes = kTiles ? kTileBytes : 16;  // rows of tiles begin with a cache line
+constexpr int64_t kHeadBytes = kAmx ? kAmxBytes : 16;  // its rows begin with a cache line
 constexpr int64_t kQuad = 4;
 
 using vec_i32 = vec<int32_t>;
@@ -174,7 +174,7 @@ struct QuantizedPanels {
   int width;
 
   static constexpr int L = lanes<float>;
-  LSTM_INLINE int64_t quads() const { return whole_tiles(ceil_div(K, kQuad)); }
+  LSTM_INLINE int64_t quads() const { return whole_amx_rows(ceil_div(K, kQuad)); }
   LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }
   LSTM_INLINE int8_t* panel(int64_t p) const { return data + p * width * quads() * kQuad * L; }
@@ -210,8 +210,8 @@ struct QuantizedPanels {
   LSTM_INLINE void accumulate(int64_t p, int64_t, const X* const* rows, int64_t n,
                               float* pre) const {
     const int nv = width_of(p);
-    if constexpr (kTiles && is_same<X, q8>)
-      if (n >= kFewestTileRows) return accumulate_tiles(p, rows, n, pre);
+    if constexpr (kAmx && is_same<X, q8>)
+      if (n >= kFewestAmxRows) return accumulate_amx(p, rows, n, pre);
     for (int64_t r = 0; r < n;) {
       const int64_t height = min_of(kQuadRows, n - r);
       if (nv == 4)
@@ -250,10 +250,10 @@ struct QuantizedPanels {
 
  private:
   template <class X>
-  LSTM_INLINE void accumulate_tiles(int64_t p, const X* const* rows, int64_t n, float* pre) const {
+  LSTM_INLINE void accumulate_amx(int64_t p, const X* const* rows, int64_t n, float* pre) const {
     with_width(width_of(p), [&]<int NV>() {
       const char* w = (const char*)panel(p);
-      each_tile_sum<NV>(rows, kHeadBytes, n, quads(), w, [&](int64_t r, int v, const char* sum) {
+      each_amx_sum<NV>(rows, kHeadBytes, n, quads(), w, [&](int64_t r, int v, const char* sum) {
         add_scaled(load_as<vec_i32>(sum), rows[r], p * width + v, pre + (r * NV + v) * L);
       });
     });

@@ -68,10 +68,10 @@ constexpr int64_t kBlockBytes = kWide ? 512 << 10 : 16 << 10;
 // loops, in blocks of half the size: it is needed soon, and asking for much at once would wait.
 constexpr int64_t kFewTiles = 8;
 
-// Rows from which products take the processor's tiles (tiles.h). Measured on a Xeon with AMX: of
+// Rows from which products take matrix registers (amx.h). Measured on a Xeon with AMX: of
 // one row, bfloat16 takes 1.2 to 2.5 times as long as numbers widened to float32, of four half as
 // long.
-constexpr int64_t kFewestTileRows = 3;
+constexpr int64_t kFewestAmxRows = 3;
 
 // ---- products on weights as they are stored: direct.h -------------------------------------------
 

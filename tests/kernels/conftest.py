@@ -42,7 +42,7 @@ ISAS = list(dict.fromkeys(NAMES))
 
 
 # Those that round factors of float32 where they may: on others "rounded" is float32 itself.
-ROUNDING = {"avx512_bf16", "amx", "neon_bf16", "wide", "tiles"}
+ROUNDING = {"avx512_bf16", "amx", "neon_bf16", "wide", "software_amx"}
 
 
 def pytest_collection_modifyitems(items):
@@ -54,7 +54,7 @@ def _repeats_float32(item):
     return given.get("dtype") == "rounded" and given.get("isa") not in ROUNDING
 
 
-@pytest.fixture(params=[*ISAS, "wide", "tiles"])
+@pytest.fixture(params=[*ISAS, "wide", "software_amx"])
 def isa(request, kernels):
     """Every instruction set that this CPU has, and the logic of AVX-512 and AMX without them."""
     if request.param not in kernels.isas():

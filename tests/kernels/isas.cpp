@@ -17,8 +17,8 @@ std::vector<const lstm_kernels::cpu::Kernels*> testable_kernels() {
   LSTM_TEST_ISAS
 #undef X
   for (const cpu::Kernels* table : all) {
-    // "wide" and "tiles" are AVX2 code with longer vectors, and unknown to the package.
-    const bool ours = !std::strcmp(table->isa, "wide") || !std::strcmp(table->isa, "tiles");
+    // "wide" and "software_amx" are AVX2 code with longer vectors, and unknown to the package.
+    const bool ours = !std::strcmp(table->isa, "wide") || !std::strcmp(table->isa, "software_amx");
     const char* needs = ours ? "avx2" : table->isa;
     if (cpu::supported_kernels(needs)) testable.push_back(table);
   }

@@ -156,8 +156,8 @@ def test_bits_do_not_depend_on_batch_or_threads(kernels, isa, dtype, projection)
         again = layer.backward(kernels, isa, threads=threads)
         assert all(np.array_equal(again[name], back[name]) for name in back)
     few = (slice(0, 1), slice(3, 5))
-    if isa in ("amx", "tiles") and dtype in ("bfloat16", "rounded"):
-        few = (slice(0, 3), slice(3, 7))  # tiles are for three rows and more
+    if isa in ("amx", "software_amx") and dtype in ("bfloat16", "rounded"):
+        few = (slice(0, 3), slice(3, 7))  # AMX is for three rows and more
     for rows in (*few, slice(60, 70)):
         part = of(layer, dtype)
         part.N = rows.stop - rows.start
