@@ -56,7 +56,7 @@ LSTM_INLINE auto with_forward(const Call& a, F f) {
   return with_operand(a, [&](auto* s, auto* x) {
     using S = LSTM_POINTEE(s);
     using X = LSTM_POINTEE(x);
-    if constexpr (is_same<S, bf16> && is_same<X, bf16_pair>)
+    if constexpr (is_same<S, bf16> && is_same<X, bf16_pair> && kForm != Form::kAmx)
       if (reads_direct(a)) return f((Forward<S, float, Call>*)nullptr);
     return f((Forward<S, X, Call>*)nullptr);
   });

@@ -48,9 +48,9 @@ LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
 #ifdef LSTM_LOWER
 constexpr Form kForm = Form::LSTM_FORM;
 
-// Whether steps have too few rows for AMX. Packed weights have one form for all.
+// Whether there are too few rows for AMX. Packed weights have one form for all.
 inline bool has_few_rows(const cpu::SequenceForward& a) {
-  return !a.prepacked && a.size.N < kFewestAmxRows;
+  return !a.prepacked && (a.size.N < kFewestAmxRows || cpu::direct(a.size));
 }
 inline bool has_few_rows(const cpu::SequenceBackward& a) { return a.size.N < kFewestAmxRows; }
 template <class Call>
