@@ -20,7 +20,7 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-// LSTM_AMX_IN_SOFTWARE without the instructions: in software, for tests.
+// LSTM_AMX_IN_SOFTWARE: registers and instructions in software, for tests.
 #if defined(__AMX_TILE__)
 #define LSTM_AMX
 #endif
@@ -103,12 +103,13 @@ LSTM_NOINLINE void amx_multiply() {
       uint32_t* to = software_registers[sum][r];
       const auto w = load_as<vec_u32>(software_registers[weights][k]);
       if constexpr (is_same<X, q8>) {
-        vec<int32_t> all = load_as<vec<int32_t> >(to);
+        using Integers = vec<int32_t>;
+        Integers all = load_as<Integers>(to);
         for (int i = 0; i < 4; ++i)
-          all += int32_t(x >> (8 * i) & 255) * ((vec<int32_t>)(w << (24 - 8 * i)) >> 24);
+          all += int32_t(x >> (8 * i) & 255) * ((Integers)(w << (24 - 8 * i)) >> 24);
         __builtin_memcpy(to, &all, sizeof all);
       } else {
-        vec<float> all = load_as<vec<float> >(to);
+        vec<float> all = load((const float*)to);
         add_product(all, vec_u32{} + x, w);
         __builtin_memcpy(to, &all, sizeof all);
       }
