@@ -149,7 +149,9 @@ def facts(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
     yield ", ".join(f"{name} {machine[name]}" for name in ("torch", "onnxruntime", "python"))
     revisions = ", ".join(dict.fromkeys(f"`{each['revision']}`" for each in machines))
-    yield f"measured at revision {revisions}, command `{results['training']['command']}`"
+    commands = [result["command"] for result in results.values() if "summary" in result]
+    command = results["training"]["command"] if "training" in results else commands[0]
+    yield f"measured at revision {revisions}, command `{command}`"
 
 
 def gpu_lines(folder: Path) -> list[str]:
