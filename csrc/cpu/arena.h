@@ -45,7 +45,7 @@ template <class S>
 LSTM_INLINE void copy_row(bf16_pair* to, const S* from,
                           int64_t n) {  // and zeros up to whole vectors
   constexpr int L = lanes<float>;
-  bf16* numbers = &to->first;
+  bf16* numbers = (bf16*)to;
   copy_row(numbers, from, n);
   if (ceil_div(n, L) % 2) store(numbers + round_up(n, L), vec<float>{});
 }
