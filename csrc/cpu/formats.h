@@ -8,6 +8,13 @@ namespace lstm_kernels::LSTM_ISA {
 // Of panels: the compute type, a narrower type that is widened when used, or pairs along k.
 enum class Format : int { kCompute, kBFloat16, kFloat16, kPairs };
 
+// Sets for one form of numbers alone (partial.h) leave all of float16 to others.
+#ifdef LSTM_LOWER
+constexpr bool kWidensFloat16 = false;
+#else
+constexpr bool kWidensFloat16 = true;
+#endif
+
 // With N rows per step. 16-bit weights are widened where they are used often enough to be
 // compute-bound.
 template <class S>

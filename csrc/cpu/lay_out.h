@@ -83,7 +83,7 @@ LSTM_INLINE void with_format(const Panels<compute<S>>& of, int64_t p, F f) {
       f((bf16_pair*)panel);
       of.end_pairs(p);
     }
-  if constexpr (is_same<S, float> || is_same<S, fp16>)
+  if constexpr (kWidensFloat16 && (is_same<S, float> || is_same<S, fp16>))
     if (of.format == Format::kFloat16) f((fp16*)panel);
 }
 

@@ -204,16 +204,24 @@ struct Panels {
   // next: any panel of this format, or null.
   LSTM_INLINE void accumulate(int64_t p, const char* next, const bf16_pair* const* rows, int64_t n,
                               T* pre) const {
-    if constexpr (kAmx)
+    if constexpr (kAmx) {
       if (uses_amx) return accumulate_amx(p, rows, n, pre);
-    accumulate_as<bf16_pair>(p, next, rows, n, pre);
+      with_width(width_of(p), [&]<int NV>() {  // few rows, one at a time
+        for (int64_t r = 0; r < n; ++r)
+          tile<false, 1, NV>(rows + r, 0, ceil_div(K, 2), (const bf16_pair*)panel(p), NV * lanes<T>,
+                             pre + r * NV * lanes<T>, nullptr, 0);
+      });
+    } else {
+      accumulate_as<bf16_pair>(p, next, rows, n, pre);
+    }
   }
   LSTM_INLINE void accumulate(int64_t p, const char* next, const T* const* rows, int64_t n,
                               T* pre) const {
     if (format == Format::kCompute) accumulate_as<T>(p, next, rows, n, pre);
     if constexpr (is_same<T, float>) {
       if (format == Format::kBFloat16) accumulate_as<bf16>(p, next, rows, n, pre);
-      if (format == Format::kFloat16) accumulate_as<fp16>(p, next, rows, n, pre);
+      if constexpr (kWidensFloat16)
+        if (format == Format::kFloat16) accumulate_as<fp16>(p, next, rows, n, pre);
     }
   }
   // The same for one row and the full panels p0 and p1.
@@ -230,8 +238,9 @@ struct Panels {
     if constexpr (is_same<T, float>) {
       if (format == Format::kBFloat16)
         tile_pair(row, K, (const bf16*)panel(p0), (const bf16*)panel(p1), pre0, pre1);
-      if (format == Format::kFloat16)
-        tile_pair(row, K, (const fp16*)panel(p0), (const fp16*)panel(p1), pre0, pre1);
+      if constexpr (kWidensFloat16)
+        if (format == Format::kFloat16)
+          tile_pair(row, K, (const fp16*)panel(p0), (const fp16*)panel(p1), pre0, pre1);
     }
   }
 
