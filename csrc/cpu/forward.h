@@ -416,7 +416,7 @@ struct ForwardPart : InArena {
       if (pass.masks_gates()) return gated_step(n, pre);
     const PanelOrder order{first_panel, last_panel, bool(s & 1)};
     if (pass.direct) {
-      if constexpr (is_same<X, T>)
+      if constexpr (is_same<X, T> && !kAmx)
         DirectGates<S>{call.weights[direction], size, work.interleaved, work.sums}.each_panel(
             order, {work.x, work.h, n}, pre, [&](int64_t p, const T* of) { cell(p, n, of); });
       return;
@@ -499,7 +499,7 @@ struct ForwardPart : InArena {
       const int64_t first = p * w_hr.width * L;
       __builtin_memset(work.projected, 0, size_t(n * nv * L) * sizeof(T));
       if (!pass.direct) w_hr.accumulate(p, -1, work.unprojected, n, work.projected);
-      if constexpr (!Pass::kQuantized)
+      if constexpr (!Pass::kQuantized && !kAmx)  // partial.h leaves such calls to another set
         for (int v = 0; pass.direct && v < nv; ++v)
           DirectGates<S>{call.weights[direction], size, nullptr, nullptr}.project(
               first + v * L, work.unprojected, n, work.projected + v * L, nv * L);

@@ -262,7 +262,7 @@ struct QuantizedPanels {
   LSTM_INLINE void tile_of(int64_t height, int64_t p, const q8* const* rows, float* pre) const {
     if (height == 1) return tile<1, NV>(p, rows, pre);
     if (height == 2) return tile<2, NV>(p, rows, pre);
-    if constexpr (kQuadRows == 4) {
+    if constexpr (kQuadRows == 4 && !kAmx) {
       if (height == 3) return tile<3, NV>(p, rows, pre);
       tile<4, NV>(p, rows, pre);
     }
