@@ -144,13 +144,12 @@ def all_results() -> str:
 
 
 def facts(results: dict[str, dict[str, Any]]) -> Iterator[str]:
-    machines = [result["machine"] for result in results.values() if "summary" in result]
-    machine = machines[0]
+    measured = [result for result in results.values() if "summary" in result]
+    machine = measured[0]["machine"]
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
     yield ", ".join(f"{name} {machine[name]}" for name in ("torch", "onnxruntime", "python"))
-    revisions = ", ".join(dict.fromkeys(f"`{each['revision']}`" for each in machines))
-    commands = [result["command"] for result in results.values() if "summary" in result]
-    command = results["training"]["command"] if "training" in results else commands[0]
+    revisions = ", ".join(dict.fromkeys(f"`{each['machine']['revision']}`" for each in measured))
+    command = results.get("training", measured[0])["command"]
     yield f"measured at revision {revisions}, command `{command}`"
 
 

@@ -107,6 +107,18 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None, ragged=Non
     return layer, tensors
 
 
+def on_device(values, device):
+    """A named tuple with all its tensors on the device, but for batch_sizes."""
+
+    def moved(name, value):
+        if isinstance(value, list):
+            return [one.to(device) for one in value]
+        stays = name == "batch_sizes" or not isinstance(value, torch.Tensor)
+        return value if stays else value.to(device)
+
+    return type(values)(*map(moved, values._fields, values))
+
+
 def floating(layer, tensors):
     """The tensors that have a gradient."""
     of_variant = (tensors.peephole, tensors.norm_gates, tensors.norm_cell, tensors.input_gate)

@@ -41,9 +41,9 @@ LSTM_INLINE void copy_row(T* to, const S* from, int64_t n) {  // from null: zero
   for (int64_t i = 0; i < n; i += L)
     store(to + i, from ? load_n(from + i, n - i) : vec<compute<T>>{});
 }
+// And zeros up to whole vectors.
 template <class S>
-LSTM_INLINE void copy_row(bf16_pair* to, const S* from,
-                          int64_t n) {  // and zeros up to whole vectors
+LSTM_INLINE void copy_row(bf16_pair* to, const S* from, int64_t n) {
   constexpr int L = lanes<float>;
   bf16* numbers = (bf16*)to;
   copy_row(numbers, from, n);

@@ -37,6 +37,9 @@ struct operand_type<bf16> {
 };
 template <class S>
 using operand = typename operand_type<S>::type;
+// The same where weights are laid out for one product of many rows.
+template <class X>
+constexpr Format wide_format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
 // Rows of a multiple of this length are read where they lie: others end within a pair or register.
 template <class X>
 constexpr int64_t whole_operand =

@@ -185,12 +185,7 @@ struct Forward {
                        : min_of(panels, of.end(ceil_div(panels, step_panels)) * step_panels);
   }
 
-  void prepare() {
-    __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X));
-    for (int d = 0; kAmx && d < call.size.D; ++d)  // what follows the numbers of a row
-      for (Carried* h : directions[d].h)
-        __builtin_memset(h, 0, size_t(call.size.N * h_stride) * sizeof(Carried));
-  }
+  void prepare() { __builtin_memset(zeros, 0, size_t(operand_stride(call.size.P)) * sizeof(X)); }
   void finish() const {}
 
   // Elements from one row of n operands to the next.

@@ -46,8 +46,7 @@ struct InputGradient {
     g_stride = padded<X>(ceil_div(K, numbers_in<X>));
     chunk_rows = max_of(1, min_of(kInputGradientRows, ceil_div(a.size.T * a.size.N, parts)));
     for (int d = 0; d < a.size.D; ++d) {
-      constexpr Format format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
-      w_ih[d] = {nullptr, format, K, vectors, int(min_of(kMaxVectors, vectors))};
+      w_ih[d] = {nullptr, wide_format<X>, K, vectors, int(min_of(kMaxVectors, vectors))};
       w_ih[d].data = arena.take<char>(w_ih[d].bytes());
     }
     memory.take(arena, parts, [&](Arena& own) { work(own); });
@@ -121,13 +120,15 @@ struct InputGradientPart : InArena {
     work.to[r] = (S*)a.grad_input + row * a.size.I;
     for (int64_t d = 0; d < D; ++d) {
       const S* g = (const S*)a.grad_preactivations + (row * D + d) * K;
-      const X*& operand_row = work.rows[d * pass.chunk_rows + r];
-      operand_row = (const X*)g;
-      if (!pass.copies) continue;
-      X* copy = work.copy + (d * pass.chunk_rows + r) * pass.g_stride;
-      copy_row(copy, g, K);
-      operand_row = copy;
+      const int64_t i = d * pass.chunk_rows + r;
+      work.rows[i] = (const X*)g;
+      if (pass.copies) work.rows[i] = copied(work.copy + i * pass.g_stride, g, K);
     }
+  }
+
+  static const X* copied(X* to, const S* g, int64_t K) {
+    copy_row(to, g, K);
+    return to;
   }
 
   // The columns of panel p of `rows` rows of dx.

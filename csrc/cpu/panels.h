@@ -129,6 +129,7 @@ LSTM_INLINE void tile_of(int64_t height, const X* const* rows, int64_t k, int64_
 template <int NV, class T, class X, class W>
 LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, const W* w,
                                     const W* next, T* pre) {
+  constexpr bool kFetches = !kAmx;  // only projections come here then, and pay for less code
   constexpr int64_t kStep = NV * lanes<T>, kStepBytes = kStep * int64_t(sizeof(W));
   const int64_t tiles = ceil_div(n, kMaxRows);
   const bool few = tiles <= kFewTiles;
@@ -143,8 +144,8 @@ LSTM_NOINLINE void accumulate_panel(const X* const* rows, int64_t n, int64_t K, 
       const W* from = w + k * kStep;
       T* to = pre + r * kStep;
       const char* ahead = after ? after + i * stride * length : nullptr;
-      if (few && after) {
-        tile_of<true, NV>(height, rows + r, k, length, from, kStep, to, ahead, stride);
+      if (kFetches && few && after) {
+        tile_of<kFetches, NV>(height, rows + r, k, length, from, kStep, to, ahead, stride);
       } else {
         if (after) prefetch(ahead, stride * length);
         tile_of<false, NV>(height, rows + r, k, length, from, kStep, to, nullptr, 0);

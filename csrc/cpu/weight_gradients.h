@@ -77,8 +77,7 @@ struct WeightGradients {
 
   // Panels of rows of x or h.
   static Panels<T> panels(char* data, int64_t rows, int64_t vectors) {
-    constexpr Format format = is_same<X, bf16_pair> ? Format::kPairs : Format::kCompute;
-    return {data, format, rows, vectors, kMaxVectors};
+    return {data, wide_format<X>, rows, vectors, kMaxVectors};
   }
 
   Group group(int) const { return {0, parts, 0}; }

@@ -6,7 +6,7 @@ from gpu_support import DEVICE, FLOATING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import assert_same, rounding
-from variant_cases import both, calls, variants
+from variant_cases import both, calls, on_device, variants
 
 from lstm_kernels import Variant, _variant_autograd
 
@@ -26,20 +26,10 @@ def _exact_products(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
 
 
-def on_device(values):
-    """A named tuple with all its tensors on the device, but for batch_sizes."""
-
-    def moved(name, value):
-        if isinstance(value, list):
-            return [one.to(DEVICE) for one in value]
-        stays = name == "batch_sizes" or not isinstance(value, torch.Tensor)
-        return value if stays else value.to(DEVICE)
-
-    return type(values)(*map(moved, values._fields, values))
-
-
 def check(data, variant, dtype, tolerance, **sizes):
-    layer, tensors = map(on_device, data.draw(calls(variant, dtype, **sizes)))
+    layer, tensors = (
+        on_device(values, DEVICE) for values in data.draw(calls(variant, dtype, **sizes))
+    )
     tensors = tensors._replace(reset_h=None, reset_c=None)
     assert _variant_autograd.has_kernel(layer, variant, tensors, True)
     found = [

@@ -8,7 +8,7 @@ from support import precision_of_rnns
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from variant_cases import calls, floating, variants
+from variant_cases import calls, floating, on_device, variants
 
 import lstm_kernels
 from lstm_kernels import _load, _ops, _variant_autograd, _variant_ops, _weight_gradients
@@ -124,15 +124,8 @@ def test_gradients_of_variants_stay_on_one_device(data, variant, monkeypatch):
     """All but batch_sizes, which are on the CPU in any case."""
     monkeypatch.setattr(_variant_ops, "computes_on", lambda tensor: True)
 
-    def on_device(name, value):
-        if isinstance(value, list):
-            return [on_device("", each) for each in value]
-        stays = name == "batch_sizes" or not isinstance(value, torch.Tensor)
-        return value if stays else value.to("meta")
-
     layer, tensors = (
-        type(values)(*map(on_device, values._fields, values))
-        for values in data.draw(calls(variant, states=True))
+        on_device(values, "meta") for values in data.draw(calls(variant, states=True))
     )
     tensors = tensors._replace(reset_h=None, reset_c=None)
     leaves = floating(layer, tensors)
