@@ -178,7 +178,7 @@ struct Panels {
   Format format;
   int64_t K, vectors;    // vectors of output columns in all panels
   int width;             // vectors per panel; the last panel may be narrower
-  bool uses_amx = kAmx;  // whether pairs are multiplied in tiles: see amx.h
+  bool uses_amx = kAmx;  // whether pairs are multiplied by it: amx.h
 
   LSTM_INLINE int64_t count() const { return ceil_div(vectors, width); }
   LSTM_INLINE int width_of(int64_t p) const { return int(min_of(width, vectors - p * width)); }

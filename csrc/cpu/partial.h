@@ -6,8 +6,8 @@
 // whose table has the rest. Compiled whole, the rest came out the same, instruction by
 // instruction, and made the library nearly twice as large.
 #pragma once
+#include "amx.h"
 #include "kernels.h"
-#include "simd.h"
 #include "tuning.h"
 
 #ifdef LSTM_LOWER
@@ -47,6 +47,7 @@ LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
 
 #ifdef LSTM_LOWER
 constexpr Form kForm = Form::LSTM_FORM;
+static_assert(kAmx == (kForm == Form::kAmx), "a set for AMX, and no other, multiplies by it");
 
 // Whether there are too few rows for AMX. Packed weights have one form for all.
 inline bool has_few_rows(const cpu::SequenceForward& a) {
