@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 import lstm_kernels
 
 from .onnx_peer import session_call
-from .workload import Call, Unavailable, Workload
+from .workload import Call, Unavailable, Workload, reduced_precision
 
 
 def run(
@@ -75,14 +75,11 @@ def ours_with_states(workload: Workload) -> Call:
 
 def ours_reduced(workload: Workload) -> Call:
     """The same module where torch's switch allows products to round to bfloat16."""
-    call, rnn = ours(workload), torch.backends.mkldnn.rnn  # type: ignore[attr-defined]
+    call = ours(workload)
 
     def reduced() -> object:
-        precision, rnn.fp32_precision = rnn.fp32_precision, "bf16"
-        try:
+        with reduced_precision():
             return call()
-        finally:
-            rnn.fp32_precision = precision
 
     return reduced
 

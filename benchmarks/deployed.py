@@ -17,7 +17,7 @@ import lstm_kernels
 
 from .cases import Case
 from .onnx_peer import made_session, openvino_call, plain, weights
-from .workload import Call, Unavailable, Workload
+from .workload import Call, Unavailable, Workload, reduced_precision
 
 # Weights of a trained LSTM reach further than initial ones, and so do their errors.
 WEIGHT_SCALES = (1, 4)
@@ -35,6 +35,12 @@ def owned(workload: Workload, weight_dtype: torch.dtype | None = None) -> Call:
 
 def owned_bfloat16(workload: Workload) -> Call:
     return owned(workload, torch.bfloat16)
+
+
+def owned_reduced(workload: Workload) -> Call:
+    """With products that round both factors to bfloat16, as OpenVINO's."""
+    with reduced_precision():
+        return owned_bfloat16(workload)
 
 
 def owned_int8(workload: Workload) -> Call:
@@ -134,6 +140,7 @@ def main() -> None:
         "ONNX Runtime, int8": onnx_runtime_int8,
         "torch.ao, int8": torch_ao_int8,
         "ours, bfloat16 weights": owned_bfloat16,
+        "ours, bfloat16 products": owned_reduced,
     }
     lines = [["case", "weights", *contenders], ["---"] * (2 + len(contenders))]
     for n, h in ((1, 128), (1, 512), (16, 256), (64, 512)):

@@ -158,6 +158,7 @@ def groups(full: bool) -> dict[str, Group]:
                 "OpenVINO, bfloat16": deployed.openvino_bfloat16,
                 "ours, float32 weights owned": deployed.owned,
                 "ours, bfloat16 weights owned": deployed.owned_bfloat16,
+                "ours, bfloat16 products owned": deployed.owned_reduced,
             },
             ours=deployed.owned_int8,
         ),

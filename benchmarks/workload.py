@@ -5,7 +5,8 @@ reason.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,17 @@ def installed(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(f"{error.name} is not installed") from None
+
+
+@contextmanager
+def reduced_precision() -> Iterator[None]:
+    """torch's switch allows products of float32 to round to bfloat16."""
+    rnn = torch.backends.mkldnn.rnn  # type: ignore[attr-defined]
+    precision, rnn.fp32_precision = rnn.fp32_precision, "bf16"
+    try:
+        yield
+    finally:
+        rnn.fp32_precision = precision
 
 
 @dataclass

@@ -42,7 +42,8 @@
 // which is else empty.
 //
 // _own_weights lays out the weights of a whole stack of layers, listed layer after layer, for the
-// ops that a module without Parameters calls, CPU only, too. _own_quantized takes matrices of int8
+// ops that a module without Parameters calls, CPU only, too; reduced_precision is for all of these
+// calls. _own_quantized takes matrices of int8
 // with float32 biases, and a scale for each row of each matrix: (4*H), (4*H), and (P) where the
 // layer projects. The ops know nothing but `owned`, (bytes) uint8, good for this process alone, and
 // compare nothing. num_layers, hidden_size, h_size (P) and bidirectional say what is in it to
@@ -104,7 +105,7 @@ STABLE_TORCH_LIBRARY(lstm_kernels, m) {
       "Tensor gates, Tensor renewed)");
   m.def(
       "_own_weights(Tensor[] weights, int num_layers, bool has_biases, bool bidirectional, "
-      "ScalarType? weight_dtype) -> Tensor owned");
+      "ScalarType? weight_dtype, bool reduced_precision) -> Tensor owned");
   m.def(
       "_own_quantized(Tensor[] weights, Tensor[] scales, int num_layers, bool has_biases, "
       "bool bidirectional) -> Tensor owned");

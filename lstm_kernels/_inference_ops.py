@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import _load
-from ._ops import dense, fake_of
+from ._ops import dense, fake_of, reduced_precision
 
 _load.load()
 
@@ -33,8 +33,9 @@ def own_weights(
     bidirectional: bool,
     weight_dtype: torch.dtype | None,
 ) -> Tensor:
-    """The weights of all layers, laid out for the ops below."""
-    owned: Tensor = _own_weights(weights, num_layers, has_biases, bidirectional, weight_dtype)
+    """The weights of all layers, laid out for the ops below, in the precision of this moment."""
+    kind, reduced = (has_biases, bidirectional, weight_dtype), reduced_precision(weights[0])
+    owned: Tensor = _own_weights(weights, num_layers, *kind, reduced)
     return owned
 
 
@@ -45,6 +46,7 @@ def _own_weights_shapes(
     has_biases: bool,
     bidirectional: bool,
     weight_dtype: torch.dtype | None,
+    reduced_precision: bool,
 ) -> Tensor:
     # How many bytes depends on the instruction set.
     size = torch.library.get_ctx().new_dynamic_size()
@@ -71,7 +73,7 @@ def _own_quantized_shapes(
     has_biases: bool,
     bidirectional: bool,
 ) -> Tensor:
-    return _own_weights_shapes(weights, num_layers, has_biases, bidirectional, None)
+    return _own_weights_shapes(weights, num_layers, has_biases, bidirectional, None, False)
 
 
 class OwnedCall(NamedTuple):

@@ -461,6 +461,9 @@ class LSTM(nn.RNNBase):
                 are exact, and the rest is float32. A sequence that meets a NaN or an infinite
                 number is NaN from there on. None keeps the module's precision.
 
+        torch.backends.mkldnn.rnn.fp32_precision, where it is "bf16" now, allows float32 products
+        to round their factors: see docs/faq.md.
+
         Raises:
             RuntimeError: the module is in training mode and has dropout.
             TypeError: weight_dtype is not a dtype.

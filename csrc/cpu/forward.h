@@ -124,7 +124,7 @@ struct Forward {
     h_stride = padded<Carried>(ceil_div(s.P, numbers_in<X>)), c_stride = padded<T>(s.H);
     x_stride = operand_stride(s.I);
     // Prepacked weights are only read.
-    using Prepacked = pick<kQuantized, PrepackedQuantized, PrepackedWeights<S>>;
+    using Prepacked = pick<kQuantized, PrepackedQuantized, PrepackedWeights<S, X>>;
     const Prepacked prepacked(s, projects(), call.weight_dtype, const_cast<void*>(call.prepacked));
     Arena nowhere(nullptr);
     for (int d = 0; d < s.D; ++d) {

@@ -32,6 +32,7 @@ class Stack {
     a.size.T = T_;
     a.size.N = N_;
     a.dtype = block_.dtype();
+    a.reduced_precision = block_.reduced_precision();
     a.threads = threads_;
     a.rows = rows_;
     a.prepacked = block_.weights(l);
@@ -150,7 +151,8 @@ struct StackCall {
 }  // namespace
 
 Tensor own_weights(const std::vector<Tensor>& tensors, int64_t num_layers, bool has_biases,
-                   bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype) {
+                   bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype,
+                   bool reduced_precision) {
   require(num_layers > 0 && !tensors.empty() && tensors.size() % size_t(num_layers) == 0,
           "weights: expected as many for each layer");
   const size_t each = tensors.size() / size_t(num_layers);
@@ -169,6 +171,7 @@ Tensor own_weights(const std::vector<Tensor>& tensors, int64_t num_layers, bool 
     LayerWeights layer = call_of<LayerWeights>(w.size, w.dtype);
     set_weights(layer.weights, w);
     layer.weight_dtype = weight_dtype_of(weight_dtype, layer.dtype);
+    layer.reduced_precision = reduced_precision;
     layers.push_back(layer);
   }
   return OwnedBlock::of(layers, weights.front().kind);

@@ -117,11 +117,13 @@ void cell_backward(const cpu::CellBackward& a) {
 }
 size_t prepacked(const cpu::LayerWeights& a) {
   if (a.weight_dtype == cpu::WeightDType::kInt8) return prepacked_quantized_bytes(a);
-  return with_dtype(a.dtype, [&](auto* s) { return prepacked_bytes<LSTM_POINTEE(s)>(a); });
+  return with_operand(
+      a, [&](auto* s, auto* x) { return prepacked_bytes<LSTM_POINTEE(s), LSTM_POINTEE(x)>(a); });
 }
 void prepack(const cpu::LayerWeights& a, void* to) {
   if (a.weight_dtype == cpu::WeightDType::kInt8) return prepack_quantized(a, to);
-  with_dtype(a.dtype, [&](auto* s) { prepack_weights<LSTM_POINTEE(s)>(a, to); });
+  with_operand(a,
+               [&](auto* s, auto* x) { prepack_weights<LSTM_POINTEE(s), LSTM_POINTEE(x)>(a, to); });
 }
 uint64_t fingerprint_of(const cpu::LayerWeights& a) {
   return with_dtype(a.dtype, [&](auto* s) { return fingerprint<LSTM_POINTEE(s)>(a); });

@@ -64,6 +64,7 @@ struct SequenceForward {
 struct LayerWeights {
   Sizes size;  // I, H, P, D
   DType dtype;
+  bool reduced_precision;  // of the calls, which must ask for the same
   Threads threads;
   DirectionWeights weights[2];
   WeightDType weight_dtype;  // kInt8: the matrices are int8

@@ -12,7 +12,8 @@ namespace lstm_kernels::cpu {
 namespace {
 
 LayerWeights layer_of(const SequenceForward& a) {
-  return {a.size, a.dtype, a.threads, {a.weights[0], a.weights[1]}, a.weight_dtype, {}};
+  return {a.size,         a.dtype, a.reduced_precision, a.threads, {a.weights[0], a.weights[1]},
+          a.weight_dtype, {}};
 }
 
 // Gives the call what _prepack_weights returned, if that pays. Where it is of other weights, it is

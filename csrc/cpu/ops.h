@@ -31,7 +31,8 @@ using OwnedStates =
     std::tuple<std::vector<Tensor>, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>>;
 
 Tensor own_weights(const std::vector<Tensor>& weights, int64_t num_layers, bool has_biases,
-                   bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype);
+                   bool bidirectional, std::optional<torch::headeronly::ScalarType> weight_dtype,
+                   bool reduced_precision);
 
 Tensor own_quantized(const std::vector<Tensor>& weights, const std::vector<Tensor>& scales,
                      int64_t num_layers, bool has_biases, bool bidirectional);

@@ -24,6 +24,7 @@ class OwnedBlock {
                            first.size,
                            first.dtype,
                            first.weight_dtype,
+                           first.reduced_precision,
                            first.weights[0].w_hr != nullptr,
                            int(layers.size())};
     const int64_t bytes = offset_of(header, header.layers);
@@ -52,6 +53,7 @@ class OwnedBlock {
   int layers() const { return header_->layers; }
   DType dtype() const { return header_->dtype; }
   WeightDType weight_dtype() const { return header_->weight_dtype; }
+  bool reduced_precision() const { return header_->reduced_precision; }
   bool projects() const { return header_->projects; }
   // Of a layer: I, H, P and D.
   Sizes size(int layer) const {
@@ -74,7 +76,7 @@ class OwnedBlock {
     Sizes size;              // of the first layer: I, H, P, D
     DType dtype;
     WeightDType weight_dtype;
-    bool projects;
+    bool reduced_precision, projects;
     int layers;
   };
   static int64_t layer_bytes(const LayerWeights& layer) {

@@ -28,9 +28,13 @@ constexpr bool kOfVariant =
     is_same<Call, cpu::VariantForward> || is_same<Call, cpu::VariantBackward>;
 
 // Whether products of float32 numbers round them to bfloat16: where the caller allows it and it is
-// faster. Weights that are read as they are stored are not rounded.
+// faster. Weights that are read as they are stored are not rounded, nor those held in float16.
+inline bool rounds_factors(const cpu::LayerWeights& a) {
+  return a.reduced_precision && a.weight_dtype != cpu::WeightDType::kFloat16;
+}
 inline bool rounds_factors(const cpu::SequenceForward& a) {
-  return a.reduced_precision && !a.prepacked && !cpu::direct(a.size);
+  if (a.prepacked) return a.reduced_precision && a.weight_dtype != cpu::WeightDType::kFloat16;
+  return a.reduced_precision && !cpu::direct(a.size);
 }
 inline bool rounds_factors(const cpu::SequenceBackward& a) {
   return a.reduced_precision && !cpu::direct_backward(a.size);
@@ -40,7 +44,7 @@ inline bool rounds_factors(const cpu::GradInput& a) { return a.reduced_precision
 template <class Call>
 LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
   constexpr bool kCan = kMultipliesPairs && !kOfVariant<Call> &&
-                        !is_same<Call, cpu::LayerWeights> && !is_same<Call, cpu::CellBackward>;
+                        !is_same<Call, cpu::CellBackward>;
   if constexpr (kCan) return a.dtype == DType::kFloat32 && rounds_factors(a);
   return false;
 }

@@ -15,8 +15,8 @@ LSTM_INLINE Format prepacked_format(cpu::WeightDType as) {
   return weight_format<S>(kPrepackedRows);
 }
 
-// All directions of a layer, one after the other.
-template <class S>
+// All directions of a layer, one after the other. X: what h is made of in products.
+template <class S, class X>
 struct PrepackedWeights {
   WeightPanels<S> directions[2];
   size_t bytes;
@@ -24,24 +24,24 @@ struct PrepackedWeights {
   PrepackedWeights(const Sizes& s, bool projects, cpu::WeightDType as, void* memory) {
     Arena arena(memory);
     const Format format = prepacked_format<S>(as);
-    const Format gates = is_same<operand<S>, bf16_pair> ? Format::kPairs : format;
+    const Format gates = is_same<X, bf16_pair> ? Format::kPairs : format;
     for (int d = 0; d < s.D; ++d) directions[d].take(s, projects, gates, format, arena);
     bytes = arena.used();
   }
 };
 
-template <class S>
+template <class S, class X>
 size_t prepacked_bytes(const cpu::LayerWeights& a) {
-  return PrepackedWeights<S>(a.size, a.weights[0].w_hr, a.weight_dtype, nullptr).bytes;
+  return PrepackedWeights<S, X>(a.size, a.weights[0].w_hr, a.weight_dtype, nullptr).bytes;
 }
 
-template <class S>
+template <class S, class X>
 void prepack_weights(const cpu::LayerWeights& a, void* memory) {
   const Sizes& s = a.size;
   const int64_t numbers = s.D * 4 * s.H * (s.I + s.P);
   struct Call {
     const cpu::LayerWeights& from;
-    PrepackedWeights<S> to;
+    PrepackedWeights<S, X> to;
     int parts;
   } call{a,
          {s, bool(a.weights[0].w_hr), a.weight_dtype, memory},

@@ -100,6 +100,7 @@ cpu::LayerWeights layer_weights(const std::string& dtype, int threads, const py:
       {"int8", cpu::WeightDType::kInt8}};
   cpu::LayerWeights a{};
   a.size = sizes(in), a.dtype = dtype_of(dtype), a.threads = {threads, true};
+  a.reduced_precision = rounds(dtype);
   if (in.contains("prepack")) a.weight_dtype = weight_dtypes.at(in["prepack"].cast<std::string>());
   weights(in, a.weights);
   const py::list directions = in["weights"];

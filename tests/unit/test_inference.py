@@ -316,7 +316,7 @@ def test_opcheck():
     torch.library.opcheck(ops._owned_cell, (x[0], h[0], c[0], cell._owned, True), test_utils=tests)
     weights = list(LSTM(I, H).state_dict().values())
     torch.library.opcheck(
-        ops._own_weights, (weights, 1, True, False, None), test_utils=["test_schema"]
+        ops._own_weights, (weights, 1, True, False, None, False), test_utils=["test_schema"]
     )
 
 

@@ -4,6 +4,7 @@ On a CPU whose kernels multiply bfloat16 no faster, the switch changes nothing. 
 there as well.
 """
 
+import copy
 import itertools
 
 import pytest
@@ -113,6 +114,54 @@ def test_last_state_is_the_last_output(kind, stack):
 
 def prepacked(**options):
     return LSTM(I, 20, **options).requires_grad_(False).prepack()
+
+
+@pytest.mark.parametrize("weight_dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
+def test_owned_weights_follow_the_switch_as_it_was_when_they_were_laid_out(stack, weight_dtype):
+    """With rows enough, they give the bits of a plain call with the switch."""
+    for batch, projects in itertools.product((5, 17), (False, True)):
+        lstm, _, (x, h, c) = case(70, batch, **stack, proj_size=20 if projects else 0)
+        with torch.no_grad():
+            for name, weight in lstm.named_parameters():
+                if weight_dtype is not None and name.startswith("weight"):
+                    weight.copy_(weight.to(weight_dtype))
+        plain, loaded = (lstm.for_inference(weight_dtype) for _ in range(2))
+        exact = run(plain, "padded", x, h, c)
+        with precision_of_rnns("bf16"):
+            made, copied = lstm.for_inference(weight_dtype), copy.deepcopy(plain)
+            loaded.load_state_dict(plain.state_dict())
+            assert_equal(run(plain, "padded", x, h, c), exact)
+            with torch.no_grad():
+                expected = run(lstm, "padded", x, h, c)
+        for module in (made, copied, loaded):
+            assert_equal(run(module, "padded", x, h, c), expected)
+            assert_equal(list(module.state_dict().values()), list(plain.state_dict().values()))
+
+
+@pytest.mark.parametrize("weight_dtype", [None, torch.bfloat16])
+def test_owned_weights_with_the_switch_are_off_by_the_rounding_of_factors_alone(weight_dtype):
+    """Steps of few rows too, of cells and streams, whose weights have one form for all."""
+    for hidden_size, batch in itertools.product((1, 20, 70), (1, 2, 5)):
+        lstm, native, (x, h, c) = case(hidden_size, batch, num_layers=2)
+        cell = LSTMCell(I, hidden_size)
+        with precision_of_rnns("bf16"):
+            module, step = (made.for_inference(weight_dtype) for made in (lstm, cell))
+        expected, _ = native(x.double(), (h.double(), c.double()))
+        stream = module.stream(batch, (h, c))
+        for got in (module(x, (h, c))[0], torch.stack([stream(x_t) for x_t in x])):
+            assert (got - expected).abs().max() < 4 * UNIT
+        for one, other in zip(step(x[0], (h[0], c[0])), cell(x[0], (h[0], c[0])), strict=True):
+            assert (one - other).abs().max() < 4 * UNIT
+
+
+@pytest.mark.parametrize("weight_dtype", [torch.float16, torch.int8])
+def test_owned_weights_that_ignore_the_switch(weight_dtype):
+    lstm, _, (x, h, c) = case(20, 17)
+    plain = lstm.for_inference(weight_dtype)
+    with precision_of_rnns("bf16"):
+        made = lstm.for_inference(weight_dtype)
+    assert_equal(made(x, (h, c)), plain(x, (h, c)))
 
 
 IGNORE_IT = {
