@@ -13,8 +13,9 @@
 // and four vectors, or where there are more rows, of 32 rows and two vectors, which reads the
 // weights half as often. Sums do not depend on the block, nor on other rows. Rows that are not
 // there cost as much as others, so calls of fewer than kFewestAmxRows rows a step are left to the
-// set below, and on packed weights to products of pairs, whose sums have other orders. Bound: 16
-// cycles for a product of registers; with few rows, reading the weights from L2.
+// set below. Packed weights have one form for all calls, and such a call widens their pairs: the
+// sums are those of the set below. Bound: 16 cycles for a product of registers; with few rows,
+// reading the weights from L2.
 #pragma once
 #include "simd.h"
 

@@ -207,10 +207,16 @@ struct Panels {
                               T* pre) const {
     if constexpr (kAmx) {
       if (uses_amx) return accumulate_amx(p, rows, n, pre);
-      with_width(width_of(p), [&]<int NV>() {  // few rows, one at a time
-        for (int64_t r = 0; r < n; ++r)
-          tile<false, 1, NV>(rows + r, 0, ceil_div(K, 2), (const bf16_pair*)panel(p), NV * lanes<T>,
-                             pre + r * NV * lanes<T>, nullptr, 0);
+      with_width(width_of(p), [&]<int NV>() {
+        constexpr int64_t kStep = NV * lanes<T>;
+        auto tiles = [&]<int MR>(int64_t r) {
+          for (; r + MR <= n; r += MR)
+            tile<false, MR, NV>(rows + r, 0, ceil_div(K, 2), (const bf16_pair*)panel(p), kStep,
+                                pre + r * kStep, nullptr, 0);
+          return r;
+        };
+        const int64_t r = tiles.template operator()<4>(0);
+        tiles.template operator()<1>(tiles.template operator()<2>(r));
       });
     } else {
       accumulate_as<bf16_pair>(p, next, rows, n, pre);

@@ -43,8 +43,7 @@ inline bool rounds_factors(const cpu::GradWeights& a) { return a.reduced_precisi
 inline bool rounds_factors(const cpu::GradInput& a) { return a.reduced_precision; }
 template <class Call>
 LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
-  constexpr bool kCan = kMultipliesPairs && !kOfVariant<Call> &&
-                        !is_same<Call, cpu::CellBackward>;
+  constexpr bool kCan = kMultipliesPairs && !kOfVariant<Call> && !is_same<Call, cpu::CellBackward>;
   if constexpr (kCan) return a.dtype == DType::kFloat32 && rounds_factors(a);
   return false;
 }
