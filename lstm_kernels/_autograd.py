@@ -7,6 +7,9 @@ is another Function, whose derivative is that of the equations in _reference.py.
 the gates are outputs, so gradients of gradients travel through them too. Forward mode
 differentiates the equations themselves: a Function with a forward-mode rule gives wrong results
 inside another forward mode, and torch.compile refuses it.
+
+reduced_precision is what a graph was recorded with (see csrc/schema.cpp), for its backward pass
+too. In eager mode it is None: each pass goes by what torch's switch says when it runs.
 """
 
 from __future__ import annotations
@@ -40,19 +43,22 @@ def _transforms_active() -> bool:
     return transforms_active() or forward_mode_active()
 
 
-def sequence(layer: Layer) -> _ops.Forwarded:
+def sequence(layer: Layer, reduced_precision: bool | None = None) -> _ops.Forwarded:
     """Differentiable layer: output, h_n, c_n, cell and gates."""
     if forward_mode_active():
         return _reference.sequence_forward(layer)
-    result: _ops.Forwarded = apply(_Sequence, *layer.flat())
+    result: _ops.Forwarded = apply(_Sequence, reduced_precision, *layer.flat())
     return result
 
 
-def recomputed_sequence(layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
+def recomputed_sequence(
+    layer: Layer, reduced_precision: bool | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiable layer that keeps no cell state and no gates: output, h_n and c_n."""
     if forward_mode_active():
         return sequence(layer)[:3]
-    result: tuple[Tensor, Tensor, Tensor] = apply(_RecomputedSequence, *layer.flat())
+    arguments = (reduced_precision, *layer.flat())
+    result: tuple[Tensor, Tensor, Tensor] = apply(_RecomputedSequence, *arguments)
     return result
 
 
@@ -72,11 +78,11 @@ def cell(
     return result
 
 
-def sequence_backward(call: LayerBackward) -> _ops.Backward:
+def sequence_backward(call: LayerBackward, reduced_precision: bool | None = None) -> _ops.Backward:
     """The differentiable backward op of a layer."""
     if forward_mode_active():
         return _reference.sequence_backward(call)
-    result: _ops.Backward = apply(_SequenceBackward, *call.flat())
+    result: _ops.Backward = apply(_SequenceBackward, reduced_precision, *call.flat())
     return result
 
 
@@ -104,15 +110,17 @@ def differentiated() -> bool:
 
 
 class _Sequence(torch.autograd.Function):
-    """One layer over a sequence. Its arguments are those of Layer.flat."""
+    """One layer over a sequence. Its arguments are reduced_precision and those of Layer.flat."""
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(Layer.of(arguments), True, True)
+    def forward(
+        reduced_precision: bool | None, *flat: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return _ops.sequence_forward(Layer.of(flat), True, True, recorded=reduced_precision)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        has_biases, bidirectional, *tensors = inputs
+        ctx.reduced_precision, has_biases, bidirectional, *tensors = inputs
         output, _, _, cell, gates = outputs
         ctx.kind = has_biases, bidirectional
         ctx.set_materialize_grads(False)
@@ -122,13 +130,12 @@ class _Sequence(torch.autograd.Function):
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         output, cell, gates, *tensors = ctx.saved_tensors
-        needs = Layer.of(ctx.needs_input_grad)
         layer = Layer.of((*ctx.kind, *tensors))
-        return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
+        return None, *_sequence_gradients(ctx, layer, grads, output, cell, gates).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        return _mapped_sequence(sequence, info.batch_size, Layer.of(in_dims), Layer.of(arguments))
+        return _mapped_sequence(sequence, info.batch_size, in_dims, *arguments)
 
 
 class _RecomputedSequence(torch.autograd.Function):
@@ -138,12 +145,13 @@ class _RecomputedSequence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return _ops.sequence_forward(Layer.of(arguments), False, False)[:3]
+    def forward(reduced_precision: bool | None, *flat: Any) -> tuple[Tensor, Tensor, Tensor]:
+        layer = Layer.of(flat)
+        return _ops.sequence_forward(layer, False, False, recorded=reduced_precision)[:3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        has_biases, bidirectional, *tensors = inputs
+        ctx.reduced_precision, has_biases, bidirectional, *tensors = inputs
         ctx.kind = has_biases, bidirectional
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
@@ -151,31 +159,35 @@ class _RecomputedSequence(torch.autograd.Function):
     @staticmethod
     @_batching.of_batched_gradients
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        needs = Layer.of(ctx.needs_input_grad)
         layer = Layer.of((*ctx.kind, *ctx.saved_tensors))
         with full_precision(layer.input):
             if wanted(layer.input, layer.h0, layer.c0, *layer.weights):
-                again = sequence(layer)
+                again = sequence(layer, ctx.reduced_precision)
             else:
-                again = _ops.sequence_forward(layer, True, True)
+                recorded = ctx.reduced_precision
+                again = _ops.sequence_forward(layer, True, True, recorded=recorded)
         output, _, _, cell, gates = again
         grads = (*grads, None, None)
-        return _sequence_gradients(layer, needs, grads, output, cell, gates).flat()
+        return None, *_sequence_gradients(ctx, layer, grads, output, cell, gates).flat()
 
     @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        dims, layer = Layer.of(in_dims), Layer.of(arguments)
-        return _mapped_sequence(recomputed_sequence, info.batch_size, dims, layer)
+        return _mapped_sequence(recomputed_sequence, info.batch_size, in_dims, *arguments)
 
 
 def _mapped_sequence(
-    function: Callable[[Layer], Sequence[Tensor]], size: int, dims: Layer, layer: Layer
+    function: Callable[[Layer, bool | None], Sequence[Tensor]],
+    size: int,
+    in_dims: Sequence[int | None],
+    reduced_precision: bool | None,
+    *flat: Any,
 ) -> _batching.Outputs:
-    """`sequence` or `recomputed_sequence` of arguments with a mapped axis."""
+    """`sequence` or `recomputed_sequence` of a Function's arguments with a mapped axis."""
 
     def of_flat(*flat: Any) -> Sequence[Tensor]:
-        return function(Layer.of(flat))
+        return function(Layer.of(flat), reduced_precision)
 
+    dims, layer = Layer.of(in_dims[1:]), Layer.of(flat)
     _refuse_mapped_batch_sizes(dims.batch_sizes)
     if any(dim is not None for dim in dims.weights):
         return _batching.one_by_one(of_flat, layer.flat(), dims.flat(), size)
@@ -183,22 +195,24 @@ def _mapped_sequence(
     folded = Layer.of(_batching.fold_arguments(layer.flat(), dims.flat(), axes.flat(), size))
     if folded.batch_sizes is not None:
         folded = folded._replace(batch_sizes=folded.batch_sizes * size)
-    results = function(folded)
+    results = function(folded, reduced_precision)
     rows = axes.input
     return _batching.unfold(results, (rows, 1, 1, rows, rows)[: len(results)], size)
 
 
 def _sequence_gradients(
-    layer: Layer, needs: Layer, grads: Sequence[Any], output: Tensor, cell: Tensor, gates: Tensor
+    ctx: Any, layer: Layer, grads: Sequence[Any], output: Tensor, cell: Tensor, gates: Tensor
 ) -> Layer:
     """Gradients of a layer's arguments from those of its results, None where none is needed."""
+    needs = Layer.of(ctx.needs_input_grad[1:])
+    reduced = _ops.reduced_precision(cell, ctx.reduced_precision)
     directions = by_direction(layer.weights, layer.bidirectional)
     needed = by_direction(needs.weights, layer.bidirectional)
     call = LayerBackward.of_layer(layer, grads, cell, gates)
     with full_precision(cell):
         again = differentiated()
         backward = sequence_backward if again else _ops.sequence_backward
-        grad_z, grad_h0, grad_c0, grad_hidden = backward(call)
+        grad_z, grad_h0, grad_c0, grad_hidden = backward(call, reduced)
         products, grad_input = gradients(
             grad_z,
             layer,
@@ -206,7 +220,7 @@ def _sequence_gradients(
             [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
             [w.w_ih for w in directions] if needs.input else None,
             by_ops=not again,
-            reduced_precision=not again and _ops.reduced_precision(cell),
+            reduced_precision=reduced,
         )
         of_weights: list[Tensor | None] = []
         for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
@@ -217,6 +231,7 @@ def _sequence_gradients(
                     gates.select(-3, d),
                     cell.unflatten(-1, (len(directions), -1)).select(-2, d),
                     by_ops=not again,
+                    reduced_precision=reduced,
                 )
             of_weights += of_needed(w, need, products[d] or (None, None, None), of_w_hr)
     return Layer(
@@ -248,16 +263,18 @@ def of_needed(
 class _SequenceBackward(torch.autograd.Function):
     """The backward op of a layer: itself linear in the gradients it is given.
 
-    Its arguments are those of LayerBackward.flat.
+    Its arguments are reduced_precision and those of LayerBackward.flat.
     """
 
     @staticmethod
-    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return _ops.sequence_backward(LayerBackward.of(arguments))
+    def forward(
+        reduced_precision: bool | None, *flat: Any
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _ops.sequence_backward(LayerBackward.of(flat), reduced_precision)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        call = LayerBackward.of(inputs)
+        call = LayerBackward.of(inputs[1:])
         ctx.kind = call.with_floating([None] * len(call.floating()))._replace(
             batch_sizes=None, lengths=None, reset=None
         )
@@ -276,23 +293,27 @@ class _SequenceBackward(torch.autograd.Function):
 
         # The op does not read what is neither a gradient, c0, cell, gates nor a recurrent weight.
         nothing = LayerBackward(*[None] * len(LayerBackward._fields))
-        return nothing.with_floating(pullback(equations, floating, grads)).flat()
+        return None, *nothing.with_floating(pullback(equations, floating, grads)).flat()
 
     @staticmethod
-    def vmap(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> _batching.Outputs:
-        size, dims, call = info.batch_size, LayerBackward.of(in_dims), LayerBackward.of(arguments)
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], reduced_precision: bool | None, *flat: Any
+    ) -> _batching.Outputs:
+        size, in_dims = info.batch_size, in_dims[1:]
+        dims, call = LayerBackward.of(in_dims), LayerBackward.of(flat)
 
         def of_flat(*flat: Any) -> Sequence[Tensor]:
-            return sequence_backward(LayerBackward.of(flat))
+            return sequence_backward(LayerBackward.of(flat), reduced_precision)
 
         _refuse_mapped_batch_sizes(dims.batch_sizes)
         if any(dim is not None for dim in dims.weights):
-            return _batching.one_by_one(of_flat, arguments, in_dims, size)
+            return _batching.one_by_one(of_flat, flat, in_dims, size)
         axes = call.batch_axes()
-        folded = LayerBackward.of(_batching.fold_arguments(arguments, in_dims, axes.flat(), size))
+        folded = LayerBackward.of(_batching.fold_arguments(flat, in_dims, axes.flat(), size))
         if folded.batch_sizes is not None:
             folded = folded._replace(batch_sizes=folded.batch_sizes * size)
-        return _batching.unfold(sequence_backward(folded), (axes.cell, 1, 1, axes.cell), size)
+        results = sequence_backward(folded, reduced_precision)
+        return _batching.unfold(results, (axes.cell, 1, 1, axes.cell), size)
 
 
 class _Cell(torch.autograd.Function):

@@ -50,14 +50,15 @@ def _sequence_forward(
 ) -> _ops.Forwarded:
     nothing = layer.input.new_empty(0)
     if recompute and not save_cell and not save_gates:
-        return *_autograd.recomputed_sequence(layer), nothing, nothing.clone()
-    output, h_n, c_n, cell, gates = _autograd.sequence(layer)
+        results = _autograd.recomputed_sequence(layer, reduced_precision)
+        return *results, nothing, nothing.clone()
+    output, h_n, c_n, cell, gates = _autograd.sequence(layer, reduced_precision)
     kept_gates = gates if save_gates else nothing.clone()
     return output, h_n, c_n, cell if save_cell else nothing, kept_gates
 
 
 def _sequence_backward(call: LayerBackward, reduced_precision: bool = False) -> _ops.Backward:
-    return _autograd.sequence_backward(call)
+    return _autograd.sequence_backward(call, reduced_precision)
 
 
 def _weight_gradients_of(
@@ -83,8 +84,9 @@ def _cell_forward(*arguments: Any) -> _ops.Stepped:
 
 
 def _variant_forward(layer: Layer, *arguments: Any) -> _variant_ops.VariantForwarded:
-    _, variant, tensors, save_cell, save_gates = _variant_ops.of_op(layer, *arguments)
-    output, h_n, c_n, cell, gates = _variant_autograd.differentiable(layer, variant, tensors)
+    _, variant, tensors, save_cell, save_gates, reduced = _variant_ops.of_op(layer, *arguments)
+    results = _variant_autograd.differentiable(layer, variant, tensors, reduced)
+    output, h_n, c_n, cell, gates = results
     nothing = layer.input.new_empty(0)
     kept_gates = gates if save_gates else nothing.clone()
     # Nobody asks a recorded graph for what the norm is given: the backward pass is in the op.

@@ -49,12 +49,17 @@ def fake_of(
     return register
 
 
-def reduced_precision(tensor: Tensor) -> bool:
+def reduced_precision(tensor: Tensor, recorded: bool | None = None) -> bool:
     """Whether torch lets products of float32 round their factors, as its switch for RNNs says.
 
     They may to TF32 on CUDA, where torch.backends.cudnn.rnn.fp32_precision is "tf32", and to
     bfloat16 on the CPU, where torch.backends.mkldnn.rnn.fp32_precision is "bf16".
+
+    Args:
+        recorded: what a graph was recorded with, which holds whatever the switch says by now.
     """
+    if recorded is not None:
+        return recorded
     if tensor.is_cuda:
         return tensor.dtype is torch.float32 and _precision_of_rnns("cuda") == "tf32"
     # First what is nearly always False: this is asked in every call.
@@ -63,9 +68,9 @@ def reduced_precision(tensor: Tensor) -> bool:
     )
 
 
-def multiplies_in_tf32(tensor: Tensor) -> bool:
+def multiplies_in_tf32(tensor: Tensor, reduced_precision: bool) -> bool:
     """Whether products are those of `tf32_product`."""
-    return tensor.is_cuda and reduced_precision(tensor)
+    return reduced_precision and tensor.is_cuda and tensor.dtype is torch.float32
 
 
 @constant_in_graphs
@@ -101,13 +106,17 @@ _recorded_forward: Callable[..., Forwarded] = torch.ops.lstm_kernels.sequence_fo
 
 
 def sequence_forward(
-    layer: Layer, save_cell: bool, save_gates: bool, recompute: bool = False
+    layer: Layer,
+    save_cell: bool,
+    save_gates: bool,
+    recompute: bool = False,
+    recorded: bool | None = None,
 ) -> Forwarded:
-    """One layer: output, h_n, c_n, cell and gates."""
+    """One layer: output, h_n, c_n, cell and gates. `recorded` is as in `reduced_precision`."""
     if not recording():
-        return eager_sequence_forward(*layer, save_cell, save_gates)
+        return eager_sequence_forward(*layer, save_cell, save_gates, recorded)
     layer = layer._replace(reset=dense(layer.reset))
-    reduced = reduced_precision(layer.input)
+    reduced = reduced_precision(layer.input, recorded)
     return _recorded_forward(*layer, save_cell, save_gates, reduced, recompute)
 
 
@@ -123,10 +132,11 @@ def eager_sequence_forward(
     reset: Tensor | None,
     save_cell: bool,
     save_gates: bool,
+    recorded: bool | None = None,
 ) -> Forwarded:
     """sequence_forward where nothing is recorded. Flat, since a Layer takes time to make."""
     ragged = batch_sizes is not None or lengths is not None or reset is not None
-    reduced = reduced_precision(input)
+    reduced = reduced_precision(input, recorded)
     if not (ragged or save_cell or save_gates or reduced) and input.is_cpu:
         # torch looks into each argument that it is given, defaults too: a tenth of a small step.
         return _sequence_forward(input, h0, c0, weights, has_biases, bidirectional)
@@ -157,11 +167,11 @@ _sequence_backward: Callable[..., Backward] = torch.ops.lstm_kernels._sequence_b
 _recorded_backward: Callable[..., Backward] = torch.ops.lstm_kernels.sequence_backward.default
 
 
-def sequence_backward(call: LayerBackward) -> Backward:
+def sequence_backward(call: LayerBackward, recorded: bool | None = None) -> Backward:
     """One layer: gradients of the pre-activations, h0, c0 and, with projection, of every h_t."""
     call = call._replace(reset=dense(call.reset))
     op = _recorded_backward if recording() else _sequence_backward
-    return op(*call, reduced_precision(call.cell))
+    return op(*call, reduced_precision(call.cell, recorded))
 
 
 @fake_of("_sequence_backward", LayerBackward)

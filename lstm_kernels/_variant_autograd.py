@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from . import _autograd, _batching, _episodes, _torch_private, _variant_ops, _variants_reference
+from . import (
+    _autograd,
+    _batching,
+    _episodes,
+    _ops,
+    _torch_private,
+    _variant_ops,
+    _variants_reference,
+)
 from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
 from ._reference import Rows, states_before
 from ._variant_ops import OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE
@@ -111,11 +119,20 @@ def _by_episodes(
     return results  # type: ignore[no-any-return]
 
 
-def differentiable(given: Layer, variant: Variant, tensors: LayerTensors) -> Results:
-    """A layer of a variant, differentiable where it is not recorded into a graph, too."""
+def differentiable(
+    given: Layer,
+    variant: Variant,
+    tensors: LayerTensors,
+    reduced_precision: bool | None = None,
+) -> Results:
+    """A layer of a variant, differentiable where it is not recorded into a graph, too.
+
+    reduced_precision is as in _autograd.py.
+    """
     if not has_kernel(given, variant, tensors, True):
         return _variants_reference.sequence_forward(given, variant, tensors)
-    results = _autograd.apply(_VariantSequence, variant, *tensors, *given.flat())
+    arguments = (reduced_precision, variant, *tensors, *given.flat())
+    results = _autograd.apply(_VariantSequence, *arguments)
     output, h_n, c_n, cell, gates, _ = results
     return output, h_n, c_n, cell, gates
 
@@ -150,16 +167,21 @@ def _wanted(given: Layer, tensors: LayerTensors) -> bool:
 
 
 class _VariantSequence(torch.autograd.Function):
-    """One layer of a variant. Its arguments are the variant, LayerTensors, and Layer.flat."""
+    """One layer of a variant.
+
+    Its arguments are reduced_precision, the variant, LayerTensors, and Layer.flat.
+    """
 
     @staticmethod
-    def forward(variant: Variant, *arguments: Any) -> _variant_ops.VariantForwarded:
+    def forward(
+        reduced_precision: bool | None, variant: Variant, *arguments: Any
+    ) -> _variant_ops.VariantForwarded:
         tensors, layer = _split(arguments)
-        return _variant_ops.forward(layer, variant, tensors, True, True)
+        return _variant_ops.forward(layer, variant, tensors, True, True, reduced_precision)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, outputs: Any) -> None:
-        ctx.variant, *arguments = inputs
+        ctx.reduced_precision, ctx.variant, *arguments = inputs
         tensors, layer = _split(arguments)
         output, _, _, cell, gates, products = outputs
         has_biases, bidirectional, *of_layer = layer.flat()
@@ -176,15 +198,17 @@ class _VariantSequence(torch.autograd.Function):
         tensors = LayerTensors(*saved[:_LAYER_TENSORS])
         layer = Layer.of((*ctx.kind, *saved[_LAYER_TENSORS:]))
         if _autograd.differentiated():
-            return None, *_pullback(ctx.variant, tensors, layer, grads)
-        need_tensors, needs = _split(ctx.needs_input_grad[1:])
+            return None, None, *_pullback(ctx.variant, tensors, layer, grads)
+        need_tensors, needs = _split(ctx.needs_input_grad[2:])
+        reduced = _ops.reduced_precision(cell, ctx.reduced_precision)
         with _autograd.full_precision(cell):
-            results = (output, cell, gates, products)
-            of_tensors, of_layer = _gradients(ctx.variant, tensors, layer, grads, *results, needs)
+            of_tensors, of_layer = _gradients(
+                ctx.variant, tensors, layer, grads, output, cell, gates, products, needs, reduced
+            )
         of_tensors = LayerTensors(
             *(value if need else None for value, need in zip(of_tensors, need_tensors, strict=True))
         )
-        return None, *of_tensors, *of_layer.flat()
+        return None, None, *of_tensors, *of_layer.flat()
 
 
 def _split(arguments: Sequence[Any]) -> tuple[LayerTensors, Layer]:
@@ -220,10 +244,11 @@ def _gradients(
     gates: Tensor,
     products: Tensor,
     needs: Layer,
+    reduced_precision: bool,
 ) -> tuple[LayerTensors, Layer]:
     """Gradients of a layer's arguments from those of its results, None where none is needed."""
     call = LayerBackward.of_layer(layer, grads, cell, gates)
-    found = _variant_ops.backward(call, variant, tensors, products)
+    found = _variant_ops.backward(call, variant, tensors, products, reduced_precision)
     grad_z, grad_h0, grad_c0, grad_hidden, grad_gate, grad_input_product, parameters = found
     norms = variant.layer_norm is not None or variant.cell_norm is not None
     directions = by_direction(layer.weights, layer.bidirectional)
@@ -240,6 +265,7 @@ def _gradients(
         [any((need.w_ih, need.w_hh, need.b_ih, need.b_hh)) for need in needed],
         [w.w_ih for w in directions] if needs.input else None,
         by_ops=True,
+        reduced_precision=reduced_precision and not cell.is_cpu,  # there variants ignore it
         of_input=grad_input_product if variant.layer_norm == "separate" else None,
         gate_masks=gate_masks,
     )

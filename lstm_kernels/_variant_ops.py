@@ -118,19 +118,24 @@ def given_tensors(variant: Variant, tensors: LayerTensors) -> GivenTensors:
 
 
 def forward(
-    layer: Layer, variant: Variant, tensors: LayerTensors, save_cell: bool, save_gates: bool
+    layer: Layer,
+    variant: Variant,
+    tensors: LayerTensors,
+    save_cell: bool,
+    save_gates: bool,
+    recorded: bool | None = None,
 ) -> VariantForwarded:
-    """One layer: output, h_n, c_n, cell, gates and products."""
+    """One layer: output, h_n, c_n, cell, gates, products. `recorded`: see `reduced_precision`."""
     layer = layer._replace(reset=dense(layer.reset))
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
-    reduced = reduced_precision(layer.input)
+    reduced = reduced_precision(layer.input, recorded)
     return op(*layer, *of_variant, options(variant), save_cell, save_gates, reduced)
 
 
-def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool]:
+def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool, bool]:
     """The arguments of `forward` from those of its op."""
-    *tensors, numbers, save_cell, save_gates, _ = arguments
+    *tensors, numbers, save_cell, save_gates, reduced = arguments
     given = GivenTensors(*tensors)
     masks = (given.hidden_mask, given.gate_masks, given.candidate_mask)
     of_layer = LayerTensors(
@@ -144,7 +149,7 @@ def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, 
         None,
         None,
     )
-    return layer, variant_of(numbers, given), of_layer, save_cell, save_gates
+    return layer, variant_of(numbers, given), of_layer, save_cell, save_gates, reduced
 
 
 @fake_of("_variant_forward", Layer)
@@ -160,15 +165,17 @@ def _variant_forward_shapes(layer: Layer, *arguments: Any) -> VariantForwarded:
 
 
 def backward(
-    call: LayerBackward, variant: Variant, tensors: LayerTensors, products: Tensor
+    call: LayerBackward,
+    variant: Variant,
+    tensors: LayerTensors,
+    products: Tensor,
+    reduced: bool,
 ) -> VariantBackward:
     """One layer: the gradients that VariantBackward lists."""
     *first, reset, cell, gates = call
     of_variant = given_tensors(variant, tensors)
     results = (cell, gates, products)
-    return _backward(
-        *first, dense(reset), *of_variant, options(variant), *results, reduced_precision(cell)
-    )
+    return _backward(*first, dense(reset), *of_variant, options(variant), *results, reduced)
 
 
 @fake_of("_variant_backward")

@@ -56,7 +56,7 @@ def gradients(
         wanted: the directions whose weights' gradients are.
         w_ih: of every direction, where the input's gradient is wanted.
         by_ops: whether the ops may compute them, where they are the faster ones.
-        reduced_precision: as in csrc/schema.cpp, for these ops.
+        reduced_precision: as in csrc/schema.cpp, where by_ops.
         of_input: the gradient of the input's product, where that is not grad_z.
         gate_masks: as in csrc/schema.cpp.
 
@@ -66,7 +66,7 @@ def gradients(
     """
     by_ops_here = by_ops and grad_z.is_cpu and grad_z.dtype not in _MULTIPLIED
     within = _rows_within(layer.lengths, layer.input.shape[0])
-    tf32 = by_ops and _ops.multiplies_in_tf32(grad_z)
+    tf32 = by_ops and _ops.multiplies_in_tf32(grad_z, reduced_precision)
 
     def of_weights(d: int) -> _ops.WeightGradients:
         if by_ops_here and of_input is None:
@@ -98,7 +98,7 @@ def weight_gradients(
     direction: int,
     gate_masks: Tensor | None = None,
 ) -> _ops.WeightGradients:
-    """The op of this name in plain torch."""
+    """The op of this name in plain torch, in full precision."""
     within = _rows_within(layer.lengths, layer.input.shape[0])
     z = _zero_past_ends(grad_z, layer.lengths)
     return _direction_in_torch(z, layer, output, direction, within, gate_masks=gate_masks)
@@ -229,10 +229,12 @@ def masked_operands(
     return h0 * torch.stack(first), hidden
 
 
-def projection_gradient(grad_h: Tensor, gates: Tensor, cell: Tensor, by_ops: bool) -> Tensor:
+def projection_gradient(
+    grad_h: Tensor, gates: Tensor, cell: Tensor, by_ops: bool, reduced_precision: bool
+) -> Tensor:
     """Gradient of w_hr, (P, H): h_t = W_hr (o * tanh(c_t)). Gates are (..., 4, H)."""
     unprojected = gates.select(-2, OUTPUT_GATE) * cell.tanh()
-    tf32 = by_ops and _ops.multiplies_in_tf32(cell)
+    tf32 = by_ops and _ops.multiplies_in_tf32(cell, reduced_precision)
     return product(grad_h.flatten(0, -2).mT, unprojected.flatten(0, -2), tf32)
 
 

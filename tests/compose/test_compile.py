@@ -11,6 +11,7 @@ from support import (
     assert_same,
     gradients,
     precision_of_rnns,
+    tensors,
     twins,
 )
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -188,6 +189,42 @@ def test_graph_keeps_the_precision_that_it_was_recorded_with(precision):
         (call,) = [node for node in graph.nodes if "sequence_forward" in str(node.target)]
         reduced = call.args[11] if len(call.args) > 11 else False
         assert reduced is (precision == "bf16")
+
+
+RECORDERS = {
+    "compiled": lambda lstm, x: torch.compile(lstm, fullgraph=True, backend="eager"),
+    "compiled with its gradients": lambda lstm, x: torch.compile(
+        lstm, fullgraph=True, backend="aot_eager"
+    ),
+    "exported": lambda lstm, x: torch.export.export(lstm, (x,)).module(),
+    "traced": torch.jit.trace,
+}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("record", RECORDERS.values(), ids=RECORDERS)
+def test_graph_keeps_the_precision_of_its_gradients(record, recompute):
+    """Bits are those of when it was recorded, with the switch the other way in both passes."""
+    torch.manual_seed(0)
+    lstm = lstm_kernels.LSTM(I, 70, 2, bidirectional=True, proj_size=20, recompute=recompute)
+    x = torch.randn(7, 17, I, requires_grad=True)
+
+    def bits(run, precision):
+        with precision_of_rnns(precision):
+            results = tensors(run(x))
+            return [*results, *gradients(results, [x, *run.parameters()])]
+
+    expected = {precision: bits(lstm, precision) for precision in ("none", "bf16")}
+    isa = torch.ops.lstm_kernels._cpu_isa().split()[0]
+    if isa in ("amx", "avx512_bf16"):
+        pairs = zip(*expected.values(), strict=True)
+        assert not any(torch.equal(one, other) for one, other in pairs)
+    for precision, other in (("none", "bf16"), ("bf16", "none")):
+        torch._dynamo.reset()
+        with precision_of_rnns(precision):
+            run = record(lstm, x)
+            run(x)
+        assert_equal(bits(run, other), expected[precision])
 
 
 def test_compiles_under_autocast():

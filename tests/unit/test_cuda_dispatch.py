@@ -11,8 +11,17 @@ from torch.utils._pytree import tree_leaves
 from variant_cases import calls, floating, on_device, variants
 
 import lstm_kernels
-from lstm_kernels import _load, _ops, _variant_autograd, _variant_ops, _weight_gradients
+from lstm_kernels import (
+    Variant,
+    _autograd,
+    _load,
+    _ops,
+    _variant_autograd,
+    _variant_ops,
+    _weight_gradients,
+)
 from lstm_kernels._layer import Layer, LayerBackward
+from lstm_kernels._variants import LayerTensors
 
 
 @pytest.fixture
@@ -62,7 +71,7 @@ class Recorder(TorchDispatchMode):
         return result
 
 
-def products(dtype, packed, D, by_ops=True):
+def products(dtype, packed, D, by_ops=True, reduced_precision=False):
     """The gradients of a layer's weights and input on a device without data, recorded."""
     batch_sizes = torch.tensor([3, 2, 2, 1]) if packed else None
     rows = (8,) if packed else (4, 3)
@@ -74,7 +83,7 @@ def products(dtype, packed, D, by_ops=True):
     z, output = on_device(*rows, D, 4, 5), on_device(*rows, D * 5)
     with Recorder() as recorder:
         weights, of_input = _weight_gradients.gradients(
-            z, layer, output, [True] * D, [on_device(20, 6)] * D, by_ops
+            z, layer, output, [True] * D, [on_device(20, 6)] * D, by_ops, reduced_precision
         )
     shapes = [tuple(t.shape) for w in weights for t in w]
     assert shapes == D * [(20, 6), (20, 5), (20,)]
@@ -94,15 +103,42 @@ def test_gradients_of_packed_weights_wait_for_nothing(D):
 def test_gradients_are_products_in_tf32_where_nn_lstms_are(packed, monkeypatch):
     """As torch is installed, its switch for cuDNN's LSTM is "tf32" and that for matmul is not."""
 
-    def count(dtype, by_ops=True):
-        names = products(dtype, packed, 2, by_ops).names
+    def count(reduced_precision, by_ops=True):
+        names = products(torch.float32, packed, 2, by_ops, reduced_precision).names
         return names.count("lstm_kernels::_tf32_product"), names.count("aten::mm")
 
     # of each direction: w_ih, w_hh from the steps and from h0; and of the input
-    assert count(torch.float32) == (0, 7)
-    monkeypatch.setattr(_ops, "multiplies_in_tf32", lambda tensor: True)
-    assert count(torch.float32) == (7, 0)
-    assert count(torch.float32, by_ops=False) == (0, 7)  # they may be differentiated again
+    assert count(True) == (0, 7)  # not on CUDA
+    monkeypatch.setattr(_ops, "multiplies_in_tf32", lambda tensor, reduced: reduced)
+    assert count(False) == (0, 7)
+    assert count(True) == (7, 0)
+    assert count(True, by_ops=False) == (0, 7)  # they may be differentiated again
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("variant", [None, Variant(peephole=True)])
+def test_gradients_of_a_graph_are_products_in_tf32_where_it_was_recorded_so(
+    recorded, variant, monkeypatch
+):
+    """What the switch says by now is not asked."""
+    monkeypatch.setattr(_ops, "multiplies_in_tf32", lambda tensor, reduced: reduced)
+    monkeypatch.setattr(_variant_ops, "computes_on", lambda tensor: True)
+
+    def on_device(*size):
+        return torch.empty(*size, device="meta", requires_grad=True)
+
+    x, h0, c0 = on_device(4, 3, 6), on_device(1, 3, 5), on_device(1, 3, 5)
+    weights = [on_device(20, 6), on_device(20, 5), on_device(20), on_device(20)]
+    layer = Layer(x, h0, c0, weights, True, False)
+    if variant is None:
+        results = _autograd.sequence(layer, recorded)
+    else:
+        tensors = LayerTensors(on_device(1, 3, 5), *[None] * (len(LayerTensors._fields) - 1))
+        results = _variant_autograd.differentiable(layer, variant, tensors, recorded)
+    with Recorder() as recorder:
+        torch.autograd.grad(sum(result.sum() for result in results), [x, h0, c0, *weights])
+    counts = [recorder.names.count(name) for name in ("lstm_kernels::_tf32_product", "aten::mm")]
+    assert counts == ([4, 0] if recorded else [0, 4])
 
 
 class OneDevice(TorchDispatchMode):
@@ -143,21 +179,26 @@ def test_gradients_of_variants_stay_on_one_device(data, variant, monkeypatch):
 
 def test_tf32_follows_the_switch_of_nn_lstm(fake_cuda, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
-    for asks in (_ops.reduced_precision, _ops.multiplies_in_tf32):
-        assert asks(fake_cuda(2))
-        assert not asks(fake_cuda(2).double())
-        assert not asks(torch.ones(2, device="cpu"))
+    assert _ops.reduced_precision(fake_cuda(2))
+    assert not _ops.reduced_precision(fake_cuda(2).double())
+    assert not _ops.reduced_precision(torch.ones(2, device="cpu"))
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     assert not _ops.reduced_precision(fake_cuda(2))
 
 
+def test_tf32_is_for_float32_on_cuda(fake_cuda):
+    """A graph may have been recorded with the switch on another device, or in another dtype."""
+    assert _ops.multiplies_in_tf32(fake_cuda(2), True)
+    assert not _ops.multiplies_in_tf32(fake_cuda(2), False)
+    assert not _ops.multiplies_in_tf32(fake_cuda(2).double(), True)
+    assert not _ops.multiplies_in_tf32(torch.ones(2, device="cpu"), True)
+
+
 def test_switch_of_the_cpu_leaves_cuda_alone(fake_cuda, monkeypatch):
-    """And no product of the CPU is in TF32, whatever either switch says."""
+    """Nor does the switch of cuDNN change what that of the CPU says."""
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     with precision_of_rnns("bf16"):
         assert not _ops.reduced_precision(fake_cuda(2))
         assert not _ops.reduced_precision(torch.ones(2, device="meta"))
         monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
-        x = torch.ones(2, device="cpu")
-        assert _ops.reduced_precision(x)
-        assert not _ops.multiplies_in_tf32(x)
+        assert _ops.reduced_precision(torch.ones(2, device="cpu"))

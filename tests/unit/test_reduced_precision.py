@@ -12,7 +12,7 @@ import torch
 from support import assert_equal, precision_of_rnns, tensors, twins, weigh
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lstm_kernels import LSTM, LSTMCell, Variant, _ops
+from lstm_kernels import LSTM, LSTMCell, Variant, _ops, _variant_ops
 
 T, I = 7, 9
 UNIT = 2**-8  # the largest relative error of a number that is rounded to bfloat16
@@ -209,21 +209,99 @@ def test_default_is_full_precision(before):
     assert_equal(bits(module, before, T, 17), first)
 
 
-@pytest.mark.parametrize("precision", ["none", "bf16"])
-def test_each_op_of_a_training_step_is_told(monkeypatch, precision):
+OF_TRAINING = ("_sequence_forward", "_sequence_backward", "_weight_gradients", "_input_gradient")
+
+
+def spied(monkeypatch, module, names):
+    """What each of these ops of a module is told from now on."""
     told = {}
-    for name in ("sequence_forward", "sequence_backward", "weight_gradients", "input_gradient"):
-        op = getattr(_ops, f"_{name}")
+    for name in names:
+        op = getattr(module, name)
 
         def spy(*arguments, name=name, op=op):
             index = [argument.name for argument in op._schema.arguments].index("reduced_precision")
-            told.setdefault(name, set()).add(arguments[index])
+            told.setdefault(name, set()).add(arguments[index] if index < len(arguments) else False)
             return op(*arguments)
 
-        monkeypatch.setattr(_ops, f"_{name}", spy)
+        monkeypatch.setattr(module, name, spy)
+    return told
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16"])
+def test_each_op_of_a_training_step_is_told(monkeypatch, precision):
+    told = spied(monkeypatch, _ops, OF_TRAINING)
     bits(LSTM(I, 20, 2, bidirectional=True, proj_size=7), precision, T, 5)
-    assert len(told) == 4
-    assert all(values == {precision == "bf16"} for values in told.values())
+    assert told == {name: {precision == "bf16"} for name in OF_TRAINING}
+
+
+def test_in_eager_mode_each_pass_asks_for_itself(monkeypatch):
+    told = spied(monkeypatch, _ops, OF_TRAINING)
+    x = torch.randn(T, 5, I, requires_grad=True)
+    with precision_of_rnns("bf16"):
+        loss = weigh(LSTM(I, 20)(x))
+    with precision_of_rnns("none"):
+        loss.backward()
+    assert told.pop("_sequence_forward") == {True}
+    assert told == {name: {False} for name in OF_TRAINING[1:]}
+
+
+def exported(precision, **options):
+    """A program that was recorded with this precision."""
+    module = LSTM(I, 20, 2, **options)
+    with precision_of_rnns(precision):
+        return torch.export.export(module, (torch.randn(T, 5, I),)).module()
+
+
+RECORDED = [("none", "bf16"), ("bf16", "none")]
+
+
+@pytest.mark.parametrize(("precision", "other"), RECORDED)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_each_op_of_a_graph_is_told_what_it_was_recorded_with(
+    monkeypatch, precision, other, recompute
+):
+    program = exported(precision, bidirectional=True, proj_size=7, recompute=recompute)
+    told = spied(monkeypatch, _ops, OF_TRAINING)
+    bits(program, other, T, 5)
+    assert told == {name: {precision == "bf16"} for name in OF_TRAINING}
+
+
+@pytest.mark.parametrize(("precision", "other"), RECORDED)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_graph_under_transforms_keeps_what_it_was_recorded_with(
+    monkeypatch, precision, other, recompute
+):
+    """But for products that may be differentiated again, which are those of plain torch."""
+    program = exported(precision, recompute=recompute)
+    weights = dict(program.named_parameters())
+    several = {name: torch.stack([weight, weight]) for name, weight in weights.items()}
+    x = torch.randn(2, T, 5, I)
+
+    def loss(weights, x):
+        return weigh(torch.func.functional_call(program, weights, (x,)))
+
+    gradient = torch.func.grad(loss, (0, 1))
+    ops = OF_TRAINING[:2]
+    for transformed, *given in (
+        (torch.func.vmap(gradient, (None, 0)), weights, x),
+        (torch.func.vmap(gradient), several, x),
+        (torch.func.jacrev(lambda x: program(x)[0][-1, 0]), x[0]),
+    ):
+        with monkeypatch.context() as patch, precision_of_rnns(other):
+            told = spied(patch, _ops, ops)
+            transformed(*given)
+        assert told == {name: {precision == "bf16"} for name in ops}
+
+
+@pytest.mark.parametrize(("precision", "other"), RECORDED)
+def test_variants_ops_are_told_what_the_graph_was_recorded_with(monkeypatch, precision, other):
+    """They matter on CUDA alone; so do products, which on the CPU stay in full precision."""
+    program = exported(precision, variant=Variant(peephole=True))
+    told = spied(monkeypatch, _variant_ops, ("_forward", "_backward"))
+    products = spied(monkeypatch, _ops, OF_TRAINING[2:])
+    bits(program, other, T, 5)
+    assert told == {name: {precision == "bf16"} for name in ("_forward", "_backward")}
+    assert products == {name: {False} for name in OF_TRAINING[2:]}
 
 
 def test_inference_without_states_is_told(monkeypatch):
