@@ -209,21 +209,15 @@ struct QuantizedPanels {
   template <class X>
   LSTM_INLINE void accumulate(int64_t p, int64_t, const X* const* rows, int64_t n,
                               float* pre) const {
-    const int nv = width_of(p);
     if constexpr (kAmx && is_same<X, q8>)
-      if (n >= kFewestAmxRows) return accumulate_amx(p, rows, n, pre);
-    for (int64_t r = 0; r < n;) {
-      const int64_t height = min_of(kQuadRows, n - r);
-      if (nv == 4)
-        tile_of<4>(height, p, rows + r, pre + r * 4 * L);
-      else if (nv == 3)
-        tile_of<3>(height, p, rows + r, pre + r * 3 * L);
-      else if (nv == 2)
-        tile_of<2>(height, p, rows + r, pre + r * 2 * L);
-      else
-        tile_of<1>(height, p, rows + r, pre + r * L);
-      r += height;
-    }
+      if (n >= kFewestQuantizedAmxRows) return accumulate_amx(p, rows, n, pre);
+    with_width(width_of(p), [&]<int NV>() {
+      for (int64_t r = 0; r < n;) {
+        const int64_t height = min_of(kTallest<NV>, n - r);
+        tile_of<NV>(height, p, rows + r, pre + r * NV * L);
+        r += height;
+      }
+    });
   }
   // The same for one row and the full panels p0 and p1: eight chains of additions.
   LSTM_NOINLINE void accumulate_pair(int64_t p0, int64_t p1, const q8* row, float* pre0,
@@ -258,11 +252,14 @@ struct QuantizedPanels {
       });
     });
   }
+  // Rows of a tile: in projections with AMX, which are for few rows then, two, for less code.
+  template <int NV>
+  static constexpr int kTallest = kAmx && NV < kGates ? 2 : kQuadRows;
   template <int NV>
   LSTM_INLINE void tile_of(int64_t height, int64_t p, const q8* const* rows, float* pre) const {
     if (height == 1) return tile<1, NV>(p, rows, pre);
     if (height == 2) return tile<2, NV>(p, rows, pre);
-    if constexpr (kQuadRows == 4 && !kAmx) {
+    if constexpr (kTallest<NV> == 4) {
       if (height == 3) return tile<3, NV>(p, rows, pre);
       tile<4, NV>(p, rows, pre);
     }
