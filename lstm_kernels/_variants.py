@@ -210,7 +210,11 @@ class Variant:
     @property
     def changes_steps(self) -> bool:
         """Whether a step has other equations than the plain LSTM's."""
-        return self != Variant(weight_dropout=self.weight_dropout)
+        return any(
+            getattr(self, name) != default
+            for name, default in _DEFAULTS.items()
+            if name != "weight_dropout"
+        )
 
     @property
     def each_activation(self) -> tuple[Activation, Activation, Activation]:
@@ -437,7 +441,8 @@ class BoundVariant:
             of_directions = [
                 getattr(weights, name) for weights in self.weights[layer * D : (layer + 1) * D]
             ]
-            stacked[name] = torch.stack(of_directions).to(x.dtype)
+            both = torch.stack(of_directions) if D > 1 else of_directions[0].unsqueeze(0)
+            stacked[name] = both.to(x.dtype)
         given = Masks() if self.masks is None else self.masks[layer]
 
         def mask(name: str, p: float, steps: int, shape: tuple[int, ...], zoneout: bool) -> Any:
