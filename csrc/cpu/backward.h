@@ -117,7 +117,7 @@ struct Backward {
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
-  Work work(Arena& arena) const {
+  LSTM_NOINLINE Work work(Arena& arena) const {
     const int64_t N = max_of(call.size.N, 1);
     return {arena.take<const X*>(N),
             arena.take<const T*>(projects() ? N : 0),

@@ -146,7 +146,7 @@ struct Forward {
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
-  Work work(Arena& arena) const {
+  LSTM_NOINLINE Work work(Arena& arena) const {
     const Sizes& s = call.size;
     int64_t rows = 0, own_panels = 0;  // the largest share of any part
     for (int part = 0; part < parts; ++part) {

@@ -52,7 +52,7 @@ struct InputGradient {
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
-  Work work(Arena& arena) const {
+  LSTM_NOINLINE Work work(Arena& arena) const {
     Work w;
     w.rows = arena.take<const X*>(a.size.D * chunk_rows);
     w.to = arena.take<S*>(chunk_rows);

@@ -207,17 +207,7 @@ struct Panels {
                               T* pre) const {
     if constexpr (kAmx) {
       if (uses_amx) return accumulate_amx(p, rows, n, pre);
-      with_width(width_of(p), [&]<int NV>() {
-        constexpr int64_t kStep = NV * lanes<T>;
-        auto tiles = [&]<int MR>(int64_t r) {
-          for (; r + MR <= n; r += MR)
-            tile<false, MR, NV>(rows + r, 0, ceil_div(K, 2), (const bf16_pair*)panel(p), kStep,
-                                pre + r * kStep, nullptr, 0);
-          return r;
-        };
-        const int64_t r = tiles.template operator()<4>(0);
-        tiles.template operator()<1>(tiles.template operator()<2>(r));
-      });
+      accumulate_few(p, rows, n, pre);
     } else {
       accumulate_as<bf16_pair>(p, next, rows, n, pre);
     }
@@ -252,6 +242,19 @@ struct Panels {
   }
 
  private:
+  // Where there is AMX, for panels of gates alone.
+  LSTM_INLINE void accumulate_few(int64_t p, const bf16_pair* const* rows, int64_t n,
+                                  T* pre) const {
+    constexpr int64_t kStep = kGates * lanes<T>;
+    auto tiles = [&]<int MR>(int64_t r) {
+      for (; r + MR <= n; r += MR)
+        tile<false, MR, kGates>(rows + r, 0, ceil_div(K, 2), (const bf16_pair*)panel(p), kStep,
+                                pre + r * kStep, nullptr, 0);
+      return r;
+    };
+    const int64_t r = tiles.template operator()<4>(0);
+    tiles.template operator()<1>(tiles.template operator()<2>(r));
+  }
   LSTM_INLINE void accumulate_amx(int64_t p, const bf16_pair* const* rows, int64_t n,
                                   T* pre) const {
     with_width(width_of(p), [&]<int NV>() {

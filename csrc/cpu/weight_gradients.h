@@ -61,7 +61,7 @@ struct WeightGradients {
     memory.take(arena, parts, [&](Arena& own) { work(own); });
   }
 
-  Work work(Arena& arena) const {
+  LSTM_NOINLINE Work work(Arena& arena) const {
     Work w;
     w.g = arena.take<const S*>(kGradientRows);
     w.x = arena.take<const S*>(kGradientRows), w.h = arena.take<const S*>(kGradientRows);

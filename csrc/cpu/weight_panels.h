@@ -37,8 +37,8 @@ struct WeightPanels {
   // Takes its place from `memory`; without memory it has its shape, and no numbers.
   // projected: the format of w_hr, whose operand is not rounded. gate_width: of the panels of w_hh
   // by gate; 0 where it is not.
-  void take(const Sizes& s, bool projects, Format format, Format projected, Arena& memory,
-            int gate_width = 0) {
+  LSTM_NOINLINE void take(const Sizes& s, bool projects, Format format, Format projected,
+                          Arena& memory, int gate_width = 0) {
     auto take = [&](int64_t K, int64_t vectors, int width, Format format) {
       Panels<T> p{nullptr, format, K, vectors, width};
       p.data = memory.take<char>(p.bytes());
