@@ -49,7 +49,8 @@ def cpu_name() -> str:
 
 def folder_name(isa: str | None) -> str:
     """A folder's name for the results of this machine, held to an instruction set or not."""
-    name = f"{cpu_name()} {len(os.sched_getaffinity(0))} cores {isa or ''}"
+    name = re.sub(r"\(R\)|\(TM\)|Processor", "", cpu_name())
+    name += f" {len(os.sched_getaffinity(0))} cores {isa or ''}"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

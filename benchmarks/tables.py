@@ -37,7 +37,8 @@ MACHINES = {
     "amd-epyc-family-25-model-17-2-cores": "AMD EPYC, Zen 4 (AVX-512), 2 cores",
     "amd-epyc-family-25-model-17-2-cores-avx2": "The same machine, all libraries limited to AVX2",
     "amd-epyc-family-25-model-1-2-cores": "AMD EPYC, Zen 3 (AVX2), 2 cores",
-    "intel-xeon-family-6-model-207-16-cores": "Intel Xeon, Emerald Rapids (AMX), 16 cores",
+    "intel-xeon-family-6-model-207-2-cores": "Intel Xeon, Emerald Rapids (AMX), 2 cores",
+    "intel-xeon-family-6-model-207-16-cores": "The same processor, 16 cores",
 }
 
 

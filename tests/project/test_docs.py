@@ -22,7 +22,7 @@ from lstm_kernels.programs.cell_or_hidden.tables import tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-VARIANT_RESULTS = RESULTS / "amd-epyc-family-25-model-1-2-cores"
+VARIANT_RESULTS = RESULTS / "intel-xeon-family-6-model-207-2-cores"
 VARIANT_PAGES = (
     ("layer-norm", "layer norm"),
     ("layer-norm", "joint layer norm"),
