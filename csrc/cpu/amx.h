@@ -12,10 +12,10 @@
 // any case, because cells need them in vectors. A block of results has four registers, of 16 rows
 // and four vectors, or where there are more rows, of 32 rows and two vectors, which reads the
 // weights half as often. Sums do not depend on the block, nor on other rows. Rows that are not
-// there cost as much as others, so calls of fewer than kFewestAmxRows rows a step are left to the
-// set below. Packed weights have one form for all calls, and such a call widens their pairs: the
-// sums are those of the set below. For 8-bit numbers VNNI takes over in the same call. Bound: 16
-// cycles for a product of registers; with few rows, reading the weights from L2.
+// there cost as much as others, so products of few rows (kFewestAmxRows) widen the pairs of the
+// same panels instead, and VNNI takes over for 8-bit numbers. Backward, such calls are left to the
+// set below. Bound: 16 cycles for a product of registers; with few rows, reading the weights from
+// L2.
 #pragma once
 #include "simd.h"
 

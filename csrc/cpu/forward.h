@@ -135,8 +135,8 @@ struct Forward {
                         masks_gates() ? step_panels : 0);
       if (call.prepacked) to.weights = prepacked.directions[d];
       if constexpr (kAmx && numbers_in<X> == 2) {
-        // The input's product of many steps, too: the set below adds up all of such a call.
-        to.weights.w_ih.uses_amx = to.weights.w_hh.uses_amx = s.N >= kFewestAmxRows;
+        to.weights.w_ih.uses_amx = s.T * s.N >= kFewestAmxRows;
+        to.weights.w_hh.uses_amx = s.N >= kFewestAmxRows;
       }
       for (Carried*& h : to.h) h = arena.take<Carried>(s.N * h_stride);
       to.c = arena.take<T>(s.N * c_stride);

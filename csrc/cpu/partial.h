@@ -52,9 +52,9 @@ LSTM_INLINE bool multiplies_rounded([[maybe_unused]] const Call& a) {
 constexpr Form kForm = Form::LSTM_FORM;
 static_assert(kAmx == (kForm == Form::kAmx), "a set for AMX, and no other, multiplies by it");
 
-// Whether there are too few rows for AMX. Packed weights have one form for all.
+// Whether there are too few rows for AMX: forward, all steps' input makes one product.
 inline bool has_few_rows(const cpu::SequenceForward& a) {
-  return !a.prepacked && (a.size.N < kFewestAmxRows || cpu::direct(a.size));
+  return !a.prepacked && cpu::direct(a.size);
 }
 inline bool has_few_rows(const cpu::SequenceBackward& a) { return a.size.N < kFewestAmxRows; }
 template <class Call>

@@ -211,7 +211,7 @@ LSTM_INLINE vec_u32 spread(bf16_pair x) { return vec_u32{} + load_as<uint32_t>(&
 LSTM_INLINE void add_product(vec<float>& sum, float a, vec<float> b) { sum += a * b; }
 LSTM_INLINE void add_product(vec<double>& sum, double a, vec<double> b) { sum += a * b; }
 LSTM_INLINE void add_product(vec<float>& sum, vec_u32 a, vec_u32 b) {
-// Cores with AMX were measured to take four times as long for this instruction as for a product.
+// Cores with AMX were measured to take four times as long for this instruction as for an FMA.
 #if defined(__AVX512BF16__) && !defined(__AMX_TILE__)
 #if defined(__clang__)  // version 16 crashes where it sees the types
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from layers import EPS, Layer, load, store
+from layers import Layer, load, store
 
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 # Enough rows for the plain call to pack its weights too; partial vectors and panels.
@@ -33,19 +33,10 @@ def of(layer, dtype):
     )
 
 
-def rounding(isa, layer):
-    """How far packed weights are off: with AMX, they alone round the factors of one or two rows.
-
-    Gates squash sums of products, whose factors are at most 1, with weights that reach 1 / sqrt(H).
-    """
-    few = isa in ("amx", "software_amx") and layer.dtype == "rounded" and layer.N < 3
-    return 8 * EPS["rounded"] if few else 0
-
-
-def assert_equal(got, expected, within=0):
+def assert_equal(got, expected):
     assert set(got) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(got[name], value, rtol=0, atol=within, err_msg=name)
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "rounded"])
@@ -54,8 +45,7 @@ def test_prepacked_weights_give_the_bits_of_weights_packed_in_the_call(kernels, 
     layer = of(LAYERS[index], dtype)
     expected = layer.forward(kernels, isa)
     for threads in (1, 2, 5):
-        got = layer.forward(kernels, isa, prepack="own", threads=threads)
-        assert_equal(got, expected, rounding(isa, layer))
+        assert_equal(layer.forward(kernels, isa, prepack="own", threads=threads), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "rounded"])
@@ -72,8 +62,7 @@ def test_narrow_weights_are_those_of_a_rounded_layer(kernels, isa, index, narrow
                 w[name] = load(store(w[name], narrow), narrow)
     expected = rounded.forward(kernels, isa)
     for threads in (1, 2, 5):
-        got = layer.forward(kernels, isa, prepack=narrow, threads=threads)
-        assert_equal(got, expected, rounding(isa, rounded))
+        assert_equal(layer.forward(kernels, isa, prepack=narrow, threads=threads), expected)
 
 
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
