@@ -22,6 +22,14 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
+// Whether a forward pass reads its weights so.
+inline bool reads_direct(const cpu::SequenceForward& call) {
+  return !call.prepacked && cpu::direct(call.size);
+}
+inline bool reads_direct(const cpu::VariantForward& call) {
+  return cpu::direct(call.size) && !call.variant.normalises() && !call.variant.gate_masks.data;
+}
+
 // ---- sums across the lanes of several vectors ---------------------------------------------------
 
 // Shuffle index for one level of the tree reduction: which lane of a, b comes to lane i. With four

@@ -29,13 +29,6 @@
 
 namespace lstm_kernels::LSTM_ISA {
 
-inline bool reads_direct(const cpu::SequenceForward& call) {
-  return !call.prepacked && cpu::direct(call.size);
-}
-inline bool reads_direct(const cpu::VariantForward& call) {
-  return cpu::direct(call.size) && !call.variant.normalises() && !call.variant.gate_masks.data;
-}
-
 template <class S, class X, class Call>
 struct ForwardPart;
 

@@ -6,9 +6,7 @@
 // whose table has the rest. Compiled whole, the rest came out the same, instruction by
 // instruction, and made the library nearly twice as large.
 #pragma once
-#include "amx.h"
-#include "kernels.h"
-#include "tuning.h"
+#include "direct.h"
 
 #ifdef LSTM_LOWER
 namespace lstm_kernels::LSTM_LOWER {
@@ -33,8 +31,7 @@ inline bool rounds_factors(const cpu::LayerWeights& a) {
   return a.reduced_precision && a.weight_dtype != cpu::WeightDType::kFloat16;
 }
 inline bool rounds_factors(const cpu::SequenceForward& a) {
-  if (a.prepacked) return a.reduced_precision && a.weight_dtype != cpu::WeightDType::kFloat16;
-  return a.reduced_precision && !cpu::direct(a.size);
+  return a.reduced_precision && a.weight_dtype != cpu::WeightDType::kFloat16 && !reads_direct(a);
 }
 inline bool rounds_factors(const cpu::SequenceBackward& a) {
   return a.reduced_precision && !cpu::direct_backward(a.size);
@@ -53,9 +50,7 @@ constexpr Form kForm = Form::LSTM_FORM;
 static_assert(kAmx == (kForm == Form::kAmx), "a set for AMX, and no other, multiplies by it");
 
 // Whether there are too few rows for AMX: forward, all steps' input makes one product.
-inline bool has_few_rows(const cpu::SequenceForward& a) {
-  return !a.prepacked && cpu::direct(a.size);
-}
+inline bool has_few_rows(const cpu::SequenceForward& a) { return reads_direct(a); }
 inline bool has_few_rows(const cpu::SequenceBackward& a) { return a.size.N < kFewestAmxRows; }
 template <class Call>
 bool has_few_rows(const Call&) {
