@@ -27,7 +27,6 @@ _backward: Callable[..., VariantBackward] = torch.ops.lstm_kernels._variant_back
 # The rows of grad_parameters: ParameterSum of csrc/variant.h.
 OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE = slice(4), slice(4, 12), slice(12, 14), slice(14, 17)
 PARAMETER_SUMS = 17
-_KINDS = list(ACTIVATIONS)  # in the order of ActivationKind of csrc/variant.h
 
 
 class GivenTensors(NamedTuple):
@@ -49,27 +48,10 @@ def computes_on(tensor: Tensor) -> bool:
     return tensor.is_cpu or (tensor.is_cuda and _load.cuda_problem is None)
 
 
-def options(variant: Variant) -> list[float]:
-    """What of a variant is a number, in the order of csrc/schema.cpp."""
-    coupled = [None, "input", "forget"].index(variant.coupled)
-    numbers = [
-        float(coupled),
-        variant.clip or 0.0,
-        variant.cell_clip or 0.0,
-        variant.zoneout_cell,
-        variant.zoneout_hidden,
-        float(variant.cell_norm == "carried"),
-        variant.norm_eps,
-    ]
-    for name, alpha, beta in variant.each_activation:
-        numbers += [float(_KINDS.index(name)), alpha, beta]
-    return numbers
-
-
 def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
-    """The variant that has these options and tensors, as far as the ops know it."""
+    """The variant that has these `Variant.numbers` and tensors, as far as the ops know it."""
     coupled, clip, cell_clip, zoneout_cell, zoneout_hidden, carried, eps, *rest = numbers
-    kinds = [_KINDS[int(kind)] for kind in rest[::3]]
+    kinds = [list(ACTIVATIONS)[int(kind)] for kind in rest[::3]]
     layer_norm = cell_norm = None
     dropout_on = "hidden"
     if given.gate_masks is not None:
@@ -100,20 +82,20 @@ def variant_of(numbers: Sequence[float], given: GivenTensors) -> Variant:
 
 def given_tensors(variant: Variant, tensors: LayerTensors) -> GivenTensors:
     """The tensors of a variant, as its ops take them."""
-    hidden_mask, gate_masks, candidate_mask = (
-        tensors.recurrent if variant.dropout_on == on else None
-        for on in ("hidden", "gates", "candidate")
+    peephole, norm_gates, norm_cell, input_gate, recurrent, cell_zoneout, hidden_zoneout, *_ = (
+        tensors
     )
+    on = variant.dropout_on
     return GivenTensors(
-        tensors.peephole,
-        tensors.norm_gates,
-        tensors.norm_cell,
-        tensors.input_gate,
-        hidden_mask,
-        gate_masks,
-        candidate_mask,
-        tensors.zoneout_cell,
-        tensors.zoneout_hidden,
+        peephole,
+        norm_gates,
+        norm_cell,
+        input_gate,
+        recurrent if on == "hidden" else None,
+        recurrent if on == "gates" else None,
+        recurrent if on == "candidate" else None,
+        cell_zoneout,
+        hidden_zoneout,
     )
 
 
@@ -130,7 +112,7 @@ def forward(
     op = _recorded_forward if recording() else _forward
     of_variant = given_tensors(variant, tensors)
     reduced = reduced_precision(layer.input, recorded)
-    return op(*layer, *of_variant, options(variant), save_cell, save_gates, reduced)
+    return op(*layer, *of_variant, variant.numbers, save_cell, save_gates, reduced)
 
 
 def of_op(layer: Layer, *arguments: Any) -> tuple[Layer, Variant, LayerTensors, bool, bool, bool]:
@@ -175,7 +157,7 @@ def backward(
     *first, reset, cell, gates = call
     of_variant = given_tensors(variant, tensors)
     results = (cell, gates, products)
-    return _backward(*first, dense(reset), *of_variant, options(variant), *results, reduced)
+    return _backward(*first, dense(reset), *of_variant, variant.numbers, *results, reduced)
 
 
 @fake_of("_variant_backward")

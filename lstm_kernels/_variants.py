@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import _checks
 from ._layer import kind_of
+from ._torch_private import recording, transforms_active
 
 # Of each activation: the values of alpha and beta where they are not given, which are ONNX's.
 ACTIVATIONS: dict[str, tuple[float, ...]] = {
@@ -104,8 +105,23 @@ class Masks(NamedTuple):
     weight: Sequence[Tensor] | None = None
 
 
+class _Derived:
+    """What follows from the options of a Variant: every call asks for it.
+
+    Attributes:
+        changes_steps: whether a step has other equations than the plain LSTM's.
+        weight_names: the parameters that the variant adds to one direction, as VariantWeights names
+            them.
+        numbers: what of it is a number, in the order of csrc/schema.cpp.
+    """
+
+    changes_steps: bool
+    weight_names: tuple[str, ...]
+    numbers: tuple[float, ...]
+
+
 @dataclass(frozen=True)
-class Variant:
+class Variant(_Derived):
     r"""Changes to the LSTM's equations. All combine unless that would contradict itself.
 
     With x and h the input and the hidden state, ' the step before and LN a layer norm, a step is::
@@ -206,15 +222,9 @@ class Variant:
         if self.input_gate and self.coupled == "input":
             raise ValueError('input_gate=True and coupled="input" both say what i is')
         object.__setattr__(self, "activations", _three_activations(self.activations))
-
-    @property
-    def changes_steps(self) -> bool:
-        """Whether a step has other equations than the plain LSTM's."""
-        return any(
-            getattr(self, name) != default
-            for name, default in _DEFAULTS.items()
-            if name != "weight_dropout"
-        )
+        object.__setattr__(self, "changes_steps", _changes_steps(self))
+        object.__setattr__(self, "weight_names", tuple(self.weight_shapes(1)))
+        object.__setattr__(self, "numbers", _numbers(self))
 
     @property
     def each_activation(self) -> tuple[Activation, Activation, Activation]:
@@ -385,7 +395,7 @@ class BoundVariant:
                     f"{layers} layers, got {len(self.weights)}"
                 )
         for weights in self.weights:
-            for name, value in weights._asdict().items():
+            for name, value in zip(VariantWeights._fields, weights, strict=True):
                 if (value is None) != (name not in shapes):
                     has = "has no" if name not in shapes else "needs a"
                     raise ValueError(f"{variant} {has} {name}")
@@ -429,34 +439,23 @@ class BoundVariant:
         each = kind_of(weights, directions).each
         for d in range(directions):
             w_hh = dropped[d * each + 1]
-            mask = _drawn(w_hh, w_hh.shape, p) if given is None else given[d].to(w_hh.dtype)
+            mask = _dropout(w_hh, w_hh.shape, p) if given is None else given[d].to(w_hh.dtype)
             dropped[d * each + 1] = w_hh * mask
         return dropped
 
     def of_layer(self, layer: int, x: Tensor, call: Call, training: bool) -> LayerTensors:
         """The tensors of one layer; masks that nobody gave are drawn."""
-        variant, (T, N, H, P, D, _) = self.variant, call
+        variant, D = self.variant, call.directions
         stacked: dict[str, Tensor | None] = dict.fromkeys(VariantWeights._fields)
-        for name in variant.weight_shapes(H):
+        for name in variant.weight_names:
             of_directions = [
                 getattr(weights, name) for weights in self.weights[layer * D : (layer + 1) * D]
             ]
             both = torch.stack(of_directions) if D > 1 else of_directions[0].unsqueeze(0)
-            stacked[name] = both.to(x.dtype)
-        given = Masks() if self.masks is None else self.masks[layer]
-
-        def mask(name: str, p: float, steps: int, shape: tuple[int, ...], zoneout: bool) -> Any:
-            value = getattr(given, name)
-            if value is not None:
-                return _with_steps(value.to(x.dtype), len(shape))
-            if not training or p == 0:
-                return None
-            size = (steps, *shape)
-            return x.new_empty(size).bernoulli_(p) if zoneout else _drawn(x, size, p)
-
-        recurrent = {"hidden": (D * P,), "gates": (D, 4, P), "candidate": (D * H,)}
-        shape = recurrent[variant.dropout_on]
-        steps = T if variant.dropout_per_step else 1
+            stacked[name] = both if both.dtype is x.dtype else both.to(x.dtype)
+        masks = Masks()
+        if training or self.masks is not None:
+            masks = self._masks_of_layer(layer, x, call, training)
         resets: list[Tensor | None] = [None, None]
         if self.reset_state is not None:
             resets = [
@@ -468,15 +467,60 @@ class BoundVariant:
             stacked["norm_gates"],
             stacked["norm_cell"],
             None if gate is None else _with_steps(gate.to(x.dtype), 2),
-            mask("recurrent", variant.recurrent_dropout, steps, (N, *shape), False),
-            mask("zoneout_cell", variant.zoneout_cell, T, (N, D * H), True),
-            mask("zoneout_hidden", variant.zoneout_hidden, T, (N, D * P), True),
+            masks.recurrent,
+            masks.zoneout_cell,
+            masks.zoneout_hidden,
             *resets,
+        )
+
+    def _masks_of_layer(self, layer: int, x: Tensor, call: Call, training: bool) -> Masks:
+        """The masks of one layer but those of weights, as its equations take them."""
+        variant, (T, N, H, P, D, _) = self.variant, call
+        given = Masks() if self.masks is None else self.masks[layer]
+
+        def mask(value: Tensor | None, p: float, size: tuple[int, ...], zoneout: bool) -> Any:
+            if value is not None:
+                return _with_steps(value.to(x.dtype), len(size) - 1)
+            if not training or p == 0:
+                return None
+            return _bernoulli(x, size, p) if zoneout else _dropout(x, size, p)
+
+        recurrent = {"hidden": (D * P,), "gates": (D, 4, P), "candidate": (D * H,)}
+        steps = T if variant.dropout_per_step else 1
+        size = (steps, N, *recurrent[variant.dropout_on])
+        return Masks(
+            mask(given.recurrent, variant.recurrent_dropout, size, False),
+            mask(given.zoneout_cell, variant.zoneout_cell, (T, N, D * H), True),
+            mask(given.zoneout_hidden, variant.zoneout_hidden, (T, N, D * P), True),
         )
 
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Variant)}
 _DEFAULTS["activations"] = (SIGMOID, TANH, TANH)
+
+
+def _changes_steps(variant: Variant) -> bool:
+    return any(
+        getattr(variant, name) != default
+        for name, default in _DEFAULTS.items()
+        if name != "weight_dropout"
+    )
+
+
+def _numbers(variant: Variant) -> tuple[float, ...]:
+    kinds = list(ACTIVATIONS)  # in the order of ActivationKind of csrc/variant.h
+    numbers = [
+        float(_CHOICES["coupled"].index(variant.coupled)),
+        variant.clip or 0.0,
+        variant.cell_clip or 0.0,
+        variant.zoneout_cell,
+        variant.zoneout_hidden,
+        float(variant.cell_norm == "carried"),
+        variant.norm_eps,
+    ]
+    for name, alpha, beta in variant.each_activation:
+        numbers += [float(kinds.index(name)), alpha, beta]
+    return tuple(numbers)
 
 
 def bound(variant: Any) -> BoundVariant:
@@ -495,9 +539,24 @@ def _with_steps(value: Tensor, dims: int) -> Tensor:
     return value if value.dim() > dims else value.unsqueeze(0)
 
 
-def _drawn(like: Tensor, size: Sequence[int], p: float) -> Tensor:
+def _dropout(like: Tensor, size: Sequence[int], p: float) -> Tensor:
     """Factors of a dropout."""
-    return like.new_empty(size).bernoulli_(1 - p).div_(1 - p)
+    return _bernoulli(like, size, 1 - p).div_(1 - p)
+
+
+def _bernoulli(like: Tensor, size: Sequence[int], p: float) -> Tensor:
+    """Ones with probability p > 0, else zeros.
+
+    On the CPU bernoulli_ takes three times as long as the random bits, of which 32 are enough: the
+    ones are then as probable as p to within 2^-33.
+    """
+    if not like.is_cpu or recording() or transforms_active():
+        return like.new_empty(size).bernoulli_(p)
+    count = math.prod(size)
+    words = torch.empty((count + 1) // 2, dtype=torch.int64).random_(-(2**63), None)
+    bits, drawn = (words.view(dtype)[:count].view(size) for dtype in (torch.int32, torch.float32))
+    highest = max(1, round(p * 2**32)) - 1 - 2**31
+    return torch.le(bits, highest, out=drawn).to(like.dtype)  # each number in its bits' place
 
 
 def _three_activations(given: Any) -> tuple[Activation, Activation, Activation]:
@@ -581,5 +640,5 @@ def _check(
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise RuntimeError(f"Expected {name} of size {expected}, got {list(value.shape)}")
     _checks.same_device(x, value, name)
-    if not any_dtype:
+    if not (any_dtype or value.dtype is x.dtype):
         _checks.same_dtype(x, value, name, _checks.autocast_dtype(x))

@@ -17,7 +17,16 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_dynamo_compiling
 from torch.nn.utils.rnn import PackedSequence
 
-from . import _autograd, _checks, _episodes, _ops, _overloads, _variant_autograd, _variants
+from . import (
+    _autograd,
+    _checks,
+    _episodes,
+    _ops,
+    _overloads,
+    _variant_autograd,
+    _variant_ops,
+    _variants,
+)
 from ._layer import Layer, have_biases, project
 from ._layouts import Layout, layout_of
 from ._prepacked import Prepacked
@@ -149,18 +158,14 @@ def lstm(
         ((5, 2, 4), (1, 2, 4))
     """
     plain = num_layers == 1 and lengths is None and reset is None and reset_state is None
-    if plain and variant is None and ops_look(input, hx, weights):
-        return _plain_layer(
-            input,
-            hx,
-            weights,
-            bidirectional,
-            batch_first,
-            return_states or return_gates,
-            return_gates,
-            recompute,
-            _prepacked,
-        )
+    if plain and (variant is None or not is_grad_enabled()) and ops_look(input, hx, weights):
+        layer = (input, hx, weights, bidirectional, batch_first)
+        saved = (return_states or return_gates, return_gates)
+        if variant is None:
+            return _plain_layer(*layer, *saved, recompute, _prepacked)
+        of_layer = _variants.bound(variant)
+        if of_layer.reset_state is None:
+            return _variant_layer(*layer, *saved, training, of_layer)
     overloaded = variant is None and _overloads.possible(input, hx, weights)
     if overloaded or reset_state is not None:
         options = {
@@ -240,6 +245,40 @@ def _plain_layer(
         return _returned([result], layout, save_cell, save_gates, own_output)
     output, h_n, c_n, _, _ = result
     return layout.results(output, h_n, c_n)
+
+
+def _variant_layer(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    weights: Sequence[Tensor],
+    bidirectional: bool,
+    batch_first: bool,
+    save_cell: bool,
+    save_gates: bool,
+    training: bool,
+    bound: BoundVariant,
+) -> Any:
+    """The fast path of `lstm` for a variant, where no derivative can be asked for."""
+    layout = layout_of(input, batch_first)
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+    x, h0, c0 = layout.given(input, h0, c0)
+    directions = 2 if bidirectional else 1
+    try:
+        call = call_of(x, weights, 1, directions, None)
+        bound = layout.variant(bound)
+        bound.check(x, call, None)
+        weights = bound.drop_weights(0, weights, directions, training)
+        layer = Layer(x, h0, c0, weights, have_biases(weights, directions), bidirectional)
+        if bound.changes_steps:
+            tensors = bound.of_layer(0, x, call, training)
+            forwarded = _variant_ops.forward(layer, bound.variant, tensors, save_cell, save_gates)
+            result = forwarded[:5]
+        else:
+            result = _ops.eager_sequence_forward(*layer, save_cell, save_gates)
+    except Exception as refusal:
+        fits = (x, h0, c0, weights, 1, directions, None, None)
+        _checks.explain(refusal, _checks.sequence_fits, *fits)
+    return _returned([result], layout, save_cell, save_gates)
 
 
 def _elsewhere(

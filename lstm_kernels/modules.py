@@ -762,8 +762,8 @@ class LSTMCell(nn.RNNCellBase):
 def weights_of(module: nn.Module, names: Sequence[str]) -> list[Any]:
     """The weights. Read each attribute once: a parametrized weight is recomputed on access."""
     plain = module._parameters  # noqa: SLF001 - named_parameters() takes as long as a small step
-    if [*plain] == names:
-        return [*plain.values()]
+    if [*plain][: len(names)] == names:  # those of a variant follow
+        return [*plain.values()][: len(names)]
     return [getattr(module, name) for name in names]
 
 
@@ -922,7 +922,7 @@ def _bind(
 ) -> BoundVariant:
     """A module's variant with its parameters as they are now and the tensors of a call."""
     variant = Variant() if variant is None else variant
-    names = variant.weight_shapes(1)
+    names = variant.weight_names
     weights = [
         VariantWeights(**{name: getattr(module, name + suffix) for name in names})
         for suffix in (suffixes if names else ())

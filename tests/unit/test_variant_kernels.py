@@ -6,7 +6,7 @@ import dataclasses
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from support import assert_same, rounding, weigh
 from variant_cases import both, calls, variants
 
@@ -18,6 +18,7 @@ from lstm_kernels import (
     _variant_ops,
     _variants_reference,
     _weight_gradients,
+    lstm,
 )
 from lstm_kernels._layer import Layer
 from lstm_kernels._variants import LayerTensors
@@ -75,8 +76,9 @@ def test_large_layers_on_one_thread_and_on_two(data, variant, shape, threads):
 def test_every_dtype_is_as_exact_as_its_rounding(data, variant, dtype):
     """Results alone: where a slope jumps, rounding may fall on the other side of it.
 
-    A norm of few units makes an error larger: by 1 / deviation.
+    Of thresholdedrelu the value jumps. A norm of few units makes an error larger: by 1 / deviation.
     """
+    assume(all(activation.name != "thresholdedrelu" for activation in variant.each_activation))
     layer, tensors = data.draw(calls(variant, dtype))
     assert fused(layer, variant, tensors, False)
     with torch.no_grad():
@@ -359,7 +361,7 @@ def test_input_gate_of_ones_and_mask_of_ones():
 @settings(max_examples=3, deadline=None)
 def test_ops_are_what_their_schemas_say(data, variant):
     layer, tensors = data.draw(calls(variant, torch.float32))
-    numbers = _variant_ops.options(variant)
+    numbers = variant.numbers
     of_variant = _variant_ops.given_tensors(variant, tensors)
     arguments = (*layer, *of_variant, numbers, True, True, False)
     torch.library.opcheck(
@@ -406,3 +408,14 @@ def test_torch_compile_keeps_the_op():
         torch.autograd.grad(weigh(found), parameters),
         torch.autograd.grad(weigh(expected), parameters),
     )
+    with torch.no_grad():
+        assert_same(compiled(x), module(x))
+
+
+def test_a_graph_may_make_its_variant():
+    x, weights = torch.randn(5, 3, 4), [torch.randn(24, 4), torch.randn(24, 6)]
+
+    def call(x):
+        return lstm(x, None, weights, variant=Variant(coupled="input", clip=0.5))[0]
+
+    assert_same(torch.compile(call, fullgraph=True, backend="aot_eager")(x), call(x))

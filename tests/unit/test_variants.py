@@ -14,7 +14,16 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 import lstm_kernels
-from lstm_kernels import LSTM, LSTMCell, Masks, Variant, VariantWeights, lstm, lstm_cell
+from lstm_kernels import (
+    LSTM,
+    LSTMCell,
+    Masks,
+    Variant,
+    VariantWeights,
+    _variants,
+    lstm,
+    lstm_cell,
+)
 from lstm_kernels._variants import ACTIVATIONS
 
 T, N, I, H, P = 5, 3, 4, 6, 2
@@ -170,10 +179,15 @@ def results(returned):
     directions=st.sampled_from([1, 2]),
     projects=st.booleans(),
     bias=st.booleans(),
+    gradients=st.booleans(),
 )
-def test_every_combination_is_what_the_equations_say(variant, directions, projects, bias):
+def test_every_combination_is_what_the_equations_say(
+    variant, directions, projects, bias, gradients
+):
     layer = Layer(variant, directions=directions, projects=projects, bias=bias)
-    assert_same(results(layer.run()), layer.expected(), **rounding(torch.float64, 20 * T))
+    with torch.set_grad_enabled(gradients):
+        found = results(layer.run())
+    assert_same(found, layer.expected(), **rounding(torch.float64, 20 * T))
 
 
 @settings(max_examples=40, deadline=None)
@@ -378,6 +392,31 @@ def test_the_same_seed_draws_the_same_masks(variant):
     assert_equal(module(x), module(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.01, 0.3, 0.5, 0.9])
+def test_masks_are_as_probable_as_they_should_be(p, dtype):
+    """Within five deviations; and from one number to the next, independent of each other."""
+    torch.manual_seed(0)
+    like, size = torch.empty(0, dtype=dtype), (7, 11, 4001)  # an odd number of them
+    ones, factors = _variants._bernoulli(like, size, p), _variants._dropout(like, size, p)
+    for drawn, high, of_high in ((ones, 1.0, p), (factors, 1 / (1 - p), 1 - p)):
+        assert drawn.shape == size
+        assert drawn.dtype is dtype
+        is_high = drawn != 0
+        assert_same(drawn[is_high], torch.full_like(drawn[is_high], high), rtol=0, atol=0)
+        found = is_high.double().flatten()
+        count = found.numel()
+        deviation = (of_high * (1 - of_high) / count) ** 0.5
+        assert abs(found.mean().item() - of_high) < 5 * deviation
+        for apart in (1, 2, 4001):
+            off = found - of_high
+            assert abs((off[apart:] * off[:-apart]).mean().item()) < 5 * deviation**2 * count**0.5
+
+
+def test_masks_of_probability_one_are_ones():
+    assert bool(_variants._bernoulli(torch.empty(0), (3, 5), 1.0).all())
+
+
 @each_variant
 def test_cell_is_one_step(variant):
     layer = Layer(variant, masks=False)
@@ -563,8 +602,9 @@ def test_bad_tensors():
     weights = [torch.zeros(4 * H, I), torch.zeros(4 * H, H)]
 
     def refuses(kind, message, variant, **options):
-        with pytest.raises(kind, match=message):
-            lstm(x, None, weights, variant=variant, **options)
+        for gradients in (True, False):
+            with torch.set_grad_enabled(gradients), pytest.raises(kind, match=message):
+                lstm(x, None, weights, variant=variant, **options)
 
     refuses(TypeError, "variant must be a Variant", "peephole")
     refuses(ValueError, "expected 1 VariantWeights", peephole)
@@ -610,6 +650,36 @@ def test_bad_tensors():
         LSTM(I, H, variant=peephole).to_native()
     with pytest.raises(NotImplementedError, match="without a variant"):
         LSTM(I, H, variant=peephole).prepack()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_bad_layers(gradients):
+    """The arguments that plain layers have, too, are refused in the same words."""
+    x, hx = torch.zeros(T, N, I), (torch.zeros(1, N, H), torch.zeros(1, N, H))
+    weights = [torch.zeros(4 * H, I), torch.zeros(4 * H, H)]
+    for arguments in (
+        (x[..., 1:], hx, weights),
+        (x[:0], hx, weights),
+        (x[0, 0], hx, weights),
+        (x.double(), hx, weights),
+        (x.to_sparse(), hx, weights),
+        (x, (hx[0][:, 1:], hx[1]), weights),
+        (x, (hx[0][0], hx[1][0]), weights),
+        (x, hx[0], weights),
+        (x, hx[:1], weights),
+        (x, (hx[0], hx[1].double()), weights),
+        (x, hx, weights[:1]),
+        (x, hx, [weights[0], weights[1][:, 1:]]),
+        (x, hx, [weights[0], weights[1].double()]),
+        (x, hx, [weights[0][1:], weights[1][1:]]),
+        (x, hx, [*weights, torch.zeros(4 * H), torch.zeros(H)]),
+    ):
+        with torch.set_grad_enabled(gradients):
+            with pytest.raises(Exception) as plain:  # noqa: PT011 - whatever it is
+                lstm(*arguments)
+            with pytest.raises(plain.type) as of_variant:
+                lstm(*arguments, variant=Variant(clip=3.0))
+        assert str(of_variant.value) == str(plain.value)
 
 
 def test_variants_are_values():
