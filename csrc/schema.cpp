@@ -74,8 +74,8 @@
 // save_gates. grad_hidden is the gradient of h_t before zoneout. grad_input_gate, (T, N, D*H) or
 // (R, D*H), is empty without an input gate from outside. Where there is a norm, grad_preactivations
 // is the gradient of the normalised product, grad_input_product that of W_ih x (empty unless
-// norm_gates has two), and grad_parameters (D, 17, H) has the gradients of biases and gains, rows
-// as ParameterSum of variant.h says (empty without norm).
+// norm_gates has two), and grad_parameters (D, 17, H) has the gradients of peepholes, and with a
+// norm of biases and gains, rows as ParameterSum of variant.h says (empty without either).
 //
 // CUDA only: _tf32_product is the product of two float32 matrices, their elements rounded to TF32;
 // _pack_offsets, the sums (T + 1) of batch_sizes, from 0 on, on the device of `rows`.

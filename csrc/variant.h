@@ -58,6 +58,8 @@ struct Variant {
   double norm_eps;
 
   LSTM_ON_EVERY_DEVICE bool normalises() const { return norm_gates || norm_cell; }
+  // Whether a backward pass adds up gradients of parameters.
+  LSTM_ON_EVERY_DEVICE bool adds_up_parameters() const { return normalises() || peephole; }
   LSTM_ON_EVERY_DEVICE int64_t branches() const {
     return separate ? 2 : 1;
   }  // products that are normalised
@@ -67,8 +69,9 @@ struct Variant {
   }
 };
 
-// The gradients of parameters that a pass adds up itself where a step has a layer norm: rows of H
-// numbers. Those of the gains of a norm of the sum of both products stand as kOfRecurrentGain.
+// The gradients of parameters that a pass adds up itself, rows of H numbers: of peepholes, and where
+// a step has a layer norm of all but matrices. Those of the gains of a norm of the sum of both
+// products stand as kOfRecurrentGain.
 enum ParameterSum : int {
   kOfBias,
   kOfInputGain = kOfBias + kGates,

@@ -23,7 +23,7 @@ from . import (
     _variant_ops,
     _variants_reference,
 )
-from ._layer import FORGET_GATE, INPUT_GATE, OUTPUT_GATE, Layer, LayerBackward, by_direction
+from ._layer import OUTPUT_GATE, Layer, LayerBackward, by_direction
 from ._reference import Rows, states_before
 from ._variant_ops import OF_BIAS, OF_GAINS, OF_NORM_CELL, OF_PEEPHOLE
 from ._variants import BoundVariant, Call, LayerTensors, Variant
@@ -270,9 +270,7 @@ def _gradients(
         gate_masks=gate_masks,
     )
     projects = any(need.w_hr for need in needed)
-    steps = None
-    if projects or (tensors.peephole is not None and not norms):
-        steps = _CellSteps(variant, tensors, layer, grad_z, cell, gates)
+    steps = _CellSteps(variant, tensors, layer, cell, gates) if projects else None
     of_weights: list[Tensor | None] = []
     for d, (w, need) in enumerate(zip(directions, needed, strict=True)):
         of_w_hr = None
@@ -285,11 +283,8 @@ def _gradients(
             of_bias = parameters[d, OF_BIAS].flatten()
         of_weights += _autograd.of_needed(w, need, (of_w_ih, of_w_hh, of_bias), of_w_hr)
     of_peephole = of_norm_gates = of_norm_cell = None
-    if tensors.peephole is not None and norms:
+    if tensors.peephole is not None:
         of_peephole = parameters[:, OF_PEEPHOLE]
-    elif tensors.peephole is not None and steps is not None:
-        of_peephole = torch.stack([steps.peephole(d) for d in range(len(directions))])
-        of_peephole = of_peephole.to(tensors.peephole.dtype)
     if tensors.norm_gates is not None:
         of_both = parameters[:, OF_GAINS].unflatten(1, (2, 4)).flatten(-2)
         of_norm_gates = of_both[:, -tensors.norm_gates.shape[1] :]
@@ -313,14 +308,13 @@ def _gradients(
 
 
 class _CellSteps:
-    """The cell states of all steps, padded, as the gradients of peepholes and w_hr need them."""
+    """The cell states of all steps, padded, as the gradient of w_hr needs them."""
 
     def __init__(
         self,
         variant: Variant,
         tensors: LayerTensors,
         layer: Layer,
-        grad_z: Tensor,
         cell: Tensor,
         gates: Tensor,
     ) -> None:
@@ -328,9 +322,7 @@ class _CellSteps:
         self.rows = Rows.of(layer)
         # In float32 where they are narrower: these are long sums of rounded products.
         wide = torch.promote_types(cell.dtype, torch.float32)
-        self.cell, self.gates, self.grad_z = (
-            self.rows.pad(value).to(wide) for value in (cell, gates, grad_z)
-        )
+        self.cell, self.gates = (self.rows.pad(value).to(wide) for value in (cell, gates))
         self.directions = 1 + layer.bidirectional
 
     def of(self, value: Tensor, d: int) -> Tensor:
@@ -368,11 +360,3 @@ class _CellSteps:
             seen = F.layer_norm(seen, seen.shape[-1:], gain, bias, self.variant.norm_eps)
         squashed = _variants_reference.activated(self.variant.each_activation[2], seen)
         return self.gates.select(-3, d).select(-2, OUTPUT_GATE) * squashed
-
-    def peephole(self, d: int) -> Tensor:
-        """The gradient of direction d's peepholes, (3, H)."""
-        before = self.before(d)
-        after = self.updated(d)
-        grad_z = self.grad_z.select(-3, d)
-        pairs = ((INPUT_GATE, before), (FORGET_GATE, before), (OUTPUT_GATE, after))
-        return torch.stack([(grad_z.select(-2, g) * c).sum((0, 1)) for g, c in pairs])

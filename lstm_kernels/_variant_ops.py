@@ -17,7 +17,7 @@ from ._variants import ACTIVATIONS, Activation, LayerTensors, Variant
 # output, h_n, c_n, cell and gates, and what the norm of the gates is given
 VariantForwarded = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 # gradients of the pre-activations, of h0, of c0, of every h_t with projection, of i from outside;
-# with a layer norm, of the input's product and of parameters
+# with a layer norm, of the input's product; of parameters that the pass adds up
 VariantBackward = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 # options and the tensors of a variant; results as of the ops of a plain layer in _ops.py
@@ -169,10 +169,11 @@ def _variant_backward_shapes(*arguments: Any) -> VariantBackward:
     nothing = cell.new_empty(0)
     directions, width = gates.shape[-3], gates.shape[-1]
     separate = given.norm_gates is not None and given.norm_gates.shape[1] == 2
-    norms = given.norm_gates is not None or given.norm_cell is not None
+    parameters = (given.peephole, given.norm_gates, given.norm_cell)
+    adds_up = any(value is not None for value in parameters)
     return (
         *results,
         nothing if given.input_gate is None else cell.new_empty(cell.shape),
         gates.new_empty(gates.shape) if separate else nothing.clone(),
-        gates.new_empty((directions, PARAMETER_SUMS, width)) if norms else nothing.clone(),
+        gates.new_empty((directions, PARAMETER_SUMS, width)) if adds_up else nothing.clone(),
     )

@@ -51,6 +51,7 @@ struct Backward {
     const T** dh;  // and of dh, where there is a projection
     T* sum;        // results of this part's panels: [panel][row][vector][lane]
     NormRows<T> norm;
+    ParameterSums<T> sums;
     // Where each gate has a mask:
     const S** masks;  // (4, P) of each row of G
     const X** parts;  // [gate][row]: the gate's part of the row
@@ -80,6 +81,10 @@ struct Backward {
   // Whether the gradients of the recurrent product wait for the cells of their whole row.
   LSTM_INLINE bool normalises() const {
     if constexpr (kVariant) return call.variant.normalises();
+    return false;
+  }
+  LSTM_INLINE bool adds_up_parameters() const {
+    if constexpr (kVariant) return call.variant.adds_up_parameters();
     return false;
   }
 
@@ -122,7 +127,8 @@ struct Backward {
     return {arena.take<const X*>(N),
             arena.take<const T*>(projects() ? N : 0),
             arena.take<T>(N * c_stride),
-            {arena.take<T>(normalises() ? NormRows<T>::kAll * c_stride : 0), c_stride},
+            {arena.take<T>(normalises() ? NormRows<T>::kRows * c_stride : 0), c_stride},
+            {arena.take<T>(adds_up_parameters() ? kParameterSums * c_stride : 0), c_stride},
             arena.take<const S*>(masks_gates() ? N : 0),
             arena.take<const X*>(masks_gates() ? kGates * N : 0),
             arena.take<X>(masks_gates() && !is_same<X, T> ? kGates * N * part_stride : 0),
@@ -160,7 +166,7 @@ struct Backward {
         vec<T> sum = {};
         for (int part = 0; part < parts; ++part) {
           Arena own = memory.of(part);
-          if (split(part).direction == d) sum += load(work(own).norm.sum(k) + unit);
+          if (split(part).direction == d) sum += load(work(own).sums.of(k) + unit);
         }
         store_n((S*)call.grad_parameters + (d * kParameterSums + k) * H + unit, sum, H - unit);
       }
@@ -260,8 +266,8 @@ struct BackwardPart : InArena {
                                       : nullptr;
       copy_row(own.dc + r * pass.c_stride, from_c, size.H);
     }
-    if (pass.normalises())
-      __builtin_memset(work.norm.sum(0), 0, size_t(kParameterSums * pass.c_stride) * sizeof(T));
+    if (pass.adds_up_parameters())
+      __builtin_memset(work.sums.data, 0, size_t(kParameterSums * pass.c_stride) * sizeof(T));
     zero_beyond_lengths();
     ready = true;
   }
@@ -668,9 +674,12 @@ struct BackwardPart : InArena {
     }
     auto given = row.template at<kWhole>(unit);
     given.c_before = read(r.c_before);
+    const vec<T> updated = cell.updated(read(r.c), given, gate);
     const auto to =
-        cell.retreat(dh, load(r.grad_c + unit) + read(r.grad_cell), read(r.c), given, gate, extra);
+        cell.retreat(dh, load(r.grad_c + unit) + read(r.grad_cell), updated, given, gate, extra);
     store(r.to_c + unit, to.c_before);
+    if (call.variant.peephole)
+      work.sums.add_peepholes(unit, to.preactivation, given.c_before, updated);
     if (input_gate) write(input_gate, to.input_gate);
     LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
       if constexpr (kKeepsG) write(r.kept + g * H, to.preactivation[g]);

@@ -61,6 +61,8 @@ struct Forward {
     T *interleaved, *sums;         // of DirectGates
     T* pre;                        // pre-activations: [panel][row][gate][lane]
     T *recurrent, *updated;        // of NormForward: W_hh h alone, likewise; c~ of a row
+    VariantRow<S>* given;          // of each row, where there is a variant
+    const S** hidden_before;       // of each row, with zoneout: h before the step, or null: zeros
     const X** masked;              // [gate][row]: h times the mask of each gate, if they have masks
     X* masked_copy;                // [gate][row][h_stride]: likewise
     T* partial;                    // of GatePanels
@@ -154,6 +156,9 @@ struct Forward {
     w.h_copy = arena.take<X>(kQuantized ? rows * operand_stride(s.P) : 0);
     w.unprojected_copy = arena.take<X>(kQuantized && projects() ? rows * operand_stride(s.H) : 0);
     w.at = arena.take<int64_t>(rows);
+    const int64_t of_variant = is_same<Call, cpu::VariantForward> ? rows : 0;
+    w.given = arena.take<VariantRow<S>>(of_variant);
+    w.hidden_before = arena.take<const S*>(of_variant);
     w.x_copy = copies ? arena.take<X>(most * x_stride) : nullptr;
     w.interleaved = arena.take<T>(direct ? DirectGates<S>::interleaved_numbers(s, rows) : 0);
     w.sums = arena.take<T>(direct ? DirectGates<S>::sums_numbers(rows) : 0);
@@ -400,8 +405,10 @@ struct ForwardPart : InArena {
                       : Pass::operand_row(h + rank * pass.h_stride, size.P, work.h_copy, j);
       work.at[j] = steps.row(t, rank) * size.D + direction;
     }
-    if constexpr (kVariant)
+    if constexpr (kVariant) {
+      read_variant(n);
       if (pass.masks_gates()) return gated_step(n, pre);
+    }
     const PanelOrder order{first_panel, last_panel, bool(s & 1)};
     if (pass.direct) {
       if constexpr (is_same<X, T> && !kAmx)
@@ -495,7 +502,7 @@ struct ForwardPart : InArena {
         for (int v = 0; v < nv; ++v) {
           const int64_t column = first + v * L;
           vec<T> h = load(work.projected + (j * nv + v) * L);
-          if constexpr (kVariant) h = after_zoneout(share.rank(j), column, h);
+          if constexpr (kVariant) h = after_zoneout(j, column, h);
           keep_hidden(share.rank(j), column, h);
           store_n((S*)call.output + work.at[j] * size.P + column, h, size.P - column);
         }
@@ -509,8 +516,15 @@ struct ForwardPart : InArena {
     return false;
   }
 
-  VariantRow<S> variant_row(int64_t rank) const {
-    return {call.variant, size, direction, steps.time(s), steps.sequence(rank)};
+  // What the variant says about each of the step's n rows.
+  void read_variant(int64_t n) const {
+    const int64_t t = steps.time(s);
+    const bool zones_out = call.variant.zones_out_hidden();
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t rank = share.rank(j);
+      work.given[j] = VariantRow<S>(call.variant, size, direction, t, steps.sequence(rank));
+      if (zones_out) work.hidden_before[j] = steps.reset(t, rank) ? nullptr : hidden_after(rank, s);
+    }
   }
   LSTM_INLINE const S* hidden_mask(int64_t rank, int64_t s) const {
     return VariantRow<S>::row(call.variant.hidden_mask, steps.time(s), steps.sequence(rank), size.D,
@@ -543,12 +557,12 @@ struct ForwardPart : InArena {
     return (const S*)call.h0 + (direction * size.N + steps.sequence(rank)) * size.P;
   }
 
-  // h of this step after zoneout.
-  LSTM_INLINE vec<T> after_zoneout(int64_t rank, int64_t column, vec<T> h) const {
+  // h of row j of this step after zoneout.
+  LSTM_INLINE vec<T> after_zoneout(int64_t j, int64_t column, vec<T> h) const {
     if (!call.variant.zones_out_hidden()) return h;
-    const S* before = steps.reset(steps.time(s), rank) ? nullptr : hidden_after(rank, s);
+    const S* before = work.hidden_before[j];
     const int64_t valid = size.P - column;
-    return zoned_out<T>(variant_row(rank).keeps_hidden(column, valid),
+    return zoned_out<T>(work.given[j].keeps_hidden(column, valid),
                         before ? load_n(before + column, valid) : vec<T>{}, h);
   }
 
@@ -564,7 +578,7 @@ struct ForwardPart : InArena {
   LSTM_INLINE void cell_rows(const VariantCell& cell, int64_t p, int64_t n, const T* pre) {
     for (int64_t j = 0; j < n; ++j, pre += kPanel) {
       const int64_t rank = share.rank(j);
-      auto given = variant_row(rank).template at<kWhole>(p * L);
+      auto given = work.given[j].template at<kWhole>(p * L);
       if (work.h[j] != pass.zeros) given.c_before = load(own.c + rank * pass.c_stride + p * L);
       keep_cell<kWhole>(j, p * L, cell.advance(pre, given));
     }
@@ -583,7 +597,7 @@ struct ForwardPart : InArena {
     if (pass.projects()) {
       store(own.unprojected + rank * pass.c_stride + unit, to.h);
     } else {
-      const vec<T> h = after_zoneout(rank, unit, to.h);
+      const vec<T> h = after_zoneout(j, unit, to.h);
       keep_hidden(rank, unit, h);
       write((S*)call.output + row * H + unit, h);
     }

@@ -108,7 +108,7 @@ struct VariantBackward : SequenceBackward {
   const void* products;      // as in VariantForward
   void* grad_input_gate;     // like cell: the gradient of i; null where it is not from outside
   void* grad_input_product;  // like gates: of W_ih x where the norms are separate, or null
-  void* grad_parameters;     // (D, kParameterSums, H), or null without layer norm
+  void* grad_parameters;     // (D, kParameterSums, H), or null: adds_up_parameters() says
 };
 
 // The gradients of one direction's weights, from those of its gates' pre-activations.

@@ -3,11 +3,11 @@
 // A norm's gradient needs two sums over its whole row, so that the gradients of the recurrent
 // product follow when all cells of the row have theirs. The moments are computed again, from the
 // products and from the gates that the forward pass returned: a row that is in L1 is read faster
-// than they would be kept. The gradients of gains, biases and peepholes are sums over all rows;
-// each part adds up its own. Bound: some twenty operations for each number of a row, after those of
+// than they would be kept. Bound: some twenty operations for each number of a row, after those of
 // the product.
 #pragma once
 #include "layer_norm.h"
+#include "parameter_sums.h"
 #include "variant_cell.h"
 
 namespace lstm_kernels::LSTM_ISA {
@@ -16,18 +16,11 @@ namespace lstm_kernels::LSTM_ISA {
 template <class T>
 struct NormRows {
   enum Row : int { kUpdated, kOfNorm, kPastNorm, kOfOutput, kOfGates, kRows = kOfGates + kGates };
-  static constexpr int kAll = int(kRows) + int(kParameterSums);
 
   T* data;
   int64_t stride;
 
   LSTM_INLINE T* of(int row) const { return data + row * stride; }
-  // What this part's rows give to the gradient of a parameter.
-  LSTM_INLINE T* sum(int parameter) const { return of(kRows + parameter); }
-  LSTM_INLINE void add(int parameter, int64_t unit, vec<T> v) const {
-    T* at = sum(parameter) + unit;
-    store(at, load(at) + v);
-  }
 };
 
 // A row of products before their norm, and its gains, (4, H) each.
@@ -44,15 +37,15 @@ struct NormedGates {
 // From the gradients of the gates' pre-activations in `rows` to those of the product, which go
 // to `to`, and to `kept` unless that is null; what they give to those of the gains is added up.
 template <class S, class Kept>
-LSTM_NOINLINE void through_gates(NormRows<compute<S>> rows, NormedGates<S> of, int gain_sum,
-                                 Kept* kept, S* to) {
+LSTM_NOINLINE void through_gates(NormRows<compute<S>> rows, ParameterSums<compute<S>> sums,
+                                 NormedGates<S> of, int gain_sum, Kept* kept, S* to) {
   using T = compute<S>;
   auto x = [&](int64_t unit, int g) { return of.read(of.product, unit, g); };
   auto dz = [&](int64_t unit, int g) { return load(rows.of(rows.kOfGates + g) + unit); };
   auto scaled = [&](int64_t unit, int g) { return dz(unit, g) * of.read(of.gain, unit, g); };
   const auto norm = NormGradient<T>::template made<kGates>(
       of.H, moments<T, kGates>(of.H, of.eps, x), x, [&](int64_t unit, int g, vec<T> normalised) {
-        rows.add(gain_sum + g, unit, dz(unit, g) * normalised);
+        sums.add(gain_sum + g, unit, dz(unit, g) * normalised);
         return scaled(unit, g);
       });
   for (int64_t unit = 0; unit < of.H; unit += lanes<T>)
@@ -76,6 +69,7 @@ struct NormBackward {
   const Variant& variant;
   const int64_t H;
   const Rows rows;
+  const ParameterSums<T> sums;
   const StepNorms<S> norms;
 
   NormBackward(const Part& part, const VariantCell& cell)
@@ -84,6 +78,7 @@ struct NormBackward {
         variant(part.call.variant),
         H(part.size.H),
         rows(part.work.norm),
+        sums(part.work.sums),
         norms(variant, H, part.direction, rows.of(Rows::kUpdated)) {}
 
   // Row j of the n of step s, whose gradient of o * a_cell(c~) is in work.sum.
@@ -142,8 +137,8 @@ struct NormBackward {
       store(rows.of(Rows::kPastNorm) + unit, at.updated);
       store(rows.of(Rows::kOfOutput) + unit, at.o);
       if (!variant.norm_cell) continue;
-      rows.add(kOfCellGain, unit, at.seen * of_cell.normalised(updated(unit)));
-      rows.add(kOfCellBias, unit, at.seen);
+      sums.add(kOfCellGain, unit, at.seen * of_cell.normalised(updated(unit)));
+      sums.add(kOfCellBias, unit, at.seen);
       store(rows.of(Rows::kOfNorm) + unit, at.seen * of.read(norms.cell_gain));
     }
   }
@@ -168,10 +163,13 @@ struct NormBackward {
                               of.given, of.gate, of.extra);
       store(r.to_c + unit, to.c_before);
       if (input_gate) store_n(input_gate + unit, to.input_gate, of.valid);
-      if (variant.peephole) add_peepholes(of, of_cell, to.preactivation);
+      if (variant.peephole)
+        sums.add_peepholes(
+            unit, to.preactivation, of.given.c_before,
+            variant.carries_norm ? norms.normalised_cell(of_cell, unit) : updated(unit));
       LSTM_UNROLL for (int g = 0; g < kGates; ++g) {
         const vec<T> dz = to.preactivation[g];
-        rows.add(kOfBias + g, unit, dz);
+        sums.add(kOfBias + g, unit, dz);
         if (variant.norm_gates)
           store(rows.of(Rows::kOfGates + g) + unit, dz);
         else
@@ -185,10 +183,10 @@ struct NormBackward {
     const int64_t branches = variant.branches(), width = kGates * H, last = (branches - 1) * width;
     const S* const products = (const S*)part.call.products + at * branches * width;
     if (branches == 2)
-      through_gates<S>(rows, {products, norms.gain, H, norms.eps}, kOfInputGain, (S*)nullptr,
+      through_gates<S>(rows, sums, {products, norms.gain, H, norms.eps}, kOfInputGain, (S*)nullptr,
                        (S*)part.call.grad_input_product + at * width);
-    through_gates<S>(rows, {products + last, norms.gain + last, H, norms.eps}, kOfRecurrentGain,
-                     r.kept, r.to_preactivations);
+    through_gates<S>(rows, sums, {products + last, norms.gain + last, H, norms.eps},
+                     kOfRecurrentGain, r.kept, r.to_preactivations);
   }
 
   // The gradient of the recurrent product, for the caller and for the step before.
@@ -196,15 +194,6 @@ struct NormBackward {
     const int64_t at = gate * H + unit, valid = H - unit;
     if constexpr (Part::kKeepsG) store_n(r.kept + at, v, valid);
     store_n(r.to_preactivations + at, v, valid);
-  }
-
-  LSTM_INLINE void add_peepholes(const Unit& of, const Moments<T>& of_cell,
-                                 const vec<T> (&dz)[kGates]) const {
-    const vec<T> after =
-        variant.carries_norm ? norms.normalised_cell(of_cell, of.unit) : updated(of.unit);
-    rows.add(kOfPeephole, of.unit, dz[kInputGate] * of.given.c_before);
-    rows.add(kOfPeephole + 1, of.unit, dz[kForgetGate] * of.given.c_before);
-    rows.add(kOfPeephole + 2, of.unit, dz[kOutputGate] * after);
   }
 };
 

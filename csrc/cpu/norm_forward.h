@@ -78,7 +78,7 @@ struct NormForward {
       normalise_gates<S>(input, z, norms.gain, part.own.weights.bias, variant.separate, H,
                          norms.eps, products ? products + part.work.at[j] * width : nullptr);
     }
-    const auto given = part.variant_row(part.share.rank(j));
+    const VariantRow<S>& given = part.work.given[j];
     update_cells(j, given, z);
     const Moments<T> of_cell = norms.cell_moments();
     for (int64_t unit = 0; unit < H; unit += L) {

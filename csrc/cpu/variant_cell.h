@@ -123,20 +123,20 @@ LSTM_INLINE vec<T> zoned_out(vec<T> keep, vec<T> before, vec<T> after) {
 }
 
 // The equations of a variant, with all that is the same for the units of a layer. kCommon: the
-// activations are the plain LSTM's, and not clipped, which the compiler then knows.
+// activations are the plain LSTM's, which the compiler then knows.
 template <class T, bool kCommon>
 struct VariantCell {
   using Given = VariantGiven<T>;
   const Variant& variant;
-  const bool clips_cell;
+  const bool clips, clips_cell;
   const T clip, cell_clip;
 
   explicit VariantCell(const Variant& variant)
       : variant(variant),
+        clips(variant.clip > 0),
         clips_cell(variant.cell_clip > 0),
         clip(T(variant.clip)),
         cell_clip(T(variant.cell_clip)) {}
-  LSTM_INLINE bool clips() const { return !kCommon && variant.clip > 0; }
 
   // After a step: the gates, the cell state, and o * a_cell(c~). pre: [gate][lane].
   LSTM_INLINE Cell<T> advance(const T* pre, const Given& from) const {
@@ -189,12 +189,14 @@ struct VariantCell {
   struct Gradient : CellGradient<T> {
     vec<T> input_gate;
   };
+  // c~ of a step, from the cell state after it.
+  LSTM_INLINE vec<T> updated(vec<T> c, const Given& from, const vec<T> (&gate)[kGates]) const {
+    if (!variant.zones_out_cell()) return c;
+    return update(gate[kInputGate], gate[kForgetGate], gate[kCandidate], from);
+  }
   // As `retreat` in cell.h; dh is the gradient of o * a_cell(c~).
-  LSTM_INLINE Gradient retreat(vec<T> dh, vec<T> dc, vec<T> c, const Given& from,
+  LSTM_INLINE Gradient retreat(vec<T> dh, vec<T> dc, vec<T> updated, const Given& from,
                                const vec<T> (&gate)[kGates], const vec<T> (&extra)[kGates]) const {
-    const vec<T> updated = variant.zones_out_cell()
-                               ? update(gate[kInputGate], gate[kForgetGate], gate[kCandidate], from)
-                               : c;
     const AtOutput at = retreat_output(dh, dc, squashed(updated), from, gate, extra);
     return retreat_update(at.updated + at.seen, updated, dc, at.o, from, gate, extra);
   }
@@ -244,8 +246,8 @@ struct VariantCell {
 
  private:
   LSTM_INLINE vec<T> activated(ActivationUse use, vec<T> z) const {
+    if (clips) z = clamp<T>(z, -clip, clip);
     if constexpr (kCommon) return use == kOfGates ? sigmoid<T>(z) : tanh<T>(z);
-    if (clips()) z = clamp<T>(z, -clip, clip);
     return activate<T>(variant.activations[use], z);
   }
   LSTM_INLINE vec<T> slope_of(ActivationUse use, vec<T> y) const {
@@ -256,9 +258,8 @@ struct VariantCell {
   // Zero where the bound was reached: where y is what the activation makes of the bound.
   LSTM_INLINE vec<T> bounded_slope(ActivationUse use, vec<T> y) const {
     const vec<T> of = slope_of(use, y);
-    if (!clips()) return of;
-    const Activation& a = variant.activations[use];
-    const vec<T> zero = {}, high = activate<T>(a, zero + clip), low = activate<T>(a, zero - clip);
+    if (!clips) return of;
+    const vec<T> zero = {}, high = activated(use, zero + clip), low = activated(use, zero - clip);
     return chosen<T>((y == high) | (y == low), zero, of);
   }
 };
@@ -268,7 +269,7 @@ template <class T, class F>
 LSTM_INLINE void with_cell(const Variant& v, F f) {
   const bool common = v.activations[kOfGates].kind == ActivationKind::kSigmoid &&
                       v.activations[kOfCandidate].kind == ActivationKind::kTanh &&
-                      v.activations[kOfCell].kind == ActivationKind::kTanh && !(v.clip > 0);
+                      v.activations[kOfCell].kind == ActivationKind::kTanh;
   if (common)
     f(VariantCell<T, true>(v));
   else

@@ -35,8 +35,8 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
           ? checked_dense(products, "products", products_of(call.layer, a.variant), call.layer.kind)
           : products;
   const Tensor grad_input_product = results_if(a.variant.separate, call.of_gates, call.layer.kind);
-  const Tensor grad_parameters =
-      results_if(a.variant.normalises(), {a.size.D, kParameterSums, a.size.H}, call.layer.kind);
+  const Tensor grad_parameters = results_if(a.variant.adds_up_parameters(),
+                                            {a.size.D, kParameterSums, a.size.H}, call.layer.kind);
   a.products = of_products.const_data_ptr();
   a.grad_input_product = result_or_null(grad_input_product);
   a.grad_parameters = result_or_null(grad_parameters);

@@ -45,7 +45,7 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
           : products,
       empty_if(of_variant.input_gate.has_value(), layer.rows.of({D * H}), layer.kind),
       empty_if(variant.separate, layer.rows.of({D, kGates, H}), layer.kind),
-      empty_if(variant.normalises(), {D, kParameterSums, H}, layer.kind)};
+      empty_if(variant.adds_up_parameters(), {D, kParameterSums, H}, layer.kind)};
   if (N > 0) variant_path(layer, call, device);
   return {call.grad_preactivations, call.grad_h0,         call.grad_c0,
           call.grad_hidden,         call.grad_input_gate, call.grad_input_product,

@@ -108,7 +108,7 @@ class BackwardDirection : BackwardSteps {
         work_(empty({layer.size.N, kWorkRows, layer.size.H}, wide(layer.kind))) {
     const auto& [T, N, I, H, P, D] = layer.size;
     if (call.variant.zones_out_hidden()) passed_ = empty({N, P}, wide(layer.kind));
-    if (call.variant.normalises()) {
+    if (call.variant.adds_up_parameters()) {
       sums_ = empty({N, kParameterSums, H}, wide(layer.kind));
       check(cudaMemsetAsync(sums_->mutable_data_ptr(), 0,
                             size_t(sums_->numel() * size_of(wide(layer.dtype))), device.stream()));
@@ -167,7 +167,7 @@ class BackwardDirection : BackwardSteps {
   const VariantBackward& of_;
   const Tensor work_;
   OptionalTensor passed_;  // where zoneout keeps some of h
-  OptionalTensor sums_;    // where there is a norm
+  OptionalTensor sums_;    // of gradients of parameters
 };
 
 }  // namespace

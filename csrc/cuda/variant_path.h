@@ -13,7 +13,8 @@ struct VariantForward : Forward {
 struct VariantBackward : Backward {
   Variant variant;
   Tensor products;  // any unless there is a norm of the gates
-  // Empty unless the input gate is given, the norms of the gates are separate, there is a norm.
+  // Empty unless the input gate is given, the norms of the gates are separate, and the pass adds up
+  // gradients of parameters.
   Tensor grad_input_gate, grad_input_product, grad_parameters;
 };
 

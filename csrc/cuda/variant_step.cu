@@ -476,7 +476,7 @@ struct BackwardRow {
     }
     for (int gate = 0; gate < kGates; gate++) {
       const A dz = to.preactivation[gate];
-      add(kOfBias + gate, unit, dz);
+      if (v.normalises()) add(kOfBias + gate, unit, dz);
       if (v.norm_gates)
         put_work(kOfPreactivations + gate, unit, dz);
       else
