@@ -1,9 +1,8 @@
-// A helper that is woken may come late, or after the call: the call is `open_` while it lasts, and
-// its end waits for those that are `inside_`, which look for work and find none. Helpers are kept
-// off the core of the caller: they would otherwise often be queued behind it until the next tick,
-// while another core is idle. A short time after a call they stay awake, because the next one often
-// follows. Bound: waking a sleeping thread costs 5 to 15 us, and it takes 50 us or more to come. So
-// the caller wakes two, and each of them two more.
+// A helper that is woken may come late, or after the call: then it finds all phases claimed, or
+// those of another call. Helpers are kept off the core of the caller: they would otherwise often be
+// queued behind it until the next tick, while another core is idle. A short time after a call they
+// stay awake, because the next one often follows. Bound: waking a sleeping thread costs 5 to 15 us,
+// and it takes 50 us or more to come. So the caller wakes two, and each of them two more.
 #include "helper_threads.h"
 
 #include <algorithm>
@@ -18,46 +17,57 @@ constexpr std::chrono::microseconds kAwake(100);
 
 }  // namespace
 
-void HelperThreads::begin(const Parts& parts, int count) {
+Worked HelperThreads::run(const Parts& given, int count) {
   start(count);
   const Cores now = Cores::of_this_thread();
   if (now != cores_) {
     cores_ = now;
-    for (Helper* helper : helpers_) now.without_current(helper->thread);
+    for (int i = 0; i < started_; ++i) now.without_current(helpers_[i]->thread);
   }
-  parts_ = &parts;
-  called_ = std::min(count, int(helpers_.size()));
-  open_.store(true);
-  for (int i = 0; i < called_; ++i) helpers_[size_t(i)]->calls.fetch_add(1);
+  open(given);
+  const int called = std::min(count, started_);
+  called_.store(called);
+  for (int i = 0; i < called; ++i) helpers_[i]->calls.fetch_add(1);
   wake_two(0);
+  return work(parts_, 0);
+}
+
+// The phases of the call before are all finished, so that nobody reads what is written here but to
+// find that out.
+void HelperThreads::open(const Parts& given) {
+  const uint64_t start = parts_.start + Part::kFinished + 1;
+  auto write = [](auto& to, auto value) { __atomic_store_n(&to, value, __ATOMIC_RELAXED); };
+  write(parts_.count, given.count);
+  parts_.run_phase = given.run_phase, parts_.context = given.context;
+  for (int q = 0; q < given.count; ++q) {
+    const Part& from = given.parts[q];
+    Part& to = memory_[q];
+    write(to.present, from.present);
+    write(to.first, from.first), write(to.last, from.last), write(to.in_step, from.in_step);
+    __atomic_store_n(&to.claimed, start, __ATOMIC_RELEASE);
+    __atomic_store_n(&to.finished, start, __ATOMIC_RELEASE);
+  }
+  __atomic_store_n(&parts_.start, start, __ATOMIC_RELEASE);
 }
 
 // The caller is number 0, its helpers 1 and on.
 void HelperThreads::wake_two(int own) {
-  for (int next = 2 * own + 1; next <= std::min(2 * own + 2, called_); ++next)
-    wake_one(helpers_[size_t(next - 1)]->calls);
-}
-
-void HelperThreads::end() {
-  open_.store(false);
-  for (int spins = 0; inside_.load() > 0; ++spins) wait_once(spins);
+  for (int next = 2 * own + 1; next <= std::min(2 * own + 2, called_.load()); ++next)
+    wake_one(helpers_[next - 1]->calls);
 }
 
 void HelperThreads::start(int wanted) {
   try {
-    while (int(helpers_.size()) < wanted) {
-      const int own = int(helpers_.size()) + 1;
-      Helper* const helper = new Helper;
-      helpers_.push_back(helper);
+    for (; started_ < wanted; ++started_) {
+      Helper* const helper = helpers_[started_] = new Helper;
       const BlockedSignals blocked;  // they are for the program's own threads
-      std::thread thread([=, this] { help(*helper, own); });
+      std::thread thread([this, helper, own = started_ + 1] { help(*helper, own); });
       helper->thread = thread.native_handle();
       thread.detach();
       cores_ = {};
     }
   } catch (const std::system_error&) {  // no more threads can be had
-    delete helpers_.back();
-    helpers_.pop_back();
+    delete helpers_[started_];
   }
 }
 
@@ -69,14 +79,13 @@ void HelperThreads::help(Helper& self, int own) {
     const auto sleep_at = steady_clock::now() + kAwake;
     while (self.calls.load() == seen && steady_clock::now() < sleep_at) pause();
     awake_.fetch_sub(1);
-    sleep_while(self.calls, seen);
-    seen = self.calls.load();
-    inside_.fetch_add(1);
-    if (open_.load()) {
-      wake_two(own);
-      if (own < parts_->count) work(*parts_, own);
+    if (self.calls.load() == seen) {
+      sleep_while(self.calls, seen);
+      begin_turn();
     }
-    inside_.fetch_sub(1);
+    seen = self.calls.load();
+    wake_two(own);
+    work(parts_, own, true);
   }
 }
 

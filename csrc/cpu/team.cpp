@@ -39,7 +39,16 @@ constexpr milliseconds kAlone(10), kLongestAlone(320);
 // So rarely a region is opened only to see whether torch's threads are there.
 constexpr milliseconds kProbeEvery(1000);
 
-int64_t load(const int64_t& count) { return __atomic_load_n(&count, __ATOMIC_ACQUIRE); }
+// A helper that has had its core for this long offers it to other threads: less than the slices of
+// the usual schedulers.
+constexpr microseconds kTurn(1000);
+thread_local int64_t turn_began = 0;
+
+uint64_t load(const uint64_t& count) { return __atomic_load_n(&count, __ATOMIC_ACQUIRE); }
+template <class T>
+T glance(const T& value) {
+  return __atomic_load_n(&value, __ATOMIC_RELAXED);
+}
 
 int64_t now() {
   return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
@@ -62,28 +71,30 @@ struct Took {
 
 enum class Outcome { kRan, kWaits, kFinished };
 
-// Does the next phase of a part, if it may begin and nobody has.
-Outcome attempt(const Parts& all, int q) {
+// Does the next phase of a part, if it may begin and nobody has. A helper may come when the call is
+// over, and the parts are those of another one: it finds this one's finished.
+Outcome attempt(const Parts& all, uint64_t start, int q) {
   Part& part = all.parts[q];
-  int64_t phase = load(part.finished);
-  if (phase == Part::kFinished) return Outcome::kFinished;
-  if (phase <= part.in_step)
-    for (int j = part.first; j < part.last; ++j)
-      if (load(all.parts[j].finished) < phase) return Outcome::kWaits;
-  if (__atomic_load_n(&part.claimed, __ATOMIC_RELAXED) != phase ||
-      !__atomic_compare_exchange_n(&part.claimed, &phase, phase + 1, false, __ATOMIC_ACQUIRE,
+  uint64_t finished = load(part.finished);
+  const uint64_t phase = finished - start;
+  if (phase >= Part::kFinished) return Outcome::kFinished;
+  if (int64_t(phase) <= glance(part.in_step))
+    for (int j = glance(part.first), last = glance(part.last); j < last; ++j)
+      if (load(all.parts[j].finished) - start < phase) return Outcome::kWaits;
+  if (glance(part.claimed) != finished ||
+      !__atomic_compare_exchange_n(&part.claimed, &finished, finished + 1, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED))
     return Outcome::kWaits;
   LSTM_TEAM_TEST_POINT();
   const bool last = all.run_phase(all.context, q);
-  __atomic_store_n(&part.finished, last ? Part::kFinished : phase + 1, __ATOMIC_RELEASE);
+  __atomic_store_n(&part.finished, last ? start + Part::kFinished : finished + 1, __ATOMIC_RELEASE);
   return Outcome::kRan;
 }
 
 // Whether to take a phase of another thread's part after `spins` pauses: at once where the thread
 // is not at work; otherwise it has a moment.
 bool may_take(const Part& part, int spins) {
-  if (!__atomic_load_n(&part.present, __ATOMIC_RELAXED)) return true;
+  if (!glance(part.present)) return true;
   return spins >= kPatience && spins % kLookEvery == 0;
 }
 
@@ -98,14 +109,15 @@ class Team {
     const int64_t begin = now();
     if (!at_work || begin < alone_until_.load()) return void(work(parts, 0));
     const bool torch = (probe_ && torch_threads_usable()) || torch_threads_awake(helpers);
-    const Worked caller =
-        torch ? run_on_torch_threads(parts, helpers)
-              : own_.run(parts, helpers, [](const Parts& of, int own) { return work(of, own); });
-    int64_t phases = 0;
-    for (int q = 0; q < parts.count; ++q) phases += parts.parts[q].claimed;
+    const Worked caller = torch ? run_on_torch_threads(parts, helpers) : own_.run(parts, helpers);
     const int64_t end = now();
     torch_last_.store(torch);
-    learn(begin, {end - begin, phases, caller});
+    learn(begin, {end - begin, phases_of(torch ? parts : own_.parts()), caller});
+  }
+  static int64_t phases_of(const Parts& parts) {
+    uint64_t phases = 0;
+    for (int q = 0; q < parts.count; ++q) phases += glance(parts.parts[q].claimed) - parts.start;
+    return int64_t(phases);
   }
   bool alone() const { return now() < alone_until_.load(); }
   bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
@@ -172,23 +184,31 @@ void wait_once(int spins) {
     yield();
 }
 
-Worked work(const Parts& all, int own) {
-  Part& mine = all.parts[own];
+void begin_turn() { turn_began = now(); }
+
+Worked work(const Parts& all, int own, bool takes_turns) {
   Worked done;
+  const uint64_t start = load(all.start);
+  const int count = glance(all.count);
+  if (own >= count) return done;
+  Part& mine = all.parts[own];
   int64_t waits_since = 0;
   for (int spins = 0;;) {
-    if (!__atomic_load_n(&mine.present, __ATOMIC_RELAXED))
-      __atomic_store_n(&mine.present, 1, __ATOMIC_RELAXED);
+    if (!glance(mine.present)) __atomic_store_n(&mine.present, 1, __ATOMIC_RELAXED);
     LSTM_TEAM_TEST_POINT();
-    Outcome outcome = attempt(all, own);
+    if (takes_turns && now() - turn_began >= nanoseconds(kTurn)) {
+      yield();
+      begin_turn();
+    }
+    Outcome outcome = attempt(all, start, own);
     bool finished = outcome == Outcome::kFinished;
-    for (int i = 1; i < all.count && outcome != Outcome::kRan; ++i) {
-      const int q = (own + i) % all.count;
+    for (int i = 1; i < count && outcome != Outcome::kRan; ++i) {
+      const int q = (own + i) % count;
       Part& part = all.parts[q];
-      if (load(part.finished) == Part::kFinished) continue;
+      if (load(part.finished) - start >= Part::kFinished) continue;
       finished = false;
       if (!may_take(part, spins)) continue;
-      outcome = attempt(all, q);
+      outcome = attempt(all, start, q);
       if (outcome == Outcome::kRan) __atomic_store_n(&part.present, 0, __ATOMIC_RELAXED);
     }
     if (outcome == Outcome::kRan || finished) {

@@ -5,10 +5,13 @@
 // its part first, and that of another part when the other part's thread is not there. The caller
 // therefore never waits for a thread that has not come yet, which after a pause can take the
 // operating system a whole tick: it does that thread's phases itself, as one thread would, and the
-// thread joins when it arrives. It waits only for phases in progress. Results do not depend on who
-// computes a phase.
+// thread joins when it arrives. It waits only for phases in progress: a helper that looks for work
+// touches nothing of a call before it has claimed a phase, so that the call need not wait until it
+// stops looking. Results do not depend on who computes a phase.
 //
-// Bound: the transfer of one cache line per phase and thread that waits for it.
+// Bound: the transfer of one cache line per phase and thread that waits for it; and where other
+// programs want the cores, a slice of theirs, some milliseconds, for a phase that takes longer than
+// a helper's turn.
 #pragma once
 #include <cstdint>
 
@@ -19,9 +22,11 @@ namespace lstm_kernels::cpu {
 // One part. Other threads poll `finished`, so the claims have a cache line to themselves: where
 // nobody takes phases of another's part, claiming one costs no transfer of a line.
 struct Part {
-  static constexpr int64_t kFinished = int64_t(1) << 62;
-  alignas(128) int64_t claimed;   // phases claimed
-  alignas(128) int64_t finished;  // phases finished, or kFinished
+  static constexpr uint64_t kFinished = (uint64_t(1) << 36) - 1;
+  // Both count on from the `start` of their call, so that what a late helper knows of an earlier
+  // call claims nothing in this one.
+  alignas(128) uint64_t claimed;   // phases claimed
+  alignas(128) uint64_t finished;  // phases finished, or kFinished
   int present;  // whether its thread is at work: others leave it its phases for a while
   // Parts first .. last - 1 are its group. A phase up to number `in_step` begins when all of them
   // have finished the phase before.
@@ -36,6 +41,7 @@ struct Parts {
   // overlap.
   bool (*run_phase)(void* context, int part);
   void* context;
+  uint64_t start = 0;
 };
 
 // Does all phases of all parts, with at most `threads` threads, and returns when they are done.
@@ -59,8 +65,13 @@ struct Worked {
 };
 
 // A thread's work on a call, until all parts are finished. `own`: its part.
-Worked work(const Parts& parts, int own);
-
+//
+// takes_turns: it offers its core to other threads between phases, before its slice ends. Where
+// others want the core, the system would sooner or later take it in a phase, and the caller would
+// wait for a whole slice of theirs; on an idle core the offer costs a system call in a millisecond.
+Worked work(const Parts& parts, int own, bool takes_turns = false);
+// This thread has its core anew.
+void begin_turn();
 // One round of waiting: a pause; from the thousandth on, some 30 us, the core is offered to others.
 void wait_once(int spins);
 
