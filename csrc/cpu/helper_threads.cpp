@@ -74,6 +74,7 @@ void HelperThreads::start(int wanted) {
 // Nothing ends a helper: it sleeps when the process ends.
 void HelperThreads::help(Helper& self, int own) {
   using std::chrono::steady_clock;
+  name_this_thread(kHelperName);
   for (uint32_t seen = 0;;) {
     awake_.fetch_add(1);
     const auto sleep_at = steady_clock::now() + kAwake;

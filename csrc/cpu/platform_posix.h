@@ -40,6 +40,8 @@ inline void wake_one(std::atomic<uint32_t>& word) { word.notify_one(); }
 using ThreadHandle = pthread_t;
 
 #ifdef __APPLE__
+inline void name_this_thread(const char* name) { pthread_setname_np(name); }
+
 // The cores that a thread may run on. The system alone chooses where it runs.
 class Cores {
  public:
@@ -49,6 +51,8 @@ class Cores {
   void without_current(ThreadHandle) const {}
 };
 #else
+inline void name_this_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
+
 // The CPU time of a thread.
 class ThreadClock {
  public:

@@ -30,6 +30,7 @@ inline void sleep_while(std::atomic<uint32_t>& word, uint32_t seen) {
 inline void wake_one(std::atomic<uint32_t>& word) { WakeByAddressSingle(&word); }
 
 using ThreadHandle = std::thread::native_handle_type;
+inline void name_this_thread(const char*) {}
 
 class Cores {
  public:

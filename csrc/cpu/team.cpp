@@ -23,7 +23,7 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr int kSpins = 1000;
+constexpr int kSpins = 3000;
 // Pauses, about a microsecond, for which a thread that is at work keeps its own part to itself; and
 // how often others look afterwards.
 constexpr int kPatience = 32, kLookEvery = 16;
@@ -32,11 +32,13 @@ constexpr microseconds kSoon(500);
 // The caller was held up where it waited for longer than this, and than an eighth of the call: a
 // helper that was asleep makes it wait for less.
 constexpr microseconds kHeldUp(300);
-// After this many calls in turn that were held up and took about as long as the caller alone would
-// have taken, calls are done alone for a while: longer each time, up to the last.
-constexpr int kStrikes = 2;
-constexpr milliseconds kAlone(10), kLongestAlone(320);
-// So rarely a region is opened only to see whether torch's threads are there.
+// Helpers pay by the time that they save, and may owe so much. Then calls are done alone, so many
+// times as long as what was lost: its share of the time stays small. What they have saved counts up
+// to this.
+constexpr milliseconds kMostDebt(5), kMostSavings(5), kLongestAlone(320);
+constexpr int kAlonePerLost = 16;
+// So rarely a region is opened only to see whether torch's threads are there. Its end leaves them
+// spinning.
 constexpr milliseconds kProbeEvery(1000);
 
 // A helper that has had its core for this long offers it to other threads: less than the slices of
@@ -61,11 +63,11 @@ struct Took {
   Worked caller;
 
   bool held_up() const { return caller.waited_ns > std::max(nanoseconds(kHeldUp), call_ns / 8); }
-  // Longer than 6/7 of what the caller would have needed for all phases. Where it took less, the
-  // helpers are worth having, however often they are late.
-  bool as_long_as_alone() const {
+  // How much longer the caller alone would have taken, by the phases that it did.
+  int64_t saved_ns() const {
+    if (caller.phases == 0) return 0;
     const double worked = double(call_ns - caller.waited_ns);
-    return 7 * double(call_ns) * double(caller.phases) > 6 * worked * double(phases);
+    return int64_t(worked * double(phases) / double(caller.phases)) - call_ns;
   }
 };
 
@@ -99,7 +101,7 @@ bool may_take(const Part& part, int spins) {
 }
 
 // Who helps a call. Torch's threads, where they are awake; our own ones otherwise. Where the caller
-// was held up by our own, torch's may have the cores: a probe shows. Where calls take as long as
+// was held up by our own, torch's may have the cores: a probe shows. Where calls take longer than
 // alone all the same, the cores are busy with something else, and the caller goes on alone for a
 // while.
 class Team {
@@ -127,14 +129,14 @@ class Team {
     const int64_t end = begin + took.call_ns;
     probe_ = false;
     if (took.held_up() && !torch_last_ && begin > probe_from_) {
-      probe_ = true;
-      probe_from_ = end + nanoseconds(kProbeEvery);
-    } else if (!took.held_up() || !took.as_long_as_alone()) {
-      strikes_ = 0, alone_ = 0;
-    } else if (++strikes_ == kStrikes) {
-      strikes_ = 0;
-      alone_ = std::clamp(2 * alone_, nanoseconds(kAlone), nanoseconds(kLongestAlone));
-      alone_until_.store(end + alone_);
+      probe_ = torch_threads_suspected();
+      probe_from_ = now() + nanoseconds(kProbeEvery);
+      if (probe_) return;
+    }
+    saved_ = std::min(saved_ + took.saved_ns(), nanoseconds(kMostSavings));
+    if (saved_ < -nanoseconds(kMostDebt)) {
+      alone_until_.store(end + std::min(kAlonePerLost * -saved_, nanoseconds(kLongestAlone)));
+      saved_ = 0;
     }
   }
 
@@ -142,8 +144,7 @@ class Team {
   HelperThreads own_;
   std::atomic<int64_t> alone_until_ = 0;
   std::atomic<bool> torch_last_ = false;
-  int64_t alone_ = 0, probe_from_ = 0;
-  int strikes_ = 0;
+  int64_t saved_ = 0, probe_from_ = 0;
   bool probe_ = false;
 };
 

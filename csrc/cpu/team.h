@@ -58,6 +58,7 @@ void run_each(int count, void (*body)(void* context, int part), void* context);
 // ---- for helper_threads.cpp and torch_threads.cpp -----------------------------------------------
 
 constexpr int kMostThreads = 64;
+constexpr char kHelperName[] = "lstm_kernels";
 
 // What a thread did for a call: phases, and for how long it could only wait for phases in progress.
 struct Worked {
@@ -72,7 +73,8 @@ struct Worked {
 Worked work(const Parts& parts, int own, bool takes_turns = false);
 // This thread has its core anew.
 void begin_turn();
-// One round of waiting: a pause; from the thousandth on, some 30 us, the core is offered to others.
+// One round of waiting: a pause. After about 100 us, longer than most phases, the core is offered
+// to others.
 void wait_once(int spins);
 
 }  // namespace lstm_kernels::cpu

@@ -3,6 +3,16 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#ifdef LSTM_TORCH_OPENMP
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#endif
 
 #include "platform.h"
 
@@ -43,11 +53,37 @@ bool runs(const ThreadClock& clock) {
   return before >= 0 && 2 * nanoseconds(ran) > steady_clock::now() - begin;
 }
 
+// Whether a thread runs that is no helper; what Linux tells of it is "1234 (name) R ...".
+bool runs_for_others(long thread) {
+  char path[64], line[128] = {};
+  std::snprintf(path, sizeof path, "/proc/self/task/%ld/stat", thread);
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  const ssize_t size = read(file, line, sizeof line - 1);
+  close(file);
+  const char* const name_end = size > 0 ? std::strrchr(line, ')') : nullptr;
+  return name_end && std::strncmp(name_end, ") R", 3) == 0 && !std::strstr(line, kHelperName);
+}
+// Whether threads of this process run that are neither this one nor helpers.
+bool others_run() {
+  DIR* const threads = opendir("/proc/self/task");
+  if (!threads) return false;
+  const long own = syscall(SYS_gettid);
+  bool found = false;
+  while (const dirent* entry = found ? nullptr : readdir(threads))
+    if (const long thread = std::atol(entry->d_name); thread > 0 && thread != own)
+      found = runs_for_others(thread);
+  closedir(threads);
+  return found;
+}
+
 }  // namespace
 
 void forget_torch_threads() { forked.store(true); }
 
 bool torch_threads_usable() { return GOMP_parallel && !forked.load() && !omp_in_parallel(); }
+
+bool torch_threads_suspected() { return torch_threads_usable() && others_run(); }
 
 bool torch_threads_awake(int helpers) {
   return known.count >= helpers && torch_threads_usable() &&
@@ -83,6 +119,7 @@ Worked run_on_torch_threads(const Parts& parts, int helpers) {
 #else
 void forget_torch_threads() {}
 bool torch_threads_usable() { return false; }
+bool torch_threads_suspected() { return false; }
 bool torch_threads_awake(int) { return false; }
 Worked run_on_torch_threads(const Parts& parts, int) { return work(parts, 0); }
 #endif

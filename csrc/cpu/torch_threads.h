@@ -27,4 +27,8 @@ void forget_torch_threads();
 // Whether a region can be opened here at all.
 bool torch_threads_usable();
 
+// Whether that is so and other threads of this process run, which may be torch's. It takes some 10
+// us for each thread.
+bool torch_threads_suspected();
+
 }  // namespace lstm_kernels::cpu

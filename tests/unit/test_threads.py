@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 
 import pytest
 import torch
@@ -188,7 +187,8 @@ print(time.process_time() - before)
 def test_threads_that_are_held_up_are_not_waited_for() -> None:
     """With a busy process on every core, two threads take less than twice the time of one.
 
-    A caller that waits for its helper in every step takes ten times as long, a tick for each.
+    A caller that waits for its helper in every step takes ten times as long, a tick for each. One
+    tick can be as long as a call, so that the time of all calls is compared.
     """
     lstm, x = make()
     seconds: dict[int, list[float]] = {1: [], 2: []}
@@ -206,4 +206,4 @@ def test_threads_that_are_held_up_are_not_waited_for() -> None:
         for process in busy:
             process.kill()
             process.wait()
-    assert median(seconds[2]) < 2 * median(seconds[1])
+    assert sum(seconds[2]) < 2 * sum(seconds[1])
