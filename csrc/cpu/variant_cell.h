@@ -255,10 +255,12 @@ struct VariantCell {
     return slope<T>(variant.activations[use], y);
   }
   LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(kOfGates, y); }
-  // Zero where the bound was reached: where y is what the activation makes of the bound.
   LSTM_INLINE vec<T> bounded_slope(ActivationUse use, vec<T> y) const {
     const vec<T> of = slope_of(use, y);
-    if (!clips) return of;
+    return clips ? zero_at_bounds(use, y, of) : of;
+  }
+  // Where y is what the activation makes of a bound.
+  LSTM_NOINLINE vec<T> zero_at_bounds(ActivationUse use, vec<T> y, vec<T> of) const {
     const vec<T> zero = {}, high = activated(use, zero + clip), low = activated(use, zero - clip);
     return chosen<T>((y == high) | (y == low), zero, of);
   }
