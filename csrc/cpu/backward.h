@@ -624,7 +624,7 @@ struct BackwardPart : InArena {
   }
   // The cells of a step, row by row; of this part's rows, where all parts made the products.
   void normed_cells(int64_t n, int64_t going_on) const {
-    with_cell<T>(call.variant, [&](const auto& cell) {
+    with_cell<T>(call.variant, true, [&](const auto& cell) {
       const NormBackward norm(*this, cell);
       for (int64_t j = split.first_row(n); j < split.last_row(n); ++j)
         norm.row(s, j, n, j < going_on);
@@ -632,7 +632,7 @@ struct BackwardPart : InArena {
   }
 
   void variant_cells(const Panels<T>& panels, int64_t s, int64_t n, int64_t going_on) {
-    with_cell<T>(call.variant, [&](const auto& cell) {
+    with_cell<T>(call.variant, true, [&](const auto& cell) {
       const int64_t first_panel = first(panels), last_panel = last(panels), t = steps.time(s);
       for (int64_t j = 0; j < n; ++j) {
         const int64_t rank = share.rank(j);

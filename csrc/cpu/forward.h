@@ -567,7 +567,7 @@ struct ForwardPart : InArena {
   }
 
   void variant_cells(int64_t p, int64_t n, const T* pre) {
-    with_cell<T>(call.variant, [&](const auto& cell) {
+    with_cell<T>(call.variant, false, [&](const auto& cell) {
       if (size.H - p * L >= L)
         cell_rows<true>(cell, p, n, pre);
       else
@@ -676,7 +676,7 @@ struct ForwardPart : InArena {
   // The cells of a step of n rows, from products of whole rows; of this part's rows, where all
   // parts made the products.
   void normed_cells(int64_t n, T* pre) const {
-    with_cell<T>(call.variant, [&](const auto& cell) {
+    with_cell<T>(call.variant, false, [&](const auto& cell) {
       const NormForward norm(*this, cell);
       for (int64_t j = split.first_row(n); j < split.last_row(n); ++j) {
         const ProductRow<T> input{pre + j * kPanel, rows * kPanel};

@@ -130,13 +130,17 @@ struct VariantCell {
   const Variant& variant;
   const bool clips, clips_cell;
   const T clip, cell_clip;
+  T at_bounds[2][2];  // what the activations of gates and candidate make of -clip and clip
 
-  explicit VariantCell(const Variant& variant)
+  // slopes: a backward pass asks for slopes.
+  VariantCell(const Variant& variant, bool slopes)
       : variant(variant),
         clips(variant.clip > 0),
         clips_cell(variant.cell_clip > 0),
         clip(T(variant.clip)),
-        cell_clip(T(variant.cell_clip)) {}
+        cell_clip(T(variant.cell_clip)) {
+    if (clips && slopes) find_bounds();
+  }
 
   // After a step: the gates, the cell state, and o * a_cell(c~). pre: [gate][lane].
   LSTM_INLINE Cell<T> advance(const T* pre, const Given& from) const {
@@ -256,26 +260,30 @@ struct VariantCell {
   }
   LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(kOfGates, y); }
   LSTM_INLINE vec<T> bounded_slope(ActivationUse use, vec<T> y) const {
-    const vec<T> of = slope_of(use, y);
-    return clips ? zero_at_bounds(use, y, of) : of;
+    const vec<T> of = slope_of(use, y), zero = {};
+    if (!clips) return of;
+    return chosen<T>((y == zero + at_bounds[use][0]) | (y == zero + at_bounds[use][1]), zero, of);
   }
-  // Where y is what the activation makes of a bound.
-  LSTM_NOINLINE vec<T> zero_at_bounds(ActivationUse use, vec<T> y, vec<T> of) const {
-    const vec<T> zero = {}, high = activated(use, zero + clip), low = activated(use, zero - clip);
-    return chosen<T>((y == high) | (y == low), zero, of);
+  LSTM_NOINLINE void find_bounds() {
+    const vec<T> zero = {};
+    const ActivationUse uses[] = {kOfGates, kOfCandidate};
+    for (const ActivationUse use : uses) {
+      at_bounds[use][0] = activated(use, zero - clip)[0];
+      at_bounds[use][1] = activated(use, zero + clip)[0];
+    }
   }
 };
 
 // Calls f with the VariantCell that serves the variant.
 template <class T, class F>
-LSTM_INLINE void with_cell(const Variant& v, F f) {
+LSTM_INLINE void with_cell(const Variant& v, bool slopes, F f) {
   const bool common = v.activations[kOfGates].kind == ActivationKind::kSigmoid &&
                       v.activations[kOfCandidate].kind == ActivationKind::kTanh &&
                       v.activations[kOfCell].kind == ActivationKind::kTanh;
   if (common)
-    f(VariantCell<T, true>(v));
+    f(VariantCell<T, true>(v, slopes));
   else
-    f(VariantCell<T, false>(v));
+    f(VariantCell<T, false>(v, slopes));
 }
 
 // Where the numbers of one row of a step stand, of hidden unit 0; null where the variant has none.
