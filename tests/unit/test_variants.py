@@ -275,13 +275,13 @@ def test_gradients_are_those_of_the_equations(variant, directions, projects):
     layer = Layer(variant, directions=directions, projects=projects)
     leaves, run = as_function(layer)
     found = torch.autograd.grad(weigh(run(*leaves)), leaves, allow_unused=True)
-    # A central difference in a random direction; kinks of the activations are improbable there.
-    step = [layer.random(*leaf.shape) * 1e-6 for leaf in leaves]
+    # A central difference in a random direction, so short that kinks are improbable there.
+    step = [layer.random(*leaf.shape) * 1e-7 for leaf in leaves]
     with torch.no_grad():
         moved = [run(*(v + s * d for v, d in zip(leaves, step, strict=True))) for s in (1, -1)]
     numeric = (weigh(moved[0]) - weigh(moved[1])) / 2
     exact = sum((g * d).sum() for g, d in zip(found, step, strict=True) if g is not None)
-    assert_close(exact, numeric, rtol=1e-3, atol=1e-8)
+    assert_close(exact, numeric, rtol=1e-3, atol=1e-9)
 
 
 def as_function(layer):
