@@ -69,9 +69,9 @@ struct Variant {
   }
 };
 
-// The gradients of parameters that a pass adds up itself, rows of H numbers: of peepholes, and where
-// a step has a layer norm of all but matrices. Those of the gains of a norm of the sum of both
-// products stand as kOfRecurrentGain.
+// The gradients of parameters that a pass adds up itself, rows of H numbers: of peepholes, and
+// where a step has a layer norm of all but matrices. Those of the gains of a norm of the sum of
+// both products stand as kOfRecurrentGain.
 enum ParameterSum : int {
   kOfBias,
   kOfInputGain = kOfBias + kGates,

@@ -32,8 +32,8 @@ constexpr microseconds kSoon(500);
 // The caller was held up where it waited for longer than this, and than an eighth of the call: a
 // helper that was asleep makes it wait for less.
 constexpr microseconds kHeldUp(300);
-// Helpers pay by the time that they save, and may owe so much. Then calls are done alone, for so
-// many times what was lost that it is a small share. What helpers have saved counts up to this.
+// Helpers may cost this much more time than they save. Then calls are done alone for a while, the
+// longer the more was lost. What helpers have saved before counts up to the second limit.
 constexpr milliseconds kMostDebt(5), kMostSavings(5), kLongestAlone(320);
 constexpr int kAlonePerLost = 16;
 // So rarely a region is opened only to see whether torch's threads are there. Its end leaves them

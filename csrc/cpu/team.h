@@ -49,7 +49,7 @@ struct Parts {
 void run_parts(const Parts& parts, int threads);
 
 // Of `wanted` threads those that can help each other: no more than there are cores for this
-// process, and one alone for a while where others were late again and again.
+// process, and one alone for a while where others cost more time than they saved.
 Threads usable_threads(int wanted);
 
 // Calls body(context, part) for parts 0 .. count - 1 on as many threads.
