@@ -1,4 +1,4 @@
-"""How the reference shows docstrings, which are plain text, as Markdown; private parameters not."""
+"""How the reference shows docstrings, which are plain text, as Markdown; what is private, not."""
 
 import re
 
@@ -13,6 +13,9 @@ class PlainText(griffe.Extension):
     def on_function(self, *, func, **_):
         for parameter in [p for p in func.parameters if p.name.startswith("_")]:
             del func.parameters[parameter.name]
+
+    def on_class(self, *, cls, **_):
+        cls.bases = [base for base in cls.bases if not str(base).rpartition(".")[2].startswith("_")]
 
 
 def as_markdown(text):
