@@ -265,20 +265,31 @@ def _variant_layer(
     directions = 2 if bidirectional else 1
     try:
         call = call_of(x, weights, 1, directions, None)
-        bound = layout.variant(bound)
-        bound.check(x, call, None)
-        weights = bound.drop_weights(0, weights, directions, training)
         layer = Layer(x, h0, c0, weights, have_biases(weights, directions), bidirectional)
-        if bound.changes_steps:
-            tensors = bound.of_layer(0, x, call, training)
-            forwarded = _variant_ops.forward(layer, bound.variant, tensors, save_cell, save_gates)
-            result = forwarded[:5]
-        else:
-            result = _ops.eager_sequence_forward(*layer, save_cell, save_gates)
+        bound = layout.variant(bound)
+        result = _variant_forward(bound, call, layer, save_cell, save_gates, training)
     except Exception as refusal:
         fits = (x, h0, c0, weights, 1, directions, None, None)
         _checks.explain(refusal, _checks.sequence_fits, *fits)
     return _returned([result], layout, save_cell, save_gates)
+
+
+def _variant_forward(
+    bound: BoundVariant,
+    call: Call,
+    layer: Layer,
+    save_cell: bool,
+    save_gates: bool,
+    training: bool,
+) -> _ops.Forwarded:
+    """One layer by its op, which looks at the layer; the variant's tensors are looked at here."""
+    bound.check(layer.input, call, None)
+    dropped = bound.drop_weights(0, layer.weights, call.directions, training)
+    layer = layer._replace(weights=dropped)
+    if not bound.changes_steps:
+        return _ops.eager_sequence_forward(*layer, save_cell, save_gates)
+    tensors = bound.of_layer(0, layer.input, call, training)
+    return _variant_ops.forward(layer, bound.variant, tensors, save_cell, save_gates)[:5]
 
 
 def _elsewhere(
@@ -553,8 +564,10 @@ def lstm_cell(
         ((2, 4), (2, 4, 4))
     """
     weights = (w_ih, w_hh, b_ih, b_hh)
-    if variant is None and ops_look(input, hx, weights):
-        return _plain_step(input, hx, weights, return_gates)
+    if (variant is None or not is_grad_enabled()) and ops_look(input, hx, weights):
+        if variant is None:
+            return _plain_step(input, hx, weights, return_gates)
+        return _variant_step(input, hx, weights, return_gates, training, _variants.bound(variant))
     if variant is None and _overloads.possible(input, hx, weights):
         result = _overloads.lstm_cell(lstm_cell, input, hx, weights, return_gates=return_gates)
         if result is not NotImplemented:
@@ -577,6 +590,34 @@ def lstm_cell(
         h, c, gates = _variant_autograd.cell(bound, training, *step)
     else:
         h, c, gates = _run_step(step, return_gates)
+    if batched:
+        return (h, c, gates) if return_gates else (h, c)
+    return unbatched_step(h, c, gates, return_gates)
+
+
+def _variant_step(
+    input: Tensor,
+    hx: Sequence[Tensor] | None,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    return_gates: bool,
+    training: bool,
+    bound: BoundVariant,
+) -> Any:
+    """The fast path of `lstm_cell` for a variant: a sequence of one step."""
+    x, h0, c0, batched = batched_step(input, hx)
+    try:
+        bound = bound if batched else bound.unbatched()
+        size = weights[1].shape[1]
+        call = Call(1, x.shape[0], size, size, 1, 1)
+        h, c = (None if state is None else state.unsqueeze(0) for state in (h0, c0))
+        given = [weight for weight in weights if weight is not None]
+        layer = Layer(x.unsqueeze(0), h, c, given, weights[2] is not None, False)
+        h, _, c, _, gates = _variant_forward(bound, call, layer, False, return_gates, training)
+    except Exception as refusal:
+        fits = (x, h0, c0, *weights, 2 if batched else 1, None)
+        _checks.explain(refusal, _checks.cell_fits, *fits)
+    h, c = h.squeeze(0), c.squeeze(0)
+    gates = gates.squeeze(0).squeeze(1) if return_gates else gates
     if batched:
         return (h, c, gates) if return_gates else (h, c)
     return unbatched_step(h, c, gates, return_gates)

@@ -423,26 +423,31 @@ def test_masks_of_probability_one_are_ones():
     assert bool(_variants._bernoulli(torch.empty(0), (3, 5), 1.0).all())
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @each_variant
-def test_cell_is_one_step(variant):
+def test_cell_is_one_step(variant, gradients):
     layer = Layer(variant, masks=False)
     cell = LSTMCell(I, H, variant=variant).double().eval()
     extra = [value for value in (layer.extra or [()])[0] if value is not None]
     for parameter, value in zip(cell.parameters(), [*layer.weights, *extra], strict=True):
         parameter.data.copy_(value)
     gate = None if layer.input_gate is None else layer.input_gate[0]
-    h, c, gates = cell(
-        layer.x[0], (layer.hx[0][0], layer.hx[1][0]), return_gates=True, input_gate=gate
-    )
+    with torch.set_grad_enabled(gradients):
+        h, c, gates = cell(
+            layer.x[0], (layer.hx[0][0], layer.hx[1][0]), return_gates=True, input_gate=gate
+        )
+        one = cell(
+            layer.x[0, 0],
+            (layer.hx[0][0, 0], layer.hx[1][0, 0]),
+            input_gate=None if gate is None else gate[0],
+        )
+        from_zeros = cell(layer.x[0], input_gate=gate)
+        zeros = tuple(torch.zeros_like(state[0]) for state in layer.hx)
+        assert_equal(from_zeros, cell(layer.x[0], zeros, input_gate=gate))
     output, _, _, cells, all_gates = layer.expected()
     assert_close(h, output[0])
     assert_close(c, cells[0])
     assert_close(gates, all_gates[0, :, 0])
-    one = cell(
-        layer.x[0, 0],
-        (layer.hx[0][0, 0], layer.hx[1][0, 0]),
-        input_gate=None if gate is None else gate[0],
-    )
     assert_close(one[0], h[0])
 
 
@@ -685,6 +690,32 @@ def test_bad_layers(gradients):
                 lstm(*arguments)
             with pytest.raises(plain.type) as of_variant:
                 lstm(*arguments, variant=Variant(clip=3.0))
+        assert str(of_variant.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_bad_steps(gradients):
+    """As bad layers are."""
+    x, hx = torch.zeros(N, I), (torch.zeros(N, H), torch.zeros(N, H))
+    w_ih, w_hh, bias = torch.zeros(4 * H, I), torch.zeros(4 * H, H), torch.zeros(4 * H)
+    for arguments in (
+        (x[:, 1:], hx, w_ih, w_hh),
+        (x[None], hx, w_ih, w_hh),
+        (x.double(), hx, w_ih, w_hh),
+        (x, (hx[0][1:], hx[1]), w_ih, w_hh),
+        (x, (hx[0][0], hx[1][0]), w_ih, w_hh),
+        (x, hx[0], w_ih, w_hh),
+        (x, (hx[0], hx[1].double()), w_ih, w_hh),
+        (x, hx, w_ih[1:], w_hh),
+        (x, hx, w_ih, w_hh[:, 1:]),
+        (x, hx, w_ih, w_hh, bias),
+        (x, hx, w_ih, w_hh, bias, bias[1:]),
+    ):
+        with torch.set_grad_enabled(gradients):
+            with pytest.raises(Exception) as plain:  # noqa: PT011 - whatever it is
+                lstm_cell(*arguments)
+            with pytest.raises(plain.type) as of_variant:
+                lstm_cell(*arguments, variant=Variant(clip=3.0))
         assert str(of_variant.value) == str(plain.value)
 
 
