@@ -10,7 +10,7 @@
 #include "platform.h"
 #include "torch_threads.h"
 
-// Tests may hold up a thread between phases, and with a phase in progress.
+// Tests may hold up a thread between phases, before it claims one, and with a phase in progress.
 #ifdef LSTM_TEAM_TEST_POINT
 void LSTM_TEAM_TEST_POINT();
 #else
@@ -82,6 +82,7 @@ Outcome attempt(const Parts& all, uint64_t start, int q) {
   if (int64_t(phase) <= glance(part.in_step))
     for (int j = glance(part.first), last = glance(part.last); j < last; ++j)
       if (load(all.parts[j].finished) - start < phase) return Outcome::kWaits;
+  LSTM_TEAM_TEST_POINT();
   if (glance(part.claimed) != finished ||
       !__atomic_compare_exchange_n(&part.claimed, &finished, finished + 1, false, __ATOMIC_ACQUIRE,
                                    __ATOMIC_RELAXED))

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "isas.h"
+#include "team_check.h"
 
 using namespace lstm_kernels;
 
@@ -254,6 +255,9 @@ int check_all(const char* how) {
 int main() {
   std::atomic<int> failures = check_all("");
   hold_up_threads(20);
+  const int faults = faults_of_team(std::chrono::seconds(5));
+  std::printf("a team that is held up: %d faults\n", faults);
+  failures += faults;
   failures += check_all("  held up");
   std::vector<std::thread> callers;
   for (int i = 0; i < 3; ++i)
