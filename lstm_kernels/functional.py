@@ -222,9 +222,7 @@ def _plain_layer(
     prepacked: Prepacked | None,
 ) -> Any:
     """The fast path of `lstm`: what the op refuses is looked at afterwards."""
-    layout = layout_of(input, batch_first)
-    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
-    x, h0, c0 = layout.given(input, h0, c0)
+    layout, x, h0, c0 = _laid_out(input, hx, batch_first)
     directions = 2 if bidirectional else 1
     kind = have_biases(weights, directions), bidirectional
     arguments = (x, h0, c0, weights, *kind, None, None, None)
@@ -247,6 +245,15 @@ def _plain_layer(
     return layout.results(output, h_n, c_n)
 
 
+def _laid_out(
+    input: Tensor, hx: Sequence[Tensor] | None, batch_first: bool
+) -> tuple[Layout, Tensor, Any, Any]:
+    """The layout of an input, and it and the states as the ops take them."""
+    layout = layout_of(input, batch_first)
+    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
+    return layout, *layout.given(input, h0, c0)
+
+
 def _variant_layer(
     input: Tensor,
     hx: Sequence[Tensor] | None,
@@ -259,9 +266,7 @@ def _variant_layer(
     bound: BoundVariant,
 ) -> Any:
     """The fast path of `lstm` for a variant, where no derivative can be asked for."""
-    layout = layout_of(input, batch_first)
-    h0, c0 = (None, None) if hx is None else _checks.pair(hx, "lstm")
-    x, h0, c0 = layout.given(input, h0, c0)
+    layout, x, h0, c0 = _laid_out(input, hx, batch_first)
     directions = 2 if bidirectional else 1
     try:
         call = call_of(x, weights, 1, directions, None)

@@ -116,15 +116,15 @@ class Team {
     torch_last_.store(torch);
     learn(begin, {end - begin, phases_of(torch ? parts : own_.parts()), caller});
   }
+  bool alone() const { return now() < alone_until_.load(); }
+  bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
+
+ private:
   static int64_t phases_of(const Parts& parts) {
     uint64_t phases = 0;
     for (int q = 0; q < parts.count; ++q) phases += glance(parts.parts[q].claimed) - parts.start;
     return int64_t(phases);
   }
-  bool alone() const { return now() < alone_until_.load(); }
-  bool awake() const { return own_.awake() || (torch_last_.load() && torch_threads_awake(1)); }
-
- private:
   void learn(int64_t begin, const Took& took) {
     const int64_t end = begin + took.call_ns;
     probe_ = false;

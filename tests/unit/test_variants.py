@@ -663,6 +663,16 @@ def test_bad_tensors():
         LSTM(I, H, variant=peephole).prepack()
 
 
+def refuses_alike(function, arguments, gradients):
+    """With a variant as without one."""
+    with torch.set_grad_enabled(gradients):
+        with pytest.raises(Exception) as plain:  # noqa: PT011 - whatever it is
+            function(*arguments)
+        with pytest.raises(plain.type) as of_variant:
+            function(*arguments, variant=Variant(clip=3.0))
+    assert str(of_variant.value) == str(plain.value)
+
+
 @pytest.mark.parametrize("gradients", [True, False])
 def test_bad_layers(gradients):
     """The arguments that plain layers have, too, are refused in the same words."""
@@ -685,12 +695,7 @@ def test_bad_layers(gradients):
         (x, hx, [weights[0][1:], weights[1][1:]]),
         (x, hx, [*weights, torch.zeros(4 * H), torch.zeros(H)]),
     ):
-        with torch.set_grad_enabled(gradients):
-            with pytest.raises(Exception) as plain:  # noqa: PT011 - whatever it is
-                lstm(*arguments)
-            with pytest.raises(plain.type) as of_variant:
-                lstm(*arguments, variant=Variant(clip=3.0))
-        assert str(of_variant.value) == str(plain.value)
+        refuses_alike(lstm, arguments, gradients)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -711,12 +716,7 @@ def test_bad_steps(gradients):
         (x, hx, w_ih, w_hh, bias),
         (x, hx, w_ih, w_hh, bias, bias[1:]),
     ):
-        with torch.set_grad_enabled(gradients):
-            with pytest.raises(Exception) as plain:  # noqa: PT011 - whatever it is
-                lstm_cell(*arguments)
-            with pytest.raises(plain.type) as of_variant:
-                lstm_cell(*arguments, variant=Variant(clip=3.0))
-        assert str(of_variant.value) == str(plain.value)
+        refuses_alike(lstm_cell, arguments, gradients)
 
 
 def test_variants_are_values():
