@@ -259,6 +259,7 @@ struct VariantCell {
     return slope<T>(variant.activations[use], y);
   }
   LSTM_INLINE vec<T> gate_slope(vec<T> y) const { return bounded_slope(kOfGates, y); }
+  // Zero where a bound was reached.
   LSTM_INLINE vec<T> bounded_slope(ActivationUse use, vec<T> y) const {
     const vec<T> of = slope_of(use, y), zero = {};
     if (!clips) return of;
