@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import variant_oracle
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from support import assert_equal, assert_same, rounding, tensors, weigh
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
@@ -167,6 +167,26 @@ class Layer:
         return (value[d] if gates else value.unflatten(0, (self.directions, -1))[d]).numpy()
 
 
+EXACT = rounding(torch.float64, 20 * T)
+
+
+def determined(layer):
+    """Whether the equations themselves say what their result is, to the tolerance of the tests.
+
+    A norm of products that hardly differ enlarges every rounding, step after step. Where weights
+    that are one unit in the last place off move the oracle by a tenth of the tolerance, a call,
+    which rounds many times as often, may differ by all of it. That is one variant in fifty.
+    """
+    generator, other = torch.Generator().manual_seed(0), copy.copy(layer)
+    unit = torch.finfo(torch.float64).eps
+    other.weights = [
+        w * (1 + unit * torch.randint(-1, 2, w.shape, generator=generator)) for w in layer.weights
+    ]
+    tenth = {name: value / 10 for name, value in EXACT.items()}
+    pairs = zip(other.expected(), layer.expected(), strict=True)
+    return all(torch.allclose(moved, exact, **tenth) for moved, exact in pairs)
+
+
 def results(returned):
     """Output, h_n, c_n, cell and gates of what lstm() returned of one layer."""
     output, (h_n, c_n), states = returned
@@ -185,9 +205,10 @@ def test_every_combination_is_what_the_equations_say(
     variant, directions, projects, bias, gradients
 ):
     layer = Layer(variant, directions=directions, projects=projects, bias=bias)
+    assume(determined(layer))
     with torch.set_grad_enabled(gradients):
         found = results(layer.run())
-    assert_same(found, layer.expected(), **rounding(torch.float64, 20 * T))
+    assert_same(found, layer.expected(), **EXACT)
 
 
 @settings(max_examples=40, deadline=None)
@@ -198,19 +219,21 @@ def test_every_combination_is_what_the_equations_say(
 )
 def test_sequences_of_different_lengths(variant, directions, lengths):
     layer = Layer(variant, directions=directions)
+    assume(determined(layer))
     got = results(layer.run(lengths=torch.tensor(lengths)))
-    assert_same(got, layer.expected(lengths), **rounding(torch.float64, 20 * T))
+    assert_same(got, layer.expected(lengths), **EXACT)
 
 
 @settings(max_examples=40, deadline=None)
 @given(variant=variants(), directions=st.sampled_from([1, 2]), lengths=st.permutations([T, 2, 3]))
 def test_packed_sequences(variant, directions, lengths):
     layer = Layer(variant, directions=directions)
+    assume(determined(layer))
     packed = pack_padded_sequence(layer.x, torch.tensor(lengths), enforce_sorted=False)
     output, h_n, c_n, cell, gates = results(layer.run(packed))
     padded = [pad_packed_sequence(value)[0] for value in (output, cell, gates)]
     got = padded[0], h_n, c_n, *padded[1:]
-    assert_same(got, layer.expected(lengths), **rounding(torch.float64, 20 * T))
+    assert_same(got, layer.expected(lengths), **EXACT)
 
 
 @pytest.mark.parametrize("per_step", [None, False, True], ids=["zeros", "one state", "per step"])
@@ -218,13 +241,14 @@ def test_packed_sequences(variant, directions, lengths):
 @given(variant=variants())
 def test_resets_to_zeros_and_to_given_states(variant, per_step):
     layer = Layer(variant)
+    assume(determined(layer))
     reset = layer.random(T, N) > 0
     states = None
     if per_step is not None:
         steps = (T,) if per_step else ()
         states = layer.random(*steps, 1, N, H), layer.random(*steps, 1, N, H)
     got = results(layer.run(reset=reset, reset_state=states))
-    assert_same(got, layer.expected((T,) * N, reset, states), **rounding(torch.float64, 20 * T))
+    assert_same(got, layer.expected((T,) * N, reset, states), **EXACT)
 
 
 def test_a_plain_lstm_resets_to_given_states_too():
@@ -241,10 +265,11 @@ def test_a_plain_lstm_resets_to_given_states_too():
 @given(variant=variants())
 def test_without_masks_nothing_is_drawn_in_eval(variant):
     layer = Layer(variant, masks=False)
+    assume(determined(layer))
     before = torch.get_rng_state()
     got = results(layer.run(training=False))
     assert torch.equal(before, torch.get_rng_state())
-    assert_same(got, layer.expected(), **rounding(torch.float64, 20 * T))
+    assert_same(got, layer.expected(), **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
