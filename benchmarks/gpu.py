@@ -32,6 +32,7 @@ from .cases import Case
 from .gpu_cases import PUBLISHED, SOURCE, Question, questions
 from .machine import describe
 from .results_folder import RESULTS, Refused, check
+from .variants import VARIANTS
 
 DEVICE = "cuda"
 ROW_SECONDS = 60  # a row that takes longer hangs: end, and say where
@@ -157,6 +158,10 @@ def contenders(question: Question, case: Case) -> dict[str, Call]:
             "ours": layer_call(case, ours, packed),
             question.peer: layer_call(case, native, packed),
         }
+    if case.variant:
+        variant = VARIANTS[case.variant]
+        varied = lstm_kernels.LSTM(*size, device=DEVICE, dtype=dtype, variant=variant)
+        return {"ours": layer_call(case, varied, x), question.peer: layer_call(case, ours, x)}
     if question.peer == "nn.LSTM":
         return {"ours": layer_call(case, ours, x), question.peer: layer_call(case, native, x)}
     with_states = layer_call(case, ours, x, return_states=True)

@@ -87,6 +87,19 @@ def questions() -> Iterator[Question]:
             for training in modes
         ),
     )
+    yield Question(
+        "variants",
+        "our plain LSTM",
+        0.9,
+        tuple(
+            case(N, 512, dtype, training, variant=variant)
+            for variant in ("peephole", "coupled", "zoneout", "dropout")
+            for dtype in ("bfloat16", "tf32")
+            for N in (1, 16, 64)
+            for training in modes
+        ),
+        seconds=0.1,
+    )
     yield Question("states of every step", "LSTMCell loop", 20.0, (case(16, 512, "bfloat16"),))
     yield Question("states cost little", "without states", 0.97, (case(16, 512, "bfloat16"),))
     yield Question(

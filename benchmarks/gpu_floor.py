@@ -64,7 +64,7 @@ def floor_microseconds(case: Case, rates: Rates = PUBLISHED) -> float | None:
     registers nor shared memory are read from L2.
     """
     dtype = case.dtype
-    if case.cell or case.packed or case.layers > 1 or dtype not in rates.products:
+    if case.cell or case.packed or case.variant or case.layers > 1 or dtype not in rates.products:
         return None
     size = BYTES["float32" if dtype == "tf32" else dtype]
     weights = 4 * case.H * case.H * size

@@ -8,6 +8,7 @@ uninitialized. cuBLAS needs rows of whole 16 bytes for that: --odd takes others.
 """
 
 import argparse
+import itertools
 import os
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from lstm_kernels import Variant
 DEVICE = "cuda"
 PROJECTION = {"proj_size": 9}
 VARIANTS = (
-    Variant(peephole=True, coupled="input", zoneout_cell=0.3, zoneout_hidden=0.3),
+    Variant(peephole=True, coupled="input", recurrent_dropout=0.3, zoneout_hidden=0.3),
     Variant(layer_norm="separate", cell_norm="carried", recurrent_dropout=0.3, dropout_on="gates"),
     Variant(layer_norm="joint", cell_norm="output"),
 )
@@ -72,15 +73,17 @@ def layers(run: Run, large: int) -> None:
 def variants() -> None:
     """Forward and backward of every kind of kernel that variants have."""
     lengths = torch.tensor([5, 2, 3], device=DEVICE)
-    for dtype in (torch.float32, torch.bfloat16):
-        for variant in VARIANTS:
-            for options in ({}, PROJECTION, {"bidirectional": True}):
-                module = lstm_kernels.LSTM(
-                    7, 37, device=DEVICE, dtype=dtype, variant=variant, **options
-                )
-                x = torch.randn(5, 3, 7, device=DEVICE, dtype=dtype)
-                module(x, lengths=lengths, return_gates=True)[0].sum().backward()
-        print(dtype, "variants", flush=True)
+    os.environ["LSTM_KERNELS_CUDA_PLAN"] = ""
+    every = (("step", ""), (torch.float32, torch.bfloat16), VARIANTS)
+    for path, dtype, variant in itertools.product(*every):
+        os.environ["LSTM_KERNELS_CUDA_PATH"] = path  # "": in one launch where that is possible
+        for options in ({}, PROJECTION, {"bidirectional": True}):
+            module = lstm_kernels.LSTM(
+                7, 37, device=DEVICE, dtype=dtype, variant=variant, **options
+            )
+            x = torch.randn(5, 3, 7, device=DEVICE, dtype=dtype)
+            module(x, lengths=lengths, return_gates=True)[0].sum().backward()
+        print(path, dtype, variant, flush=True)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_support import DEVICE, FLOATING
+from gpu_support import DEVICE, FLOATING, PATHS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import assert_same, rounding
@@ -40,6 +40,18 @@ def check(data, variant, dtype, tolerance, **sizes):
         for results, gradients in both(_variant_autograd.differentiable, layer, tensors, variant)
     ]
     assert_same(*found, **tolerance)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", FLOATING[1:], ids=str)
+@pytest.mark.parametrize("ragged", ["", "packed", "lengths", "reset"])
+@pytest.mark.parametrize("name", ["peephole", "dropout and zoneout"])
+@given(data=st.data())
+@settings(max_examples=4, **PATIENT)
+def test_either_path(monkeypatch, data, path, dtype, ragged, name):
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path)
+    sizes = {"T": 6, "N": 20, "H": 70, "ragged": ragged, "projects": False}
+    check(data, SMOOTH[name], dtype, rounding(dtype, 40), **sizes)
 
 
 @given(data=st.data(), variant=variants())

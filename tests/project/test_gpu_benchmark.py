@@ -95,7 +95,10 @@ def test_every_target_has_its_cases():
         assert {(c.T, c.N, c.H) for c in QUESTIONS[name].cases} == {(1024, 16, 768)}
 
 
-@pytest.mark.parametrize("name", [n for n in QUESTIONS if n != "single step in a graph"])
+UNLIKE = ("single step in a graph", "variants")
+
+
+@pytest.mark.parametrize("name", [name for name in QUESTIONS if name not in UNLIKE])
 def test_contenders_compute_the_same(name, monkeypatch):
     """On the CPU, at a small size; torch.compile is left to the machine with the GPU."""
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
@@ -113,6 +116,16 @@ def test_contenders_compute_the_same(name, monkeypatch):
             ours, theirs = ours[1], theirs[1]
         for got, wanted in zip(ours, theirs, strict=True):
             assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", QUESTIONS["variants"].cases, ids=str)
+def test_a_variant_stands_beside_the_plain_layer(case, monkeypatch):
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    calls = gpu.contenders(QUESTIONS["variants"], replace(case, T=4, N=3, H=8, dtype="float32"))
+    variant, plain = calls["ours"](), calls["our plain LSTM"]()
+    values = (variant, plain) if case.training else (variant[0], plain[0])
+    assert values[0][0].shape == values[1][0].shape
+    assert not torch.equal(values[0][0], values[1][0])
 
 
 class Graph:
