@@ -184,7 +184,7 @@ def assert_as_the_oracle(found, layer, *call, dtype=torch.float64):
     exact = layer.expected(*call)
     with mock.patch.object(variant_oracle, "normalised", norm_of_moved):
         moved = [layer.expected(*call) for _ in range(4)]
-    # In a narrower type norms divide by deviations that are not small beside the rounding.
+    # In a narrower type norms divide by deviations of the size of its rounding.
     tolerance = rounding(dtype, (20 if dtype is torch.float64 else 40) * T)
     tenth = {name: value / 10 for name, value in tolerance.items()}
     for other in moved:
