@@ -37,14 +37,24 @@ def variants(draw):
 
 
 @st.composite
-def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None, ragged=None, states=None):
-    """A layer, the variant's tensors, and which of them have gradients."""
+def calls(
+    draw,
+    variant,
+    dtype=torch.float64,
+    T=None,
+    N=None,
+    H=None,
+    ragged=None,
+    states=None,
+    projects=None,
+):
+    """A layer and the variant's tensors. What is None is drawn."""
     T = T or draw(st.integers(1, 6))
     N = N or draw(st.integers(1, 5))
     H = H or draw(st.integers(1, 20))
     I = draw(st.integers(1, 9))
     D = 1 if ragged == "reset" else draw(st.sampled_from([1, 2]))
-    P = draw(st.sampled_from([H, max(1, H // 2)]))
+    P = H if projects is False else draw(st.sampled_from([H, max(1, H // 2)]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
 
     def random(*size):
@@ -74,7 +84,9 @@ def calls(draw, variant, dtype=torch.float64, T=None, N=None, H=None, ragged=Non
     shapes = [(4 * H, I), (4 * H, P)]
     # The more units, the smaller: sums of many would drive every gate from step to step at random.
     scale = 0.3 * min(1.0, (20 / H) ** 0.5)
-    biases, projects = draw(st.booleans()), P != H or draw(st.booleans())
+    biases = draw(st.booleans())
+    if projects is None:
+        projects = P != H or draw(st.booleans())
     shapes += [(4 * H,)] * 2 * biases + [(P, H)] * projects
     rows = (sum(lengths),) if ragged == "packed" else (T, N)
     if states is None:

@@ -5,7 +5,7 @@
 // path is used when all hold:
 //   1. tensor cores multiply the dtype: float16, bfloat16, float32 in TF32 where that is allowed,
 //      and by three products of TF32 (number.cuh) where it is not;
-//   2. nothing is projected;
+//   2. nothing is projected, and a variant does in a step what concerns single cells alone;
 //   3. the sequence repays the launch;
 //   4. a slice of W_hh fits each multiprocessor;
 //   5. the model below predicts the shorter step.
@@ -24,6 +24,7 @@
 #include <string>
 
 #include "../lstm.h"
+#include "../variant.h"
 
 namespace lstm_kernels::cuda {
 
@@ -61,8 +62,9 @@ struct Plan {
   int gate_columns = 0;       // of the moving factor, for each gate it has: H, in whole pairs
   int64_t partials_at = 0;    // shared memory of a block: spilled weights, then the warps' partial
   int64_t partials_turn = 0;  //   sums, those of every other tile this many floats further on, then
-  int64_t biases_at = 0;      //   the sums of its biases (units, 4), then the state of its cells
-  int64_t states_at = 0;
+  int64_t biases_at = 0;      //   the sums of its biases (units, 4), then the state of its cells,
+  int64_t states_at = 0;      //   then of each thread the gradients of three parameters
+  int64_t parameters_at = 0;
   int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;  // device memory the kernel needs, 16-byte aligned, any contents
 };
@@ -76,6 +78,7 @@ struct Geometry {
   int register_pairs;  // pairs of k tiles that a warp holds in registers; the rest in shared memory
 };
 constexpr int kMaxTileRows = 32;
+constexpr int kCellParameters = 3;      // peepholes of i, f and o
 constexpr int64_t kCounterBytes = 128;  // one counter per cache line
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -91,7 +94,8 @@ inline int64_t partial_bytes(const Geometry& g, int tile_rows) {
 
 // Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
 inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_rows,
-                      const DeviceLimits& device, DType dtype, const Sizes& size) {
+                      const DeviceLimits& device, DType dtype, const Sizes& size,
+                      const Variant* variant = nullptr) {
   Plan plan;
   plan.exchange = exchange;
   plan.room = device.multiprocessors;
@@ -113,7 +117,9 @@ inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_
   plan.partials_at = spilled_bytes(g, plan.pairs);
   plan.biases_at = plan.partials_at + partial_bytes(g, tile_rows) * (tagged ? 2 : 1);
   plan.states_at = plan.biases_at + (pass == Pass::forward ? plan.units * kGates * 4 : 0);
-  plan.shared_bytes = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
+  plan.parameters_at = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
+  const bool adds_up = pass == Pass::backward && variant && variant->adds_up_parameters();
+  plan.shared_bytes = plan.parameters_at + (adds_up ? g.warps * 32 * kCellParameters * 4 : 0);
   const int64_t slots = int64_t(2) * tile_rows * plan.pairs * 64;
   plan.workspace_bytes = size.D * tiles * (tagged ? 2 * slots : kCounterBytes + slots);
   plan.persistent = plan.shared_bytes <= device.shared_bytes;
@@ -151,13 +157,14 @@ inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan) {
 
 // Likewise on the per-step path, where directions run one after the other. With few sequences a
 // step is one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and
-// the host needs longer to launch them than the device for small products.
+// the host needs longer to launch them than the device for small products. A variant never has the
+// one kernel.
 inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_float32,
-                                              const Sizes& size) {
+                                              const Sizes& size, const Variant* variant) {
   const double weights = double(kGates) * double(size.H) * double(size.H);
   const double flops = 2 * weights * double(size.N);
   double step;
-  if (pass == Pass::forward && size.N <= 16) {
+  if (pass == Pass::forward && size.N <= 16 && !variant) {
     const double bytes_per_microsecond = size.N == 1 ? 4.5e6 : 1.7e6;
     const double reads = double(ceil_div(size.N, 8)) * weights * double(size_of(dtype));
     step = std::max(5.0, 2.5 + reads / bytes_per_microsecond);
@@ -213,9 +220,12 @@ constexpr Geometry kForwardGeometries[] = {{8, 4, 4}, {8, 2, 8}};
 constexpr Geometry kBackwardGeometries[] = {{8, 1, 16}};
 
 // What keeps the persistent kernels from a layer whatever its plan, or null.
-inline const char* obstacle(const DeviceLimits& device, DType dtype, const Sizes& size) {
+inline const char* obstacle(const DeviceLimits& device, DType dtype, const Sizes& size,
+                            bool projects, const Variant* variant) {
   if (dtype == DType::kFloat64) return "float64 has no tensor core instruction";
-  if (size.P != size.H) return "the layer projects";
+  if (projects) return "the layer projects";
+  if (variant && variant->normalises()) return "a layer norm needs sums over all units of a step";
+  if (variant && variant->gate_masks.data) return "each gate has another mask";
   if (!device.cooperative_launch) return "the device has no cooperative launch";
   if (std::max({size.T, size.N, size.H}) > (1 << 30)) return "a size exceeds 2^30";
   return nullptr;
@@ -225,13 +235,13 @@ inline std::runtime_error cannot_be_forced(const char* reason) {
   return std::runtime_error(std::string("LSTM_KERNELS_CUDA_PATH=persistent: ") + reason);
 }
 
-// The plan of a layer with at least one step and one sequence.
+// The plan of a layer with at least one step and one sequence; variant: null for the plain LSTM.
 inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allow_tf32,
-                   const Sizes& size) {
+                   const Sizes& size, bool projects, const Variant* variant) {
   const ForcedPath forced = forced_path();
   if (forced == ForcedPath::step) return {};
   if (forced == ForcedPath::none && size.T < kFewestSteps) return {};
-  if (const char* reason = obstacle(device, dtype, size)) {
+  if (const char* reason = obstacle(device, dtype, size, projects, variant)) {
     if (forced == ForcedPath::persistent) throw cannot_be_forced(reason);
     return {};
   }
@@ -239,12 +249,12 @@ inline Plan choose(Pass pass, const DeviceLimits& device, DType dtype, bool allo
   const bool full_float32 = dtype == DType::kFloat32 && !allow_tf32;
   Plan best;
   double best_step = forced == ForcedPath::none
-                         ? predicted_step_of_per_step_path(pass, dtype, full_float32, size)
+                         ? predicted_step_of_per_step_path(pass, dtype, full_float32, size, variant)
                          : 1e30;
   const auto consider = [&](const Geometry& g) {
     for (const Exchange exchange : {Exchange::counter, Exchange::tagged})
       for (int tile_rows = 8; tile_rows <= kMaxTileRows; tile_rows += 8) {
-        Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size);
+        Plan plan = make_plan(pass, g, exchange, tile_rows, device, dtype, size, variant);
         plan.full_float32 = full_float32;
         if (!plan.persistent || !forced_plan.allows(pass, plan)) continue;
         const double step = predicted_step(pass, g, plan);

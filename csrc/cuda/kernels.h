@@ -9,6 +9,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include "../variant.h"
 #include "choose.h"
 
 namespace lstm_kernels::cuda {
@@ -74,5 +75,21 @@ struct PersistentBackward {
 };
 cudaError_t persistent_backward(const PersistentBackward& call, const Plan& plan,
                                 cudaStream_t stream);
+
+// The same for a variant for which obstacle() of choose.h knows none.
+struct PersistentVariantForward : PersistentForward {
+  Variant variant;
+};
+cudaError_t persistent_variant_forward(const PersistentVariantForward& call, const Plan& plan,
+                                       cudaStream_t stream);
+struct PersistentVariantBackward : PersistentBackward {
+  Variant variant;
+  void* grad_input_gate;  // (R, D, H), or null
+  void* sums;             // (D, rows_of_sums, kParameterSums, H), float32, zeroed: to be added up
+                          // over its rows, what parameters get; or null
+  int64_t rows_of_sums;   // groups * tile_rows of the plan
+};
+cudaError_t persistent_variant_backward(const PersistentVariantBackward& call, const Plan& plan,
+                                        cudaStream_t stream);
 
 }  // namespace lstm_kernels::cuda

@@ -7,25 +7,11 @@
 #include "step.h"
 
 namespace lstm_kernels::cuda {
-namespace {
-
-template <class Call>
-void run(Pass pass, const Layer& layer, const Call& call, const OnDevice& device) {
-  if (layer.size.N == 0) return;
-  const Plan plan = choose(pass, device.limits(), layer.dtype, device.allow_tf32(), layer.size);
-  if (plan.persistent && persistent_path(layer, call, plan, device)) return;
-  if (forced_path() == ForcedPath::persistent)
-    throw cannot_be_forced("the device has no room for all blocks at this moment");
-  step_path(layer, call, device);
-}
-
-}  // namespace
-
 ForwardResults sequence_forward(const ForwardArguments& given) {
   const OnDevice device(given.input, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Forward call = call_of(layer, given);
-  run(Pass::forward, layer, call, device);
+  run(Pass::forward, layer, call, nullptr, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates};
 }
 
@@ -33,7 +19,7 @@ BackwardResults sequence_backward(const BackwardArguments& given) {
   const OnDevice device(given.gates, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Backward call = call_of(layer, given);
-  run(Pass::backward, layer, call, device);
+  run(Pass::backward, layer, call, nullptr, device);
   return {call.grad_preactivations, call.grad_h0, call.grad_c0, call.grad_hidden};
 }
 

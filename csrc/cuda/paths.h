@@ -1,6 +1,7 @@
 // A call of an op as the two paths take it, and the paths. Tensors that are written to come last.
 #pragma once
 #include "../arguments.h"
+#include "../variant.h"
 #include "device.h"
 
 namespace lstm_kernels::cuda {
@@ -19,6 +20,19 @@ struct Backward {
   Tensor grad_hidden;  // empty unless the layer projects
 };
 
+struct VariantForward : Forward {
+  Variant variant;
+  Tensor products;  // empty unless there is a norm of the gates, and they are asked for
+};
+
+struct VariantBackward : Backward {
+  Variant variant;
+  Tensor products;  // any unless there is a norm of the gates
+  // Empty unless the input gate is given, the norms of the gates are separate, and the pass adds up
+  // gradients of parameters.
+  Tensor grad_input_gate, grad_input_product, grad_parameters;
+};
+
 // One step on its own, as _cell_forward has it.
 struct SingleStep {
   Kind kind;
@@ -35,10 +49,29 @@ bool persistent_path(const Layer& layer, const Forward& call, const Plan& plan,
                      const OnDevice& device);
 bool persistent_path(const Layer& layer, const Backward& call, const Plan& plan,
                      const OnDevice& device);
+bool persistent_path(const Layer& layer, const VariantForward& call, const Plan& plan,
+                     const OnDevice& device);
+bool persistent_path(const Layer& layer, const VariantBackward& call, const Plan& plan,
+                     const OnDevice& device);
 
-// A few launches per step, for any dtype and any size.
+// A few launches per step, for any dtype, any size and any variant.
 void step_path(const Layer& layer, const Forward& call, const OnDevice& device);
 void step_path(const Layer& layer, const Backward& call, const OnDevice& device);
+void step_path(const Layer& layer, const VariantForward& call, const OnDevice& device);
+void step_path(const Layer& layer, const VariantBackward& call, const OnDevice& device);
 void step_path(const SingleStep& call, const OnDevice& device);
+
+// By the path that suits. variant: null for the plain LSTM.
+template <class Call>
+void run(Pass pass, const Layer& layer, const Call& call, const Variant* variant,
+         const OnDevice& device) {
+  if (layer.size.N == 0) return;
+  const Plan plan = choose(pass, device.limits(), layer.dtype, device.allow_tf32(), layer.size,
+                           layer.projects, variant);
+  if (plan.persistent && persistent_path(layer, call, plan, device)) return;
+  if (forced_path() == ForcedPath::persistent)
+    throw cannot_be_forced("the device has no room for all blocks at this moment");
+  step_path(layer, call, device);
+}
 
 }  // namespace lstm_kernels::cuda

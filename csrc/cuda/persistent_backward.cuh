@@ -12,31 +12,38 @@
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
 #pragma once
-#include "persistent.cuh"
+#include "persistent_cell.cuh"
 
 namespace lstm_kernels::cuda {
 
 // What a round reads for the cells of a thread, as it is stored.
-template <class E, int kCells>
+template <class E, class Asked, int kCells>
 struct BackwardInputs {
-  // A bit per cell: it takes part; it is reset; the step after reset h and c; it starts from c = 0.
-  unsigned active = 0, reset = 0, cut = 0, from_zero = 0;
+  // Of a cell: it takes part; it is reset; the step after reset h and c; it starts from c = 0.
+  enum Mark { kActive, kReset, kCut, kFromZero, kMarks };
+  unsigned marks = 0;  // kCells bits of each
+  static_assert(kMarks * kCells <= 32);
+  DEV void mark(Mark what, int i) { marks |= 1u << (what * kCells + i); }
+  DEV bool is(Mark what, int i) const { return marks >> (what * kCells + i) & 1; }
   E gate[kCells][kGates];
   E c[kCells], c_prev[kCells], grad_h[kCells], grad_c[kCells];
+  Asked asked[kCells];
 };
 
-template <class E, class S, template <class> class Exchange>
+template <class E, class S, template <class> class Exchange, class Call>
 __global__ void __launch_bounds__(S::kThreads, 1)
-    persistent_backward_kernel(const __grid_constant__ PersistentBackward call,
+    persistent_backward_kernel(const __grid_constant__ Call call,
                                const __grid_constant__ Plan plan) {
   constexpr int kUnits = S::kRows;
   constexpr int kCells = Cells<S, kUnits>::kCount;
-  using Inputs = BackwardInputs<E, kCells>;
+  using Inputs = BackwardInputs<E, typename BackwardCell<E, Call>::Asked, kCells>;
+  using Gradient = typename BackwardCell<E, Call>::Gradient;
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
   const Sequences sequences(call.rows, N);
+  const BackwardCell<E, Call> lstm(call, plan);
   // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh (of
   // sequences that have ended, until their last step is reached).
   Cells<S, kUnits> cells(plan, call.size, direction);
@@ -69,12 +76,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       const int n = cells.sequence(tile, i), unit = cells.unit();
       const bool exists = cells.exists(tile, i) && step >= -1;
       const bool now = exists && step >= 0 && sequences.takes_part(t, n);
-      const unsigned bit = 1u << i;
-      if (now) inputs.active |= bit;
+      if (now) inputs.mark(Inputs::kActive, i);
       if (exists && !sequences.plain()) {
-        if (now && sequences.is_reset(t, n)) inputs.reset |= bit;
+        if (now && sequences.is_reset(t, n)) inputs.mark(Inputs::kReset, i);
         if (round > 0 && sequences.takes_part(t_after, n) && sequences.is_reset(t_after, n))
-          inputs.cut |= bit;
+          inputs.mark(Inputs::kCut, i);
       }
       const int64_t at = now ? sequences.row(t, n) * D + direction : 0;
       const int64_t place_in_row = now ? unit : 0;
@@ -82,7 +88,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       const int64_t before = has_before ? (sequences.row(t_before, n) * D + direction) * H + unit
                              : now      ? (int64_t(direction) * N + n) * H + unit
                                         : 0;
-      if (!has_before && !call.c0) inputs.from_zero |= bit;
+      if (!has_before && !call.c0) inputs.mark(Inputs::kFromZero, i);
       const int64_t element = at * H + place_in_row;
       inputs.c[i] = read_only(static_cast<const E*>(call.cell) + element);
       inputs.c_prev[i] = load_or_any<E>(has_before ? call.cell : call.c0, before, call.cell);
@@ -92,6 +98,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       for (int q = 0; q < kGates; q++)
         inputs.gate[i][q] =
             read_only(static_cast<const E*>(call.gates) + (at * kGates + q) * H + place_in_row);
+      inputs.asked[i] = lstm.ask(now ? t : 0, exists && round > 0 ? t_after : 0, exists ? n : 0,
+                                 exists ? unit : 0);
     }
     return inputs;
   };
@@ -122,7 +130,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       auto* const place_of_gradients = exchange.place(round, tile);
       if (round > 0) __syncthreads();  // [partial sums are there]
 
-      CellGradient<float> grad[kCells] = {};
+      Gradient grad[kCells] = {};
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
         if (!cells.in_tile(i)) continue;
@@ -131,16 +139,16 @@ __global__ void __launch_bounds__(S::kThreads, 1)
           const int n = cells.sequence(tile, i);
           float2& state = cells.state(k, i);
           float dh = state.y;
-          if (round > 0 && !(inputs.cut >> i & 1)) {
+          if (round > 0 && !inputs.is(Inputs::kCut, i)) {
             const float* sums = sums_of_cells + weights.sums_at(cells.down(i));
             float recurrent = 0.f;
 #pragma unroll
             for (int warp = 0; warp < S::kWarps; warp++)
               recurrent += sums[warp * 8 * S::kPartialStride];
-            dh += recurrent;
+            dh += lstm.from_later(recurrent, inputs.asked[i]);
           }
-          if (inputs.active >> i & 1) {
-            const bool is_reset = inputs.reset >> i & 1;
+          if (inputs.is(Inputs::kActive, i)) {
+            const bool is_reset = inputs.is(Inputs::kReset, i);
             float grad_gate[kGates] = {};
             if (call.grad_gates) {  // not worth registers during the product: few ask for it
               const int64_t at = sequences.row(t, n) * D + direction;
@@ -151,13 +159,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             float gate[kGates];
 #pragma unroll
             for (int q = 0; q < kGates; q++) gate[q] = widen(inputs.gate[i][q]);
-            const bool no_c_prev = is_reset || inputs.from_zero >> i & 1;
+            const bool no_c_prev = is_reset || inputs.is(Inputs::kFromZero, i);
             if (call.grad_output) dh += widen(inputs.grad_h[i]);
             const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
-            grad[i] = retreat<ActivationOf<E>>(gate, widen(inputs.c[i]),
-                                               no_c_prev ? 0.f : widen(inputs.c_prev[i]), dh, dc,
-                                               grad_gate);
-            state = make_float2(is_reset ? 0.f : grad[i].c_prev, 0.f);
+            grad[i] =
+                lstm.retreat(gate, widen(inputs.c[i]), no_c_prev ? 0.f : widen(inputs.c_prev[i]),
+                             dh, dc, grad_gate, inputs.asked[i], unit);
+            state = make_float2(is_reset ? 0.f : grad[i].c_prev, is_reset ? 0.f : grad[i].h_prev);
           } else {
             state.y = dh;
           }
@@ -177,14 +185,15 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       next = ask(last ? round + 1 : round, last ? first_tile : tile + plan.groups);
 #pragma unroll
       for (int i = 0; i < kCells; i++) {
-        const bool has_row =
-            cells.exists(tile, i) && step >= 0 && (inputs.active >> i & 1 || !sequences.packed());
+        const bool has_row = cells.exists(tile, i) && step >= 0 &&
+                             (inputs.is(Inputs::kActive, i) || !sequences.packed());
         if (!has_row) continue;
         const int64_t at = sequences.row(t, cells.sequence(tile, i)) * D + direction;
 #pragma unroll
         for (int q = 0; q < kGates; q++)
           store<E>(call.grad_preactivations, (at * kGates + q) * H + cells.unit(),
                    grad[i].preactivation[q]);
+        lstm.store_row(at * H + cells.unit(), grad[i]);
       }
     }
   }
@@ -197,6 +206,20 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         store<E>(call.grad_c0, at, cells.state(k, i).x);
         store<E>(call.grad_h0, at, cells.state(k, i).y);
       }
+  if (cells.in_tile(0) && cells.unit() < H)
+    lstm.finish(first_tile * plan.tile_rows + cells.row(0), cells.unit());
+}
+
+// For what a plan says.
+template <class Call>
+cudaError_t launch_persistent_backward(const Call& call, const Plan& plan, cudaStream_t stream) {
+  return with_operand_dtype(call.dtype, plan.full_float32, [&]<class E>(E) {
+    using S = Shape<8, 1, 16>;
+    return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                    ? persistent_backward_kernel<E, S, TaggedExchange, Call>
+                                    : persistent_backward_kernel<E, S, CounterExchange, Call>,
+                                call, plan, stream);
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -12,30 +12,33 @@
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
 #pragma once
-#include "persistent.cuh"
+#include "persistent_cell.cuh"
 
 namespace lstm_kernels::cuda {
 
-// What a step reads for the cells of a thread: the input's gates as they are stored.
-template <class E, int kCells>
+// What a step reads for the cells of a thread: the input's gates as they are stored, and what else
+// a cell asks for.
+template <class E, class Asked, int kCells>
 struct ForwardInputs {
   unsigned marks = 0;  // bit i: cell i takes part; bit kCells + i: it is reset
   E x[kCells][kGates];
+  Asked asked[kCells];
   static_assert(2 * kCells <= 32);
 };
 
-template <class E, class S, template <class> class Exchange>
+template <class E, class S, template <class> class Exchange, class Call>
 __global__ void __launch_bounds__(S::kThreads, 1)
-    persistent_forward_kernel(const __grid_constant__ PersistentForward call,
+    persistent_forward_kernel(const __grid_constant__ Call call,
                               const __grid_constant__ Plan plan) {
   constexpr int kUnits = S::kRows / kGates;
   constexpr int kCells = Cells<S, kUnits>::kCount;
-  using Inputs = ForwardInputs<E, kCells>;
+  using Inputs = ForwardInputs<E, typename ForwardCell<E, Call>::Asked, kCells>;
 
   const int T = int(call.size.T), N = int(call.size.N), H = int(call.size.H);
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
   const Sequences sequences(call.rows, N);
+  const ForwardCell<E, Call> lstm(call);
   Cells<S, kUnits> cells(plan, call.size, direction);  // the state of a cell: c, h
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
@@ -79,13 +82,17 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     for (int i = 0; i < kCells; i++) {
       if (!cells.in_tile(i)) continue;
       const int n = cells.sequence(tile, i), unit = cells.unit();
-      const bool now = step < T && cells.exists(tile, i) && sequences.takes_part(t, n);
+      const bool exists = step < T && cells.exists(tile, i);
+      const bool now = exists && sequences.takes_part(t, n);
       if (now) inputs.marks |= 1u << i;
       if (now && sequences.is_reset(t, n)) inputs.marks |= 1u << (kCells + i);
       const E* x = static_cast<const E*>(call.x_gates[direction]) +
                    (now ? sequences.row(t, n) * kGates * H + unit : 0);
 #pragma unroll
       for (int q = 0; q < kGates; q++) inputs.x[i][q] = read_only(x + q * H);
+      const int t_next = step + 1 < T ? time_of(step + 1) : t;
+      inputs.asked[i] =
+          lstm.ask(exists ? t : 0, exists ? t_next : 0, exists ? n : 0, exists ? unit : 0);
     }
     return inputs;
   };
@@ -99,6 +106,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         const int64_t at = cells.state_index(tile, i);
         h0 = load_or_zero<E>(call.h0, at);
         cells.state(k, i) = make_float2(load_or_zero<E>(call.c0, at), h0);
+        h0 = lstm.first_operand(h0, time_of(0), cells.sequence(tile, i), cells.unit());
       }
       publish(exchange.place(0, tile), 0, tile, i, h0);
     }
@@ -149,12 +157,13 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             if (is_reset) recurrent = make_float4(0, 0, 0, 0);
             const float a[kGates] = {known[i].x + recurrent.x, known[i].y + recurrent.y,
                                      known[i].z + recurrent.z, known[i].w + recurrent.w};
-            cell[i] = advance<ActivationOf<E>>(a, is_reset ? 0.f : state.x);
+            cell[i] = lstm.advance(a, is_reset ? 0.f : state.x, is_reset ? 0.f : state.y,
+                                   inputs.asked[i], cells.unit());
             state = make_float2(cell[i].c, cell[i].h);
           }
           h = state.y;
         }
-        publish(place_of_h, step + 1, tile, i, h);
+        publish(place_of_h, step + 1, tile, i, lstm.operand(h, inputs.asked[i]));
       }
       exchange.announce(step + 1, tile);
 
@@ -185,6 +194,20 @@ __global__ void __launch_bounds__(S::kThreads, 1)
         store<E>(call.c_n, at, cells.state(k, i).x);
         store<E>(call.h_n, at, cells.state(k, i).y);
       }
+}
+
+// For what a plan says.
+template <class Call>
+cudaError_t launch_persistent_forward(const Call& call, const Plan& plan, cudaStream_t stream) {
+  return with_operand_dtype(call.dtype, plan.full_float32, [&]<class E>(E) {
+    const auto run = [&]<class S>(S) {
+      return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                      ? persistent_forward_kernel<E, S, TaggedExchange, Call>
+                                      : persistent_forward_kernel<E, S, CounterExchange, Call>,
+                                  call, plan, stream);
+    };
+    return plan.units == 16 ? run(Shape<8, 4, 4>()) : run(Shape<8, 2, 8>());
+  });
 }
 
 }  // namespace lstm_kernels::cuda

@@ -1,22 +1,13 @@
-// Unpacks the arguments of the variants' ops, checks what memory safety needs, and calls their
-// path.
+// Unpacks the arguments of the variants' ops, checks what memory safety needs, and calls one of
+// the two paths.
 #include "variant_ops.h"
 
 #include "calls.h"
-#include "variant_path.h"
 
 namespace lstm_kernels::cuda {
-namespace {
-
-void check_path() {
-  if (forced_path() == ForcedPath::persistent) throw cannot_be_forced("it computes no variant");
-}
-
-}  // namespace
 
 VariantForwardResults variant_forward(const ForwardArguments& given,
                                       const VariantArguments& of_variant) {
-  check_path();
   const OnDevice device(given.input, given.reduced_precision);
   const Layer layer = layer_of(given);
   const VariantTensors tensors(of_variant, layer.size, layer.kind);
@@ -24,14 +15,13 @@ VariantForwardResults variant_forward(const ForwardArguments& given,
   const bool saves_products = given.save_gates && variant.norm_gates;
   const VariantForward call{call_of(layer, given), variant,
                             empty_if(saves_products, products_of(layer, variant), layer.kind)};
-  if (layer.size.N > 0) variant_path(layer, call, device);
+  run(Pass::forward, layer, call, &variant, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates, call.products};
 }
 
 VariantBackwardResults variant_backward(const BackwardArguments& given,
                                         const VariantArguments& of_variant,
                                         const Tensor& products) {
-  check_path();
   const OnDevice device(given.gates, given.reduced_precision);
   const Layer layer = layer_of(given);
   const auto& [T, N, I, H, P, D] = layer.size;
@@ -46,7 +36,7 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
       empty_if(of_variant.input_gate.has_value(), layer.rows.of({D * H}), layer.kind),
       empty_if(variant.separate, layer.rows.of({D, kGates, H}), layer.kind),
       empty_if(variant.adds_up_parameters(), {D, kParameterSums, H}, layer.kind)};
-  if (N > 0) variant_path(layer, call, device);
+  run(Pass::backward, layer, call, &variant, device);
   return {call.grad_preactivations, call.grad_h0,         call.grad_c0,
           call.grad_hidden,         call.grad_input_gate, call.grad_input_product,
           call.grad_parameters};

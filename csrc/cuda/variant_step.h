@@ -1,5 +1,6 @@
 // The kernels of one time step of a variant (docs/variants.md) as plain functions, as step.h has
-// them for the plain LSTM; variant_path.cpp strings them together. Pointers and strides as there.
+// them for the plain LSTM; variant_step_path.cpp strings them together. Pointers and strides as
+// there.
 #pragma once
 #include "../variant.h"
 #include "step.h"

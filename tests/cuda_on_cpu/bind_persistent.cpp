@@ -94,7 +94,7 @@ void bind_persistent(py::module_& m) {
                      bool cooperative, const std::string& type, bool allow_tf32, int64_t T,
                      int64_t N, int64_t H, int64_t P, int D) {
     return choose(pass_of(pass), {multiprocessors, shared_bytes, cooperative}, type_of(type),
-                  allow_tf32, {T, N, H, H, P, D});
+                  allow_tf32, {T, N, H, H, P, D}, P != H, nullptr);
   });
   // Microseconds, of a plan that choose() made.
   m.def("predicted_step", [](const std::string& pass, const Plan& p) {

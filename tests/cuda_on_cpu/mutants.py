@@ -97,7 +97,7 @@ MUTANTS = [
      "__syncthreads();  // [partial sums are there]", ""),
     ("backward: reads the wrong slot", BACKWARD,
      "exchange.moving(round - 1, tile)", "exchange.moving(round, tile)"),
-    ("backward: gradient of h passes a reset", BACKWARD, "!(inputs.cut >> i & 1)", "true"),
+    ("backward: gradient of h passes a reset", BACKWARD, "!inputs.is(Inputs::kCut, i)", "true"),
     ("backward: gradient of c passes a reset", BACKWARD,
      "is_reset ? 0.f : grad[i].c_prev", "grad[i].c_prev"),
     ("backward: c before the first step of a sequence", BACKWARD,

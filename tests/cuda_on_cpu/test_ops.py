@@ -159,6 +159,16 @@ def test_a_layer_in_one_launch(ops, monkeypatch, dtype, ragged):
         )
 
 
+def test_a_projection_to_as_many_features_is_one(ops, monkeypatch):
+    """It is told by its weights: the sizes are those of a layer without."""
+    case = Case(torch.float32, 4, 3, 2, 5, P=5, seed=5)
+    monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH", raising=False)
+    check(ops, case)
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "persistent")
+    with pytest.raises(RuntimeError, match="PATH=persistent: the layer projects"):
+        case.forward(ops)
+
+
 def test_where_blocks_find_no_room_steps_run_one_by_one(ops, monkeypatch):
     """Unless the persistent path is forced: then that is an error, and nothing is computed."""
     case = Case(torch.bfloat16, 5, 3, 2, 5, D=2, seed=5)

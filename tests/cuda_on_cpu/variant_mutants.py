@@ -1,8 +1,8 @@
-"""Plants bugs in the CUDA kernels of variants, one at a time, and shows which test finds each.
+"""Plants bugs in the CUDA code of variants, one at a time, and shows which test finds each.
 
     python tests/cuda_on_cpu/variant_mutants.py [words of a name ...]
 
-The tests are those of test_variants_by_step.py. Exits 1 where a bug is not found. mutants.py does
+The tests are those of test_variant_ops.py. Exits 1 where a bug is not found. mutants.py does
 the same for the persistent kernels.
 """
 
@@ -18,7 +18,10 @@ HERE = Path(__file__).parent.resolve()
 sys.path.insert(0, str(HERE / "ops"))
 
 STEP, CELL = "csrc/cuda/variant_step.cu", "csrc/cuda/variant_cell.cuh"
-PATH = "csrc/cuda/variant_path.cpp"
+PATH = "csrc/cuda/variant_step_path.cpp"
+ONE_LAUNCH = "csrc/cuda/persistent_variant.cuh"
+ONE_PATH = "csrc/cuda/persistent_path.cpp"
+FORWARD, BACKWARD = "csrc/cuda/persistent_forward.cuh", "csrc/cuda/persistent_backward.cuh"
 # Name, file, what stands there (once), what is put in its place.
 MUTANTS = [
     ("sums begin before all have handed in", STEP,
@@ -70,9 +73,43 @@ MUTANTS = [
      "if (variant.candidate_mask.data) dg *= from.candidate_mask;", ""),
     ("peephole of o from c before", CELL,
      "from.peephole[2] * updated;", "from.peephole[2] * from.c_before;"),
-    ("sums of parameters begin anywhere", PATH, "mutable_data_ptr(), 0,", "mutable_data_ptr(), 1,"),
+    ("sums of parameters begin anywhere", PATH,
+     "mutable_data_ptr(), 0,", "mutable_data_ptr(), 64,"),
     ("one product for all masks of gates", PATH,
      "part * N * columns),", "0),"),
+    ("in one launch: mask of this step in the place of the next", FORWARD,
+     "exists ? t_next : 0", "exists ? t : 0"),
+    ("in one launch: h0 without its mask", FORWARD,
+     "h0 = lstm.first_operand(", "lstm.first_operand("),
+    ("in one launch: h without its mask", FORWARD,
+     "lstm.operand(h, inputs.asked[i])", "h"),
+    ("in one launch: zoneout keeps h of before a reset", FORWARD,
+     "is_reset ? 0.f : state.y", "state.y"),
+    ("in one launch: masks of the first sequence", FORWARD,
+     "exists ? n : 0", "0"),
+    ("in one launch: masks of one direction", ONE_LAUNCH,
+     "call_.size.D + direction();", "call_.size.D;"),
+    ("in one launch: peepholes of one direction", ONE_LAUNCH,
+     "direction() * 3 * H + unit;", "unit;"),
+    ("in one launch: gradient of the mask of this step", BACKWARD,
+     "exists && round > 0 ? t_after : 0", "now ? t : 0"),
+    ("in one launch: gradient of h past its mask", BACKWARD,
+     "lstm.from_later(recurrent, inputs.asked[i])", "recurrent"),
+    ("in one launch: gradient passes by a reset", BACKWARD,
+     "is_reset ? 0.f : grad[i].h_prev", "grad[i].h_prev"),
+    ("in one launch: zoneout passes no gradient", BACKWARD,
+     "is_reset ? 0.f : grad[i].h_prev", "0.f"),
+    ("in one launch: zoneout passes all of the gradient", ONE_LAUNCH, "dh -= passed;", ""),
+    ("in one launch: no gradient of the input gate", BACKWARD,
+     "lstm.store_row(at * H + cells.unit(), grad[i]);", ""),
+    ("in one launch: gradients of peepholes of one group", BACKWARD,
+     "lstm.finish(first_tile * plan.tile_rows +", "lstm.finish("),
+    ("in one launch: gradients of peepholes of one direction", ONE_LAUNCH,
+     "(int64_t(arrays_.direction()) * call_.rows_of_sums + row)", "row"),
+    ("in one launch: gradient of the peephole of o from c before", ONE_LAUNCH,
+     "to.preactivation[kOutputGate] * updated;", "to.preactivation[kOutputGate] * c_prev;"),
+    ("in one launch: sums begin anywhere", ONE_PATH,
+     "cudaMemsetAsync(p.sums, 0,", "cudaMemsetAsync(p.sums, 64,"),
 ]  # fmt: skip
 
 
@@ -86,7 +123,7 @@ def found(mutant):
         built = library.build(kernels=folder / "csrc/cuda")
         tests = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         done = subprocess.run(
-            [*tests, HERE / "test_variants_by_step.py"],
+            [*tests, HERE / "test_variant_ops.py"],
             env={**os.environ, "CUDA_ON_CPU_OPS": str(built)},
             capture_output=True,
             text=True,

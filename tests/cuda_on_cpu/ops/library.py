@@ -17,7 +17,13 @@ HERE = Path(__file__).parent.resolve()
 SHIM = HERE.parent / "shim"
 KERNELS = HERE.parents[2] / "csrc" / "cuda"
 TORCH = Path(torch.__file__).parent
-HOST = ("ops.cpp", "persistent_path.cpp", "step_path.cpp", "variant_ops.cpp", "variant_path.cpp")
+HOST = (
+    "ops.cpp",
+    "persistent_path.cpp",
+    "step_path.cpp",
+    "variant_ops.cpp",
+    "variant_step_path.cpp",
+)
 INSTRUMENTED = ("fused_step.cu", "step.cu", "variant_step.cu", *HOST)
 OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
 OPS += ("_variant_forward", "_variant_backward", "_tf32_product", "_pack_offsets")

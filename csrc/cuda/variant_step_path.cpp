@@ -2,9 +2,8 @@
 // step, as step_path.cpp does it for the plain LSTM. Masks of the hidden state add a kernel before
 // the product; masks of each gate make four products of it; a projection adds a product and a
 // kernel. Bound: the host, which takes some 5 us for each.
-#include "variant_path.h"
-
 #include "direction_steps.h"
+#include "paths.h"
 #include "variant_step.h"
 
 namespace lstm_kernels::cuda {
@@ -172,14 +171,14 @@ class BackwardDirection : BackwardSteps {
 
 }  // namespace
 
-void variant_path(const Layer& layer, const VariantForward& call, const OnDevice& device) {
+void step_path(const Layer& layer, const VariantForward& call, const OnDevice& device) {
   for (int d = 0; d < layer.size.D; d++) {
     ForwardDirection direction(layer, call, d, device);
     for (int64_t s = 0; s < layer.size.T; s++) direction.step(s);
   }
 }
 
-void variant_path(const Layer& layer, const VariantBackward& call, const OnDevice& device) {
+void step_path(const Layer& layer, const VariantBackward& call, const OnDevice& device) {
   for (int d = 0; d < layer.size.D; d++) {
     BackwardDirection direction(layer, call, d, device);
     for (int64_t s = layer.size.T - 1; s >= -1; s--) direction.step(s);
