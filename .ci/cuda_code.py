@@ -7,7 +7,8 @@ And no test sees when a compiler makes loads wait for each other. Exits 1 where 
 
   * does not have exactly the instructions of its exchange and its type, by their PTX;
   * fences, counts or polls in a step that should do without (TaggedExchange), by its SASS;
-  * divides in a step, integers or floats exactly: a chain of 100 clock cycles and more;
+  * divides in a step, integers or floats exactly: a chain of 100 clock cycles and more. Functions
+    that a variant's step calls, for other activations and under bounds, are not looked at;
   * uses an input of the next step before it has asked for all of them. Those of FullFloat, which
     spill, may put one away.
 

@@ -20,8 +20,11 @@ from lstm_kernels import Variant
 
 DEVICE = "cuda"
 PROJECTION = {"proj_size": 9}
-VARIANTS = (
+OF_SINGLE_CELLS = (
     Variant(peephole=True, coupled="input", recurrent_dropout=0.3, zoneout_hidden=0.3),
+    Variant(recurrent_dropout=0.3, dropout_on="candidate", zoneout_cell=0.3),
+)
+OF_ROWS = (
     Variant(layer_norm="separate", cell_norm="carried", recurrent_dropout=0.3, dropout_on="gates"),
     Variant(layer_norm="joint", cell_norm="output"),
 )
@@ -70,20 +73,17 @@ def layers(run: Run, large: int) -> None:
     module(many)[0].sum().backward()
 
 
-def variants() -> None:
+def variants(path: str, plan: str, of: tuple[Variant, ...]) -> None:
     """Forward and backward of every kind of kernel that variants have."""
+    os.environ["LSTM_KERNELS_CUDA_PATH"] = path
+    os.environ["LSTM_KERNELS_CUDA_PLAN"] = plan
     lengths = torch.tensor([5, 2, 3], device=DEVICE)
-    os.environ["LSTM_KERNELS_CUDA_PLAN"] = ""
-    every = (("step", ""), (torch.float32, torch.bfloat16), VARIANTS)
-    for path, dtype, variant in itertools.product(*every):
-        os.environ["LSTM_KERNELS_CUDA_PATH"] = path  # "": in one launch where that is possible
-        for options in ({}, PROJECTION, {"bidirectional": True}):
-            module = lstm_kernels.LSTM(
-                7, 37, device=DEVICE, dtype=dtype, variant=variant, **options
-            )
-            x = torch.randn(5, 3, 7, device=DEVICE, dtype=dtype)
-            module(x, lengths=lengths, return_gates=True)[0].sum().backward()
-        print(path, dtype, variant, flush=True)
+    kinds = ({}, {"bidirectional": True}, *([PROJECTION] if path == "step" else ()))
+    for dtype, variant, options in itertools.product((torch.float32, torch.bfloat16), of, kinds):
+        module = lstm_kernels.LSTM(7, 37, device=DEVICE, dtype=dtype, variant=variant, **options)
+        x = torch.randn(5, 3, 7, device=DEVICE, dtype=dtype)
+        module(x, lengths=lengths, return_gates=True)[0].sum().backward()
+    print("variants", path, plan, flush=True)
 
 
 def main() -> None:
@@ -96,7 +96,10 @@ def main() -> None:
         torch.backends.cudnn.rnn.fp32_precision = run.precision  # type: ignore[attr-defined]
         layers(run, 125 if odd else 128)
         print(run, flush=True)
-    variants()
+    variants("step", "", OF_SINGLE_CELLS + OF_ROWS)
+    for plan in ("8,8,tagged", "16,16,counter"):
+        variants("persistent", plan, OF_SINGLE_CELLS)
+    os.environ["LSTM_KERNELS_CUDA_PATH"] = os.environ["LSTM_KERNELS_CUDA_PLAN"] = ""
     for batch in (1, 5, 20):
         cell = lstm_kernels.LSTMCell(7, 37, device=DEVICE)
         h, c = cell(torch.randn(batch, 7, device=DEVICE))

@@ -29,6 +29,7 @@ struct Activation {
   ActivationKind kind;
   double alpha, beta;
 };
+constexpr int kPeepholes = 3;  // of i, f and o
 enum ActivationUse : int { kOfGates, kOfCandidate, kOfCell, kActivationUses };
 // Which gate follows from the other: i = 1 - f, or f = 1 - i.
 enum class Coupled : int { kNone, kInput, kForget };
@@ -69,6 +70,27 @@ struct Variant {
   }
 };
 
+// A variant's numbers in the type that a kernel computes in: where that is float, doubles would
+// have to be converted, or compared, at every cell.
+template <class A>
+struct VariantNumbers {
+  A clip, cell_clip, keep_cell, keep_hidden;
+  struct {
+    ActivationKind kind;
+    A alpha, beta;
+  } activations[kActivationUses];
+
+  LSTM_ON_EVERY_DEVICE explicit VariantNumbers(const Variant& v)
+      : clip(A(v.clip)),
+        cell_clip(A(v.cell_clip)),
+        keep_cell(A(v.keep_cell)),
+        keep_hidden(A(v.keep_hidden)) {
+    for (int use = 0; use < kActivationUses; use++)
+      activations[use] = {v.activations[use].kind, A(v.activations[use].alpha),
+                          A(v.activations[use].beta)};
+  }
+};
+
 // The gradients of parameters that a pass adds up itself, rows of H numbers: of peepholes, and
 // where a step has a layer norm of all but matrices. Those of the gains of a norm of the sum of
 // both products stand as kOfRecurrentGain.
@@ -79,7 +101,7 @@ enum ParameterSum : int {
   kOfCellGain = kOfRecurrentGain + kGates,
   kOfCellBias,
   kOfPeephole,
-  kParameterSums = kOfPeephole + 3
+  kParameterSums = kOfPeephole + kPeepholes
 };
 
 }  // namespace lstm_kernels

@@ -63,7 +63,7 @@ struct Plan {
   int64_t partials_at = 0;    // shared memory of a block: spilled weights, then the warps' partial
   int64_t partials_turn = 0;  //   sums, those of every other tile this many floats further on, then
   int64_t biases_at = 0;      //   the sums of its biases (units, 4), then the state of its cells,
-  int64_t states_at = 0;      //   then of each thread the gradients of three parameters
+  int64_t states_at = 0;      //   then each thread's peepholes and, backward, their gradients
   int64_t parameters_at = 0;
   int64_t shared_bytes = 0;
   int64_t workspace_bytes = 0;  // device memory the kernel needs, 16-byte aligned, any contents
@@ -78,7 +78,6 @@ struct Geometry {
   int register_pairs;  // pairs of k tiles that a warp holds in registers; the rest in shared memory
 };
 constexpr int kMaxTileRows = 32;
-constexpr int kCellParameters = 3;      // peepholes of i, f and o
 constexpr int64_t kCounterBytes = 128;  // one counter per cache line
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -95,7 +94,7 @@ inline int64_t partial_bytes(const Geometry& g, int tile_rows) {
 // Fills in what follows from a geometry and a tile size; not persistent where that cannot run.
 inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_rows,
                       const DeviceLimits& device, DType dtype, const Sizes& size,
-                      const Variant* variant = nullptr) {
+                      const Variant* variant) {
   Plan plan;
   plan.exchange = exchange;
   plan.room = device.multiprocessors;
@@ -118,8 +117,10 @@ inline Plan make_plan(Pass pass, const Geometry& g, Exchange exchange, int tile_
   plan.biases_at = plan.partials_at + partial_bytes(g, tile_rows) * (tagged ? 2 : 1);
   plan.states_at = plan.biases_at + (pass == Pass::forward ? plan.units * kGates * 4 : 0);
   plan.parameters_at = plan.states_at + ceil_div(tiles, plan.groups) * tile_rows * plan.units * 8;
-  const bool adds_up = pass == Pass::backward && variant && variant->adds_up_parameters();
-  plan.shared_bytes = plan.parameters_at + (adds_up ? g.warps * 32 * kCellParameters * 4 : 0);
+  const int parameters = !variant || !variant->peephole ? 0
+                         : pass == Pass::forward        ? kPeepholes
+                                                        : 2 * kPeepholes;
+  plan.shared_bytes = plan.parameters_at + g.warps * 32 * parameters * 4;
   const int64_t slots = int64_t(2) * tile_rows * plan.pairs * 64;
   plan.workspace_bytes = size.D * tiles * (tagged ? 2 * slots : kCounterBytes + slots);
   plan.persistent = plan.shared_bytes <= device.shared_bytes;
@@ -158,7 +159,7 @@ inline double predicted_step(Pass pass, const Geometry& g, const Plan& plan) {
 // Likewise on the per-step path, where directions run one after the other. With few sequences a
 // step is one kernel that reads the weights from L2, once for 8 sequences. Otherwise it is two, and
 // the host needs longer to launch them than the device for small products. A variant never has the
-// one kernel.
+// one kernel, and a mask of h takes a launch more.
 inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_float32,
                                               const Sizes& size, const Variant* variant) {
   const double weights = double(kGates) * double(size.H) * double(size.H);
@@ -173,6 +174,7 @@ inline double predicted_step_of_per_step_path(Pass pass, DType dtype, bool full_
                                          : dtype == DType::kFloat32 ? 1.6e8
                                                                     : 2.8e8;
     step = (pass == Pass::forward ? 13 : 20) + flops / flops_per_microsecond;
+    if (pass == Pass::forward && variant && variant->hidden_mask.data) step += 5;
   }
   return size.D * step;
 }

@@ -30,8 +30,8 @@ cudaError_t pack_offsets(const int64_t* batch_sizes, int64_t steps, int64_t* off
 cudaError_t query_limits(int device, DeviceLimits* limits);
 
 // One layer, all its directions, all time steps, in one launch (persistent_forward.cu). Without
-// projection: P = H. The dtype is float16, bfloat16 or float32, the last one with the recurrent
-// product in TF32.
+// projection: P = H. The dtype is float16, bfloat16 or float32; whether the last one's recurrent
+// product is in TF32 is the plan's full_float32.
 struct PersistentForward {
   DType dtype;
   Sizes size;  // I unused
@@ -79,15 +79,18 @@ cudaError_t persistent_backward(const PersistentBackward& call, const Plan& plan
 // The same for a variant for which obstacle() of choose.h knows none.
 struct PersistentVariantForward : PersistentForward {
   Variant variant;
+  VariantNumbers<float> numbers;  // the variant's
 };
 cudaError_t persistent_variant_forward(const PersistentVariantForward& call, const Plan& plan,
                                        cudaStream_t stream);
 struct PersistentVariantBackward : PersistentBackward {
   Variant variant;
+  VariantNumbers<float> numbers;
   void* grad_input_gate;  // (R, D, H), or null
-  void* sums;             // (D, rows_of_sums, kParameterSums, H), float32, zeroed: to be added up
-                          // over its rows, what parameters get; or null
-  int64_t rows_of_sums;   // groups * tile_rows of the plan
+  // (D, rows_of_sums, kParameterSums, H), float32, zeroed by the caller; or null. The kernel writes
+  // the rows of peepholes, whose gradients are their sums over rows_of_sums.
+  void* sums;
+  int64_t rows_of_sums;  // groups * tile_rows of the plan
 };
 cudaError_t persistent_variant_backward(const PersistentVariantBackward& call, const Plan& plan,
                                         cudaStream_t stream);

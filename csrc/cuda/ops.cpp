@@ -11,7 +11,7 @@ ForwardResults sequence_forward(const ForwardArguments& given) {
   const OnDevice device(given.input, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Forward call = call_of(layer, given);
-  run(Pass::forward, layer, call, nullptr, device);
+  run(layer, call, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates};
 }
 
@@ -19,7 +19,7 @@ BackwardResults sequence_backward(const BackwardArguments& given) {
   const OnDevice device(given.gates, given.reduced_precision);
   const Layer layer = layer_of(given);
   const Backward call = call_of(layer, given);
-  run(Pass::backward, layer, call, nullptr, device);
+  run(layer, call, device);
   return {call.grad_preactivations, call.grad_h0, call.grad_c0, call.grad_hidden};
 }
 

@@ -61,13 +61,19 @@ void step_path(const Layer& layer, const VariantForward& call, const OnDevice& d
 void step_path(const Layer& layer, const VariantBackward& call, const OnDevice& device);
 void step_path(const SingleStep& call, const OnDevice& device);
 
-// By the path that suits. variant: null for the plain LSTM.
+inline Pass pass_of(const Forward&) { return Pass::forward; }
+inline Pass pass_of(const Backward&) { return Pass::backward; }
+inline const Variant* variant_of(const Forward&) { return nullptr; }
+inline const Variant* variant_of(const Backward&) { return nullptr; }
+inline const Variant* variant_of(const VariantForward& call) { return &call.variant; }
+inline const Variant* variant_of(const VariantBackward& call) { return &call.variant; }
+
+// By the path that suits.
 template <class Call>
-void run(Pass pass, const Layer& layer, const Call& call, const Variant* variant,
-         const OnDevice& device) {
+void run(const Layer& layer, const Call& call, const OnDevice& device) {
   if (layer.size.N == 0) return;
-  const Plan plan = choose(pass, device.limits(), layer.dtype, device.allow_tf32(), layer.size,
-                           layer.projects, variant);
+  const Plan plan = choose(pass_of(call), device.limits(), layer.dtype, device.allow_tf32(),
+                           layer.size, layer.projects, variant_of(call));
   if (plan.persistent && persistent_path(layer, call, plan, device)) return;
   if (forced_path() == ForcedPath::persistent)
     throw cannot_be_forced("the device has no room for all blocks at this moment");

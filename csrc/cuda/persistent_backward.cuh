@@ -43,10 +43,10 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
   const Sequences sequences(call.rows, N);
-  const BackwardCell<E, Call> lstm(call, plan);
-  // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh (of
-  // sequences that have ended, until their last step is reached).
+  // The state of a cell: the gradients, from later steps, of c and of h other than through W_hh: of
+  // sequences that have ended, until their last step is reached, and what zoneout passes by a cell.
   Cells<S, kUnits> cells(plan, call.size, direction);
+  const BackwardCell<E, Call> lstm(call, plan, cells.unit());
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
 
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             const float dc = call.grad_cell ? state.x + widen(inputs.grad_c[i]) : state.x;
             grad[i] =
                 lstm.retreat(gate, widen(inputs.c[i]), no_c_prev ? 0.f : widen(inputs.c_prev[i]),
-                             dh, dc, grad_gate, inputs.asked[i], unit);
+                             dh, dc, grad_gate, inputs.asked[i]);
             state = make_float2(is_reset ? 0.f : grad[i].c_prev, is_reset ? 0.f : grad[i].h_prev);
           } else {
             state.y = dh;

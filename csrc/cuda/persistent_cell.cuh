@@ -15,11 +15,11 @@ template <class E>
 class ForwardCell<E, PersistentForward> {
  public:
   struct Asked {};
-  DEV ForwardCell(const PersistentForward&) {}
+  DEV ForwardCell(const PersistentForward&, const Plan&, int) {}
   // Of a cell in the step at time t; t_next: the time of the step after it.
   DEV Asked ask(int, int, int, int) const { return {}; }
-  DEV Cell<float> advance(const float (&preactivation)[kGates], float c, float, const Asked&,
-                          int) const {
+  DEV Cell<float> advance(const float (&preactivation)[kGates], float c, float,
+                          const Asked&) const {
     return cuda::advance<ActivationOf<E>>(preactivation, c);
   }
   // What the recurrent product of the step after is given of h.
@@ -35,13 +35,13 @@ class BackwardCell<E, PersistentBackward> {
   struct Gradient : CellGradient<float> {
     static constexpr float h_prev = 0;
   };
-  DEV BackwardCell(const PersistentBackward&, const Plan&) {}
+  DEV BackwardCell(const PersistentBackward&, const Plan&, int) {}
   // Of a cell in the step at time t; t_after: the time of the step undone before.
   DEV Asked ask(int, int, int, int) const { return {}; }
   // From the gradient of what the step undone before was given of h.
   DEV float from_later(float grad, const Asked&) const { return grad; }
   DEV Gradient retreat(const float (&gate)[kGates], float c, float c_prev, float dh, float dc,
-                       const float (&grad_gate)[kGates], const Asked&, int) const {
+                       const float (&grad_gate)[kGates], const Asked&) const {
     return {cuda::retreat<ActivationOf<E>>(gate, c, c_prev, dh, dc, grad_gate)};
   }
   // Of a row that the input has, at its place in arrays over (R, D, H).

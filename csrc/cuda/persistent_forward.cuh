@@ -5,9 +5,9 @@
 // of all units, adds the input's gates, asked for a step ahead, and the biases, kept in shared
 // memory, updates its cells, and publishes its part of h_t. Rows of the slice are gate-interleaved,
 // so the four gates of a cell are neighbours and the update needs no second pass. c stays in fp32
-// from step to step; h is fed back as it is stored. Bound: for small batches the exchange and,
-// about as long, the instructions of the warps that have cells; for larger ones the groups of 8
-// rows of a tile, each a read of h from L2 and its products one after the other.
+// from step to step; h is fed back as it is stored, or times its mask. Bound: for small batches the
+// exchange and, about as long, the instructions of the warps that have cells; for larger ones the
+// groups of 8 rows of a tile, each a read of h from L2 and its products one after the other.
 //
 // tests/cuda_on_cpu/mutants.py plants bugs in this file by its text, the comments at the barriers
 // included. Change a line that it quotes in both files.
@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   const Place place(plan, call.size);
   const int D = place.directions, direction = place.direction;
   const Sequences sequences(call.rows, N);
-  const ForwardCell<E, Call> lstm(call);
   Cells<S, kUnits> cells(plan, call.size, direction);  // the state of a cell: c, h
+  const ForwardCell<E, Call> lstm(call, plan, cells.unit());
   unsigned char* shared = shared_memory<unsigned char>();
   float* partials = reinterpret_cast<float*>(shared + plan.partials_at);
   float* biases = reinterpret_cast<float*>(shared + plan.biases_at);
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
             const float a[kGates] = {known[i].x + recurrent.x, known[i].y + recurrent.y,
                                      known[i].z + recurrent.z, known[i].w + recurrent.w};
             cell[i] = lstm.advance(a, is_reset ? 0.f : state.x, is_reset ? 0.f : state.y,
-                                   inputs.asked[i], cells.unit());
+                                   inputs.asked[i]);
             state = make_float2(cell[i].c, cell[i].h);
           }
           h = state.y;

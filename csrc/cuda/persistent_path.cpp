@@ -115,7 +115,8 @@ bool persistent_path(const Layer& layer, const VariantForward& call, const Plan&
                      const OnDevice& device) {
   const ForwardKernelCall plain(layer, call, plan, device);
   return launched(persistent_variant_forward(
-      PersistentVariantForward{plain.parameters, call.variant}, plan, device.stream()));
+      PersistentVariantForward{plain.parameters, call.variant, VariantNumbers<float>(call.variant)},
+      plan, device.stream()));
 }
 
 bool persistent_path(const Layer& layer, const Backward& call, const Plan& plan,
@@ -128,8 +129,12 @@ bool persistent_path(const Layer& layer, const VariantBackward& call, const Plan
                      const OnDevice& device) {
   const auto& [T, N, I, H, P, D] = layer.size;
   const BackwardKernelCall plain(layer, call, plan, device);
-  PersistentVariantBackward p{plain.parameters, call.variant, result_or_null(call.grad_input_gate),
-                              nullptr, 0};
+  PersistentVariantBackward p{plain.parameters,
+                              call.variant,
+                              VariantNumbers<float>(call.variant),
+                              result_or_null(call.grad_input_gate),
+                              nullptr,
+                              0};
   OptionalTensor sums;
   if (call.variant.adds_up_parameters()) {
     p.rows_of_sums = int64_t(plan.groups) * plan.tile_rows;

@@ -3,21 +3,27 @@
 // products of one. What remains concerns single cells (variant_cell.cuh): peepholes, coupled gates,
 // bounds, other activations, an input gate from outside, dropout of g or of all of h, zoneout.
 //
-// Activations are exact, unlike the plain LSTM's here: gradients find by its value what a bound has
-// cut off, and either pass may take the other path. Bound: as the kernels', and the calls of the
-// activations, which no tensor core instruction overlaps.
+// Bound: as the kernels', and with other activations than sigmoid and tanh their calls, which no
+// tensor core instruction overlaps.
 #pragma once
 #include "persistent_cell.cuh"
 #include "variant_cell.cuh"
 
 namespace lstm_kernels::cuda {
 
-// Where the arrays of a variant have what belongs to a cell. It holds nothing but the call, whose
-// numbers are constants: registers are dear.
+// Where the arrays of a variant have what belongs to a cell. It holds nothing but the call and the
+// plan, whose numbers are constants: registers are dear.
 template <class E, class Call>
 class VariantArrays {
  public:
-  DEV explicit VariantArrays(const Call& call) : call_(call) {}
+  DEV VariantArrays(const Call& call, const Plan& plan, int unit) : call_(call), plan_(plan) {
+    if (!variant().peephole) return;
+    const int64_t H = call.size.H;
+    for (int k = 0; k < kPeepholes; k++)
+      of_thread(k) =
+          unit < H ? load_or_zero<E>(variant().peephole, (direction() * kPeepholes + k) * H + unit)
+                   : 0.f;
+  }
   DEV const Variant& variant() const { return call_.variant; }
   DEV static int direction() { return int(blockIdx.z); }
 
@@ -27,30 +33,39 @@ class VariantArrays {
     return load_or_any<E>(array.data, t * array.step + row * call_.size.H + unit,
                           call_.w_hh[direction()]);
   }
-  DEV float keep(const StepArray& mask, E asked, double expectation) const {
-    return mask.data ? widen(asked) : float(expectation);
+  DEV float keep(const StepArray& mask, E asked, float expectation) const {
+    return mask.data ? widen(asked) : expectation;
   }
   DEV float masked(float h, E asked) const {
     return variant().hidden_mask.data ? h * widen(asked) : h;
   }
-  DEV VariantGiven<float> given(float c_before, E input_gate, E candidate_mask, E keep_cell,
-                                int unit) const {
+  DEV bool zones_out_hidden() const {
+    return variant().hidden_zoneout.data || call_.numbers.keep_hidden > 0;
+  }
+  DEV float keep_hidden(E asked) const {
+    return keep(variant().hidden_zoneout, asked, call_.numbers.keep_hidden);
+  }
+  DEV VariantGiven<float> given(float c_before, E input_gate, E candidate_mask, E keep_cell) const {
     VariantGiven<float> to{};
     to.c_before = c_before;
-    if (variant().peephole) {  // the same at every step: L1 has them
-      const int64_t H = call_.size.H;
-      const E* const own = static_cast<const E*>(variant().peephole) + direction() * 3 * H + unit;
+    if (variant().peephole)
 #pragma unroll
-      for (int k = 0; k < 3; k++) to.peephole[k] = widen(own[k * H]);
-    }
+      for (int k = 0; k < kPeepholes; k++) to.peephole[k] = of_thread(k);
     to.input_gate = widen(input_gate);
     to.candidate_mask = widen(candidate_mask);
-    to.keep_cell = keep(variant().cell_zoneout, keep_cell, variant().keep_cell);
+    to.keep_cell = keep(variant().cell_zoneout, keep_cell, call_.numbers.keep_cell);
     return to;
+  }
+  // A number of this thread in shared memory: a peephole of its unit, then a peephole's gradient.
+  DEV float& of_thread(int k) const {
+    float* const numbers =
+        reinterpret_cast<float*>(shared_memory<unsigned char>() + plan_.parameters_at);
+    return numbers[k * int(blockDim.x) + int(threadIdx.x)];
   }
 
  private:
   const Call& call_;
+  const Plan& plan_;
 };
 
 template <class E>
@@ -60,7 +75,8 @@ class ForwardCell<E, PersistentVariantForward> {
     E input_gate, candidate_mask, keep_cell, keep_hidden;
     E next_mask;  // of h, in the step after
   };
-  DEV ForwardCell(const PersistentVariantForward& call) : arrays_(call), cell_{call.variant} {}
+  DEV ForwardCell(const PersistentVariantForward& call, const Plan& plan, int unit)
+      : arrays_(call, plan, unit), cell_{call.variant, call.numbers} {}
 
   DEV Asked ask(int t, int t_next, int n, int unit) const {
     const Variant& v = arrays_.variant();
@@ -69,15 +85,13 @@ class ForwardCell<E, PersistentVariantForward> {
             arrays_.ask(v.hidden_mask, t_next, n, unit)};
   }
   DEV Cell<float> advance(const float (&preactivation)[kGates], float c, float h,
-                          const Asked& asked, int unit) const {
-    const Variant& v = arrays_.variant();
-    const auto from =
-        arrays_.given(c, asked.input_gate, asked.candidate_mask, asked.keep_cell, unit);
+                          const Asked& asked) const {
+    const auto from = arrays_.given(c, asked.input_gate, asked.candidate_mask, asked.keep_cell);
     Cell<float> to{};
     const float updated = cell_.begin(to, preactivation, from);
     cell_.finish(to, preactivation[kOutputGate], updated, updated, from);
-    if (v.zones_out_hidden())
-      to.h = zoned_out(arrays_.keep(v.hidden_zoneout, asked.keep_hidden, v.keep_hidden), h, to.h);
+    if (arrays_.zones_out_hidden())
+      to.h = zoned_out(arrays_.keep_hidden(asked.keep_hidden), h, to.h);
     return to;
   }
   DEV float operand(float h, const Asked& asked) const {
@@ -89,12 +103,12 @@ class ForwardCell<E, PersistentVariantForward> {
 
  private:
   VariantArrays<E, PersistentVariantForward> arrays_;
-  VariantCell<float> cell_;
+  VariantCell<float, ActivationOf<E>> cell_;
 };
 
 template <class E>
 class BackwardCell<E, PersistentVariantBackward> {
-  using Parent = VariantCell<float>;
+  using Parent = VariantCell<float, ActivationOf<E>>;
 
  public:
   struct Asked {
@@ -104,10 +118,10 @@ class BackwardCell<E, PersistentVariantBackward> {
   struct Gradient : Parent::Gradient {
     float h_prev;  // what zoneout passes by the cell
   };
-  DEV BackwardCell(const PersistentVariantBackward& call, const Plan& plan)
-      : call_(call), plan_(plan), arrays_(call), cell_{call.variant} {
+  DEV BackwardCell(const PersistentVariantBackward& call, const Plan& plan, int unit)
+      : call_(call), arrays_(call, plan, unit), cell_{call.variant, call.numbers} {
     if (!call.sums) return;
-    for (int k = 0; k < kCellParameters; k++) of_peephole(k) = 0;
+    for (int k = 0; k < kPeepholes; k++) of_peephole(k) = 0;
   }
 
   DEV Asked ask(int t, int t_after, int n, int unit) const {
@@ -120,13 +134,12 @@ class BackwardCell<E, PersistentVariantBackward> {
     return arrays_.masked(grad, asked.later_mask);
   }
   DEV Gradient retreat(const float (&gate)[kGates], float, float c_prev, float dh, float dc,
-                       const float (&grad_gate)[kGates], const Asked& asked, int unit) const {
-    const Variant& v = arrays_.variant();
+                       const float (&grad_gate)[kGates], const Asked& asked) const {
     const auto from =
-        arrays_.given(c_prev, asked.input_gate, asked.candidate_mask, asked.keep_cell, unit);
+        arrays_.given(c_prev, asked.input_gate, asked.candidate_mask, asked.keep_cell);
     float passed = 0;
-    if (v.zones_out_hidden()) {
-      passed = arrays_.keep(v.hidden_zoneout, asked.keep_hidden, v.keep_hidden) * dh;
+    if (arrays_.zones_out_hidden()) {
+      passed = arrays_.keep_hidden(asked.keep_hidden) * dh;
       dh -= passed;
     }
     const float updated = cell_.update(gate, from);
@@ -151,21 +164,16 @@ class BackwardCell<E, PersistentVariantBackward> {
     float* const to =
         static_cast<float*>(call_.sums) +
         ((int64_t(arrays_.direction()) * call_.rows_of_sums + row) * kParameterSums) * H;
-    for (int k = 0; k < kCellParameters; k++) to[(kOfPeephole + k) * H + unit] = of_peephole(k);
+    for (int k = 0; k < kPeepholes; k++) to[(kOfPeephole + k) * H + unit] = of_peephole(k);
   }
 
  private:
-  // The gradient of a peephole from the cells of this thread. In shared memory: registers are dear.
-  DEV float& of_peephole(int k) const {
-    float* const sums =
-        reinterpret_cast<float*>(shared_memory<unsigned char>() + plan_.parameters_at);
-    return sums[k * int(blockDim.x) + int(threadIdx.x)];
-  }
+  // The gradient of a peephole from the cells of this thread.
+  DEV float& of_peephole(int k) const { return arrays_.of_thread(kPeepholes + k); }
 
   const PersistentVariantBackward& call_;
-  const Plan& plan_;
   VariantArrays<E, PersistentVariantBackward> arrays_;
-  VariantCell<float> cell_;
+  VariantCell<float, ActivationOf<E>> cell_;
 };
 
 }  // namespace lstm_kernels::cuda

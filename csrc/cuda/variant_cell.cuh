@@ -26,9 +26,8 @@ DEV A magnitude(A x) {
 
 // The activations, as ONNX defines them.
 template <class A>
-DEV_CALLED A activate(const Activation& a, A z) {
-  const A alpha = A(a.alpha), beta = A(a.beta);
-  switch (a.kind) {
+DEV_CALLED A activate(ActivationKind kind, A alpha, A beta, A z) {
+  switch (kind) {
     case ActivationKind::kSigmoid:
       return Exact::sigmoid(z);
     case ActivationKind::kTanh:
@@ -56,9 +55,8 @@ DEV_CALLED A activate(const Activation& a, A z) {
 
 // The derivative of an activation, from its value y alone.
 template <class A>
-DEV_CALLED A slope(const Activation& a, A y) {
-  const A alpha = A(a.alpha), beta = A(a.beta);
-  switch (a.kind) {
+DEV_CALLED A slope(ActivationKind kind, A alpha, A beta, A y) {
+  switch (kind) {
     case ActivationKind::kSigmoid:
       return y * (A(1) - y);
     case ActivationKind::kTanh:
@@ -100,10 +98,13 @@ struct VariantGiven {
   A keep_cell;                   // zoneout
 };
 
-template <class A>
+// Functions: sigmoid and tanh where no bound asks for exact ones. A gradient finds by its value
+// what a bound has cut off, and that value may have been computed by another kernel.
+template <class A, class Functions = Exact>
 struct VariantCell {
   using Given = VariantGiven<A>;
   const Variant& variant;
+  const VariantNumbers<A>& numbers;
 
   // The first half of a step: i, f and g of `to`, and returned c~. z: the pre-activations.
   DEV A begin(Cell<A>& to, const A (&z)[kGates], const Given& from) const {
@@ -128,16 +129,15 @@ struct VariantCell {
     to.gate[kOutputGate] = activated(kOfGates, z_o);
     to.h = to.gate[kOutputGate] * squashed(seen);
     to.c = updated;
-    if (variant.zones_out_cell()) to.c = zoned_out(from.keep_cell, from.c_before, updated);
+    if (zones_out_cell()) to.c = zoned_out(from.keep_cell, from.c_before, updated);
   }
 
   // c~, from gates and the state before.
   DEV A update(const A (&gate)[kGates], const Given& from) const {
     const A c = gate[kForgetGate] * from.c_before + gate[kInputGate] * dropped(gate, from);
-    if (!(variant.cell_clip > 0)) return c;
-    return bounded(c, A(-variant.cell_clip), A(variant.cell_clip));
+    return numbers.cell_clip > A(0) ? bounded(c, -numbers.cell_clip, numbers.cell_clip) : c;
   }
-  DEV A squashed(A c) const { return activate(variant.activations[kOfCell], c); }
+  DEV A squashed(A c) const { return activated<Functions>(kOfCell, c); }
 
   // The first half of a step's gradient: those of c~ past a_cell, of what a_cell was given, and of
   // o before its activation. dh: of o * a_cell; squashed: what a_cell gave.
@@ -149,8 +149,8 @@ struct VariantCell {
     const A o = gate[kOutputGate];
     AtOutput to;
     to.o = (dh * squashed + extra[kOutputGate]) * bounded_slope(kOfGates, o);
-    to.seen = dh * o * slope(variant.activations[kOfCell], squashed);
-    to.updated = variant.zones_out_cell() ? dc * (A(1) - from.keep_cell) : dc;
+    to.seen = dh * o * slope_of(kOfCell, squashed);
+    to.updated = zones_out_cell() ? dc * (A(1) - from.keep_cell) : dc;
     if (variant.peephole) to.updated += to.o * from.peephole[2];
     return to;
   }
@@ -161,7 +161,7 @@ struct VariantCell {
   DEV Gradient retreat_update(A of_updated, A updated, A dc, A of_output, const Given& from,
                               const A (&gate)[kGates], const A (&extra)[kGates]) const {
     const A i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate];
-    if (variant.cell_clip > 0 && magnitude(updated) >= A(variant.cell_clip)) of_updated = A(0);
+    if (numbers.cell_clip > A(0) && magnitude(updated) >= numbers.cell_clip) of_updated = A(0);
     A di = of_updated * dropped(gate, from) + extra[kInputGate];
     A df = of_updated * from.c_before + extra[kForgetGate];
     if (variant.coupled == Coupled::kInput) df -= di, di = A(0);
@@ -177,7 +177,7 @@ struct VariantCell {
     to.preactivation[kCandidate] = (dg + extra[kCandidate]) * bounded_slope(kOfCandidate, g);
     to.preactivation[kOutputGate] = of_output;
     to.c_prev = of_updated * f;
-    if (variant.zones_out_cell()) to.c_prev += from.keep_cell * dc;
+    if (zones_out_cell()) to.c_prev += from.keep_cell * dc;
     if (variant.peephole) to.c_prev += di * from.peephole[0] + df * from.peephole[1];
     return to;
   }
@@ -186,17 +186,34 @@ struct VariantCell {
   DEV A dropped(const A (&gate)[kGates], const Given& from) const {
     return variant.candidate_mask.data ? gate[kCandidate] * from.candidate_mask : gate[kCandidate];
   }
+  DEV bool zones_out_cell() const { return variant.cell_zoneout.data || numbers.keep_cell > A(0); }
   DEV A activated(ActivationUse use, A z) const {
-    if (variant.clip > 0) z = bounded(z, A(-variant.clip), A(variant.clip));
-    return activate(variant.activations[use], z);
+    if (!(numbers.clip > A(0))) return activated<Functions>(use, z);
+    return activated<Exact>(use, bounded(z, -numbers.clip, numbers.clip));
+  }
+  template <class F>
+  DEV A activated(ActivationUse use, A z) const {
+    const auto& a = numbers.activations[use];
+    if constexpr (!std::is_same_v<F, Exact>) {
+      if (a.kind == ActivationKind::kSigmoid) return F::sigmoid(z);
+      if (a.kind == ActivationKind::kTanh) return F::tanh(z);
+    }
+    return activate(a.kind, a.alpha, a.beta, z);
+  }
+  DEV A slope_of(ActivationUse use, A y) const {
+    const auto& a = numbers.activations[use];
+    if constexpr (!std::is_same_v<Functions, Exact>) {
+      if (a.kind == ActivationKind::kSigmoid) return y * (A(1) - y);
+      if (a.kind == ActivationKind::kTanh) return A(1) - y * y;
+    }
+    return slope(a.kind, a.alpha, a.beta, y);
   }
   // Zero where the bound was reached: where y is what the activation makes of the bound.
   DEV A bounded_slope(ActivationUse use, A y) const {
-    const Activation& a = variant.activations[use];
-    if (variant.clip > 0 &&
-        (y == activate(a, A(variant.clip)) || y == activate(a, A(-variant.clip))))
+    if (numbers.clip > A(0) &&
+        (y == activated<Exact>(use, numbers.clip) || y == activated<Exact>(use, -numbers.clip)))
       return A(0);
-    return slope(a, y);
+    return slope_of(use, y);
   }
 };
 

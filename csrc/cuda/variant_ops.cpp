@@ -15,7 +15,7 @@ VariantForwardResults variant_forward(const ForwardArguments& given,
   const bool saves_products = given.save_gates && variant.norm_gates;
   const VariantForward call{call_of(layer, given), variant,
                             empty_if(saves_products, products_of(layer, variant), layer.kind)};
-  run(Pass::forward, layer, call, &variant, device);
+  run(layer, call, device);
   return {call.output, call.h_n, call.c_n, call.cell, call.gates, call.products};
 }
 
@@ -36,7 +36,11 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
       empty_if(of_variant.input_gate.has_value(), layer.rows.of({D * H}), layer.kind),
       empty_if(variant.separate, layer.rows.of({D, kGates, H}), layer.kind),
       empty_if(variant.adds_up_parameters(), {D, kParameterSums, H}, layer.kind)};
-  run(Pass::backward, layer, call, &variant, device);
+  if (N == 0 && call.grad_parameters.numel() > 0)  // no sequence adds anything
+    check(cudaMemsetAsync(call.grad_parameters.mutable_data_ptr(), 0,
+                          size_t(call.grad_parameters.numel() * size_of(layer.dtype)),
+                          device.stream()));
+  run(layer, call, device);
   return {call.grad_preactivations, call.grad_h0,         call.grad_c0,
           call.grad_hidden,         call.grad_input_gate, call.grad_input_product,
           call.grad_parameters};

@@ -154,6 +154,7 @@ struct ForwardRow {
   const VariantForwardStep& p;
   const StepForward& step;
   const Row<E> row;
+  const VariantNumbers<A> numbers;
   const VariantCell<A> cell;
   const int64_t n, H;
   const bool reset;
@@ -162,7 +163,8 @@ struct ForwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        cell{call.at.variant},
+        numbers(call.at.variant),
+        cell{call.at.variant, numbers},
         n(blockIdx.x),
         H(call.step.H),
         reset(call.step.reset && call.step.reset[blockIdx.x]) {}
@@ -309,6 +311,7 @@ struct BackwardRow {
   const VariantBackwardStep& p;
   const StepBackward& step;
   const Row<E> row;
+  const VariantNumbers<A> numbers;
   const VariantCell<A> cell;
   const int64_t n, H;
   const bool later, cut;  // whether the sequence goes on, and starts anew there
@@ -317,7 +320,8 @@ struct BackwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        cell{call.at.variant},
+        numbers(call.at.variant),
+        cell{call.at.variant, numbers},
         n(blockIdx.x),
         H(call.step.H),
         later(takes_part(call.step.later, blockIdx.x)),

@@ -15,6 +15,9 @@ PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.function_scop
 SMOOTH = {
     "peephole": Variant(peephole=True, coupled="input"),
     "dropout of gates": Variant(recurrent_dropout=0.3, dropout_on="gates"),
+    "input gate": Variant(
+        input_gate=True, zoneout_cell=0.3, recurrent_dropout=0.3, dropout_on="candidate"
+    ),
     "dropout and zoneout": Variant(recurrent_dropout=0.3, zoneout_cell=0.3, zoneout_hidden=0.3),
     "separate norms": Variant(layer_norm="separate", cell_norm="carried", norm_eps=0.1),
     "joint norm": Variant(layer_norm="joint", cell_norm="output", norm_eps=0.1, peephole=True),
@@ -42,15 +45,19 @@ def check(data, variant, dtype, tolerance, **sizes):
     assert_same(*found, **tolerance)
 
 
+PLANS = ("8,8,tagged", "16,32,counter", "16,16,tagged", "8,24,counter")
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", FLOATING[1:], ids=str)
 @pytest.mark.parametrize("ragged", ["", "packed", "lengths", "reset"])
-@pytest.mark.parametrize("name", ["peephole", "dropout and zoneout"])
+@pytest.mark.parametrize("name", ["peephole", "input gate", "dropout and zoneout"])
 @given(data=st.data())
 @settings(max_examples=4, **PATIENT)
 def test_either_path(monkeypatch, data, path, dtype, ragged, name):
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", path)
-    sizes = {"T": 6, "N": 20, "H": 70, "ragged": ragged, "projects": False}
+    monkeypatch.setenv("LSTM_KERNELS_CUDA_PLAN", data.draw(st.sampled_from(PLANS)))
+    sizes = {"T": 6, "N": 45, "H": 70, "ragged": ragged, "projects": False}
     check(data, SMOOTH[name], dtype, rounding(dtype, 40), **sizes)
 
 

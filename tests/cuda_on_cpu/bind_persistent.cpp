@@ -32,7 +32,7 @@ Plan plan(const std::string& pass, const std::string& geometry, const std::strin
                                           : kForwardGeometries[1];
   const Exchange kind = exchange == "tagged" ? Exchange::tagged : Exchange::counter;
   Plan p = make_plan(pass_of(pass), g, kind, tile_rows, {multiprocessors, 227 * 1024, true},
-                     type_of(type), sizes(T, N, H, D));
+                     type_of(type), sizes(T, N, H, D), nullptr);
   p.full_float32 = type == "float32";
   return p;
 }
@@ -92,9 +92,15 @@ void bind_persistent(py::module_& m) {
       .def_readonly("workspace_bytes", &Plan::workspace_bytes);
   m.def("choose", [](const std::string& pass, int multiprocessors, int64_t shared_bytes,
                      bool cooperative, const std::string& type, bool allow_tf32, int64_t T,
-                     int64_t N, int64_t H, int64_t P, int D) {
+                     int64_t N, int64_t H, int64_t P, int D, const std::string& of_variant) {
+    const double something = 0;
+    Variant variant{};
+    if (of_variant == "peephole") variant.peephole = &something;
+    if (of_variant == "mask") variant.hidden_mask.data = &something;
+    if (of_variant == "masks of gates") variant.gate_masks.data = &something;
+    if (of_variant == "norm") variant.norm_cell = &something;
     return choose(pass_of(pass), {multiprocessors, shared_bytes, cooperative}, type_of(type),
-                  allow_tf32, {T, N, H, H, P, D}, P != H, nullptr);
+                  allow_tf32, {T, N, H, H, P, D}, P != H, of_variant.empty() ? nullptr : &variant);
   });
   // Microseconds, of a plan that choose() made.
   m.def("predicted_step", [](const std::string& pass, const Plan& p) {

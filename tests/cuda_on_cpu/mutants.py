@@ -94,7 +94,7 @@ MUTANTS = [
     ("forward: second direction reads forward in time", FORWARD,
      "direction ? T - 1 - step : step", "step"),
     ("backward: no barrier before the partial sums are read", BACKWARD,
-     "__syncthreads();  // [partial sums are there]", ""),
+     "__syncthreads();  // [partial sums are there]", ";"),
     ("backward: reads the wrong slot", BACKWARD,
      "exchange.moving(round - 1, tile)", "exchange.moving(round, tile)"),
     ("backward: gradient of h passes a reset", BACKWARD, "!inputs.is(Inputs::kCut, i)", "true"),

@@ -15,10 +15,10 @@ def no_path_forced(monkeypatch):
 @pytest.fixture
 def choose(machine):
     def choose(pass_="forward", dtype="bfloat16", T=512, N=16, H=512, P=None, D=1, tf32=True,
-               device=H200):  # fmt: skip
+               device=H200, variant=""):  # fmt: skip
         return machine.choose(
             pass_, device["multiprocessors"], device["shared_bytes"], device["cooperative"],
-            dtype, tf32, T, N, H, H if P is None else P, D,
+            dtype, tf32, T, N, H, H if P is None else P, D, variant,
         )  # fmt: skip
 
     return choose
@@ -48,6 +48,32 @@ def test_small_batches_run_persistent(choose, pass_, dtype, H):
 )
 def test_the_rest_runs_step_by_step(choose, case):
     assert not choose(**case).persistent
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward"])
+def test_a_variant_of_single_cells_runs_persistent(choose, pass_):
+    for variant in ("none", "peephole", "mask"):
+        for N in (1, 16):
+            assert choose(pass_, N=N, variant=variant).persistent
+            assert not choose(pass_, N=N, T=3, variant=variant).persistent
+    for variant in ("masks of gates", "norm"):
+        assert not choose(pass_, variant=variant).persistent
+
+
+def test_a_step_of_a_variant_takes_more_launches(choose):
+    """So the persistent kernels are worth it for larger products."""
+    sizes = [(N, H) for N in (64, 128, 192, 256) for H in (512, 768, 1024, 1280, 1536)]
+    chosen = {
+        variant: {(N, H) for N, H in sizes if choose(N=N, H=H, variant=variant).persistent}
+        for variant in ("", "none", "mask")
+    }
+    assert chosen[""] == chosen["none"] < chosen["mask"]
+
+
+def test_the_peepholes_of_a_thread_take_shared_memory(choose):
+    for pass_, numbers in (("forward", 3), ("backward", 6)):
+        plain, peephole = (choose(pass_, variant=variant) for variant in ("none", "peephole"))
+        assert peephole.shared_bytes - plain.shared_bytes == 256 * numbers * 4
 
 
 def fits(choose, *case, **sizes):

@@ -25,6 +25,7 @@ HOST = (
     "variant_step_path.cpp",
 )
 INSTRUMENTED = ("fused_step.cu", "step.cu", "variant_step.cu", *HOST)
+INSTRUMENTED += ("persistent_variant_forward.cu", "persistent_variant_backward.cu")
 OPS = ("_sequence_forward", "_sequence_backward", "_cell_forward", "_cell_backward")
 OPS += ("_variant_forward", "_variant_backward", "_tf32_product", "_pack_offsets")
 FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
