@@ -80,7 +80,8 @@ struct VariantNumbers {
     A alpha, beta;
   } activations[kActivationUses];
 
-  LSTM_ON_EVERY_DEVICE explicit VariantNumbers(const Variant& v)
+  VariantNumbers() = default;
+  explicit VariantNumbers(const Variant& v)
       : clip(A(v.clip)),
         cell_clip(A(v.cell_clip)),
         keep_cell(A(v.keep_cell)),

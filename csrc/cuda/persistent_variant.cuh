@@ -103,12 +103,12 @@ class ForwardCell<E, PersistentVariantForward> {
 
  private:
   VariantArrays<E, PersistentVariantForward> arrays_;
-  VariantCell<float, ActivationOf<E>> cell_;
+  VariantCell<float, ActivationOf<E>, float> cell_;
 };
 
 template <class E>
 class BackwardCell<E, PersistentVariantBackward> {
-  using Parent = VariantCell<float, ActivationOf<E>>;
+  using Parent = VariantCell<float, ActivationOf<E>, float>;
 
  public:
   struct Asked {
@@ -173,7 +173,7 @@ class BackwardCell<E, PersistentVariantBackward> {
 
   const PersistentVariantBackward& call_;
   VariantArrays<E, PersistentVariantBackward> arrays_;
-  VariantCell<float, ActivationOf<E>> cell_;
+  VariantCell<float, ActivationOf<E>, float> cell_;
 };
 
 }  // namespace lstm_kernels::cuda

@@ -99,12 +99,13 @@ struct VariantGiven {
 };
 
 // Functions: sigmoid and tanh where no bound asks for exact ones. A gradient finds by its value
-// what a bound has cut off, and that value may have been computed by another kernel.
-template <class A, class Functions = Exact>
+// what a bound has cut off, and that value may have been computed by another kernel. Number: in
+// which the variant's are given.
+template <class A, class Functions = Exact, class Number = double>
 struct VariantCell {
   using Given = VariantGiven<A>;
   const Variant& variant;
-  const VariantNumbers<A>& numbers;
+  const VariantNumbers<Number>& numbers;
 
   // The first half of a step: i, f and g of `to`, and returned c~. z: the pre-activations.
   DEV A begin(Cell<A>& to, const A (&z)[kGates], const Given& from) const {
@@ -135,7 +136,8 @@ struct VariantCell {
   // c~, from gates and the state before.
   DEV A update(const A (&gate)[kGates], const Given& from) const {
     const A c = gate[kForgetGate] * from.c_before + gate[kInputGate] * dropped(gate, from);
-    return numbers.cell_clip > A(0) ? bounded(c, -numbers.cell_clip, numbers.cell_clip) : c;
+    if (!(numbers.cell_clip > 0)) return c;
+    return bounded(c, A(-numbers.cell_clip), A(numbers.cell_clip));
   }
   DEV A squashed(A c) const { return activated<Functions>(kOfCell, c); }
 
@@ -161,7 +163,7 @@ struct VariantCell {
   DEV Gradient retreat_update(A of_updated, A updated, A dc, A of_output, const Given& from,
                               const A (&gate)[kGates], const A (&extra)[kGates]) const {
     const A i = gate[kInputGate], f = gate[kForgetGate], g = gate[kCandidate];
-    if (numbers.cell_clip > A(0) && magnitude(updated) >= numbers.cell_clip) of_updated = A(0);
+    if (numbers.cell_clip > 0 && magnitude(updated) >= A(numbers.cell_clip)) of_updated = A(0);
     A di = of_updated * dropped(gate, from) + extra[kInputGate];
     A df = of_updated * from.c_before + extra[kForgetGate];
     if (variant.coupled == Coupled::kInput) df -= di, di = A(0);
@@ -186,10 +188,11 @@ struct VariantCell {
   DEV A dropped(const A (&gate)[kGates], const Given& from) const {
     return variant.candidate_mask.data ? gate[kCandidate] * from.candidate_mask : gate[kCandidate];
   }
-  DEV bool zones_out_cell() const { return variant.cell_zoneout.data || numbers.keep_cell > A(0); }
+  DEV bool zones_out_cell() const { return variant.cell_zoneout.data || numbers.keep_cell > 0; }
   DEV A activated(ActivationUse use, A z) const {
-    if (!(numbers.clip > A(0))) return activated<Functions>(use, z);
-    return activated<Exact>(use, bounded(z, -numbers.clip, numbers.clip));
+    if (numbers.clip > 0)
+      return activated<Exact>(use, bounded(z, A(-numbers.clip), A(numbers.clip)));
+    return activated<Functions>(use, z);
   }
   template <class F>
   DEV A activated(ActivationUse use, A z) const {
@@ -198,7 +201,7 @@ struct VariantCell {
       if (a.kind == ActivationKind::kSigmoid) return F::sigmoid(z);
       if (a.kind == ActivationKind::kTanh) return F::tanh(z);
     }
-    return activate(a.kind, a.alpha, a.beta, z);
+    return activate(a.kind, A(a.alpha), A(a.beta), z);
   }
   DEV A slope_of(ActivationUse use, A y) const {
     const auto& a = numbers.activations[use];
@@ -206,12 +209,12 @@ struct VariantCell {
       if (a.kind == ActivationKind::kSigmoid) return y * (A(1) - y);
       if (a.kind == ActivationKind::kTanh) return A(1) - y * y;
     }
-    return slope(a.kind, a.alpha, a.beta, y);
+    return slope(a.kind, A(a.alpha), A(a.beta), y);
   }
   // Zero where the bound was reached: where y is what the activation makes of the bound.
   DEV A bounded_slope(ActivationUse use, A y) const {
-    if (numbers.clip > A(0) &&
-        (y == activated<Exact>(use, numbers.clip) || y == activated<Exact>(use, -numbers.clip)))
+    if (numbers.clip > 0 && (y == activated<Exact>(use, A(numbers.clip)) ||
+                             y == activated<Exact>(use, A(-numbers.clip))))
       return A(0);
     return slope_of(use, y);
   }

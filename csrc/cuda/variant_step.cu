@@ -154,7 +154,6 @@ struct ForwardRow {
   const VariantForwardStep& p;
   const StepForward& step;
   const Row<E> row;
-  const VariantNumbers<A> numbers;
   const VariantCell<A> cell;
   const int64_t n, H;
   const bool reset;
@@ -163,8 +162,7 @@ struct ForwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        numbers(call.at.variant),
-        cell{call.at.variant, numbers},
+        cell{call.at.variant, call.at.numbers},
         n(blockIdx.x),
         H(call.step.H),
         reset(call.step.reset && call.step.reset[blockIdx.x]) {}
@@ -311,7 +309,6 @@ struct BackwardRow {
   const VariantBackwardStep& p;
   const StepBackward& step;
   const Row<E> row;
-  const VariantNumbers<A> numbers;
   const VariantCell<A> cell;
   const int64_t n, H;
   const bool later, cut;  // whether the sequence goes on, and starts anew there
@@ -320,8 +317,7 @@ struct BackwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        numbers(call.at.variant),
-        cell{call.at.variant, numbers},
+        cell{call.at.variant, call.at.numbers},
         n(blockIdx.x),
         H(call.step.H),
         later(takes_part(call.step.later, blockIdx.x)),

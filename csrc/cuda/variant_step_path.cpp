@@ -11,7 +11,7 @@ namespace {
 
 VariantStep at_step(const Direction& at, const Variant& variant, int64_t s) {
   const Sizes& size = at.layer.size;
-  return {variant, at.steps.time(s), size.H, size.P, at.d, size.D};
+  return {variant, VariantNumbers<double>(variant), at.steps.time(s), size.H, size.P, at.d, size.D};
 }
 
 // Of the recurrent product: one, or one for each gate that has a mask.

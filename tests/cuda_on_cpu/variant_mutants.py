@@ -68,7 +68,7 @@ MUTANTS = [
     ("zoneout of c has no gradient", CELL,
      "if (zones_out_cell()) to.c_prev += from.keep_cell * dc;", ""),
     ("gradient passes the bound of c", CELL,
-     "cell_clip > A(0) && magnitude(updated) >=", "cell_clip < A(0) && magnitude(updated) >="),
+     "cell_clip > 0 && magnitude(updated) >=", "cell_clip < 0 && magnitude(updated) >="),
     ("dropout of g has no gradient", CELL,
      "if (variant.candidate_mask.data) dg *= from.candidate_mask;", ""),
     ("peephole of o from c before", CELL,
