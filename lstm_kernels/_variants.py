@@ -547,9 +547,9 @@ def _dropout(like: Tensor, size: Sequence[int], p: float) -> Tensor:
 def _bernoulli(like: Tensor, size: Sequence[int], p: float) -> Tensor:
     """Ones with probability p > 0, else zeros.
 
-    On the CPU bernoulli_ takes several times as long as the random bits. Of these 16 are enough
-    where ones and zeros are then as probable as they should be to within 1 / 10,000 of that, else
-    32, with which they are to within 2^-33.
+    On the CPU bernoulli_ takes several times as long as the random bits. Where 16 of them make ones
+    and zeros as probable as they should be, to 1 / 10,000 of that, a number has 16. Else it has 32,
+    which are 2^-33 off at most.
     """
     if not like.is_cpu or recording() or transforms_active():
         return like.new_empty(size).bernoulli_(p)
