@@ -495,6 +495,10 @@ class BoundVariant:
         )
 
 
+# Numbers that torch computes with one thread. For more it wakes its own, which go on spinning for
+# some milliseconds, on the cores that the kernels' threads then need.
+_PIECE = 1 << 15
+
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Variant)}
 _DEFAULTS["activations"] = (SIGMOID, TANH, TANH)
 
@@ -541,25 +545,29 @@ def _with_steps(value: Tensor, dims: int) -> Tensor:
 
 def _dropout(like: Tensor, size: Sequence[int], p: float) -> Tensor:
     """Factors of a dropout."""
-    return _bernoulli(like, size, 1 - p).div_(1 - p)
+    return _bernoulli(like, size, 1 - p, 1 / (1 - p))
 
 
-def _bernoulli(like: Tensor, size: Sequence[int], p: float) -> Tensor:
-    """Ones with probability p > 0, else zeros.
+def _bernoulli(like: Tensor, size: Sequence[int], p: float, high: float = 1.0) -> Tensor:
+    """`high` with probability p > 0, else zero.
 
     On the CPU bernoulli_ takes several times as long as the random bits. Where 16 of them make ones
     and zeros as probable as they should be, to 1 / 10,000 of that, a number has 16. Else it has 32,
     which are 2^-33 off at most.
     """
     if not like.is_cpu or recording() or transforms_active():
-        return like.new_empty(size).bernoulli_(p)
+        return like.new_empty(size).bernoulli_(p).mul_(high)
     count = math.prod(size)
     off = abs(round(p * 2**16) - p * 2**16) / 2**16
     width, dtype = (16, torch.int16) if off <= 1e-4 * min(p, 1 - p) else (32, torch.int32)
     words = torch.empty(-(-count * width // 64), dtype=torch.int64).random_(-(2**63), None)
-    bits = words.view(dtype)[:count].view(size)
     highest = max(1, round(p * 2**width)) - 1 - 2 ** (width - 1)
-    return torch.le(bits, highest, out=like.new_empty(size))
+    drawn = like.new_empty(count)
+    for bits, to in zip(words.view(dtype)[:count].split(_PIECE), drawn.split(_PIECE), strict=True):
+        torch.le(bits, highest, out=to)
+        if high != 1:
+            to.mul_(high)
+    return drawn.view(size)
 
 
 def _three_activations(given: Any) -> tuple[Activation, Activation, Activation]:
