@@ -556,7 +556,8 @@ def _bernoulli(like: Tensor, size: Sequence[int], p: float, high: float = 1.0) -
     which are 2^-33 off at most.
     """
     if not like.is_cpu or recording() or transforms_active():
-        return like.new_empty(size).bernoulli_(p).mul_(high)
+        drawn = like.new_empty(size).bernoulli_(p)
+        return drawn if high == 1 else drawn.mul_(high)
     count = math.prod(size)
     off = abs(round(p * 2**16) - p * 2**16) / 2**16
     width, dtype = (16, torch.int16) if off <= 1e-4 * min(p, 1 - p) else (32, torch.int32)
