@@ -70,25 +70,23 @@ struct Variant {
   }
 };
 
-// A variant's numbers in the type that a kernel computes in: where that is float, doubles would
+// A variant's numbers by the same names in float, for kernels that compute in it: doubles would
 // have to be converted, or compared, at every cell.
-template <class A>
-struct VariantNumbers {
-  A clip, cell_clip, keep_cell, keep_hidden;
+struct VariantFloats {
+  float clip, cell_clip, keep_cell, keep_hidden;
   struct {
     ActivationKind kind;
-    A alpha, beta;
+    float alpha, beta;
   } activations[kActivationUses];
 
-  VariantNumbers() = default;
-  explicit VariantNumbers(const Variant& v)
-      : clip(A(v.clip)),
-        cell_clip(A(v.cell_clip)),
-        keep_cell(A(v.keep_cell)),
-        keep_hidden(A(v.keep_hidden)) {
+  explicit VariantFloats(const Variant& v)
+      : clip(float(v.clip)),
+        cell_clip(float(v.cell_clip)),
+        keep_cell(float(v.keep_cell)),
+        keep_hidden(float(v.keep_hidden)) {
     for (int use = 0; use < kActivationUses; use++)
-      activations[use] = {v.activations[use].kind, A(v.activations[use].alpha),
-                          A(v.activations[use].beta)};
+      activations[use] = {v.activations[use].kind, float(v.activations[use].alpha),
+                          float(v.activations[use].beta)};
   }
 };
 

@@ -73,4 +73,9 @@ inline void* write_from(const Tensor& t, int64_t elements, DType dtype) {
 // Raises the error, in CUDA's words.
 void check(cudaError_t error);
 
+inline void zero(const Tensor& t, DType dtype, const OnDevice& device) {
+  const auto bytes = size_t(t.numel() * size_of(dtype));
+  if (bytes > 0) check(cudaMemsetAsync(t.mutable_data_ptr(), 0, bytes, device.stream()));
+}
+
 }  // namespace lstm_kernels::cuda

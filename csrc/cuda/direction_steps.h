@@ -152,4 +152,21 @@ class BackwardSteps {
   OptionalTensor grad_unprojected_;  // where the layer projects
 };
 
+// All steps of all directions, by a class that computes one. Backward, step -1 finishes what is
+// left.
+template <class ForwardDirection, class Call>
+void each_step_forward(const Layer& layer, const Call& call, const OnDevice& device) {
+  for (int d = 0; d < layer.size.D; d++) {
+    ForwardDirection direction(layer, call, d, device);
+    for (int64_t s = 0; s < layer.size.T; s++) direction.step(s);
+  }
+}
+template <class BackwardDirection, class Call>
+void each_step_backward(const Layer& layer, const Call& call, const OnDevice& device) {
+  for (int d = 0; d < layer.size.D; d++) {
+    BackwardDirection direction(layer, call, d, device);
+    for (int64_t s = layer.size.T - 1; s >= -1; s--) direction.step(s);
+  }
+}
+
 }  // namespace lstm_kernels::cuda

@@ -79,13 +79,13 @@ cudaError_t persistent_backward(const PersistentBackward& call, const Plan& plan
 // The same for a variant for which obstacle() of choose.h knows none.
 struct PersistentVariantForward : PersistentForward {
   Variant variant;
-  VariantNumbers<float> numbers;  // the variant's
+  VariantFloats numbers;  // the variant's
 };
 cudaError_t persistent_variant_forward(const PersistentVariantForward& call, const Plan& plan,
                                        cudaStream_t stream);
 struct PersistentVariantBackward : PersistentBackward {
   Variant variant;
-  VariantNumbers<float> numbers;
+  VariantFloats numbers;
   void* grad_input_gate;  // (R, D, H), or null
   // (D, rows_of_sums, kParameterSums, H), float32, zeroed by the caller; or null. The kernel writes
   // the rows of peepholes, whose gradients are their sums over rows_of_sums.

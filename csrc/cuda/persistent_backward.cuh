@@ -210,15 +210,20 @@ __global__ void __launch_bounds__(S::kThreads, 1)
     lstm.finish(first_tile * plan.tile_rows + cells.row(0), cells.unit());
 }
 
-// For what a plan says.
+// With the exchange of the plan.
+template <class E, class S, class Call>
+cudaError_t run_backward(const Call& call, const Plan& plan, cudaStream_t stream) {
+  return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                  ? persistent_backward_kernel<E, S, TaggedExchange, Call>
+                                  : persistent_backward_kernel<E, S, CounterExchange, Call>,
+                              call, plan, stream);
+}
+
+// By the one of the compiled kernels that the plan says.
 template <class Call>
 cudaError_t launch_persistent_backward(const Call& call, const Plan& plan, cudaStream_t stream) {
   return with_operand_dtype(call.dtype, plan.full_float32, [&]<class E>(E) {
-    using S = Shape<8, 1, 16>;
-    return launch_persistent<S>(plan.exchange == Exchange::tagged
-                                    ? persistent_backward_kernel<E, S, TaggedExchange, Call>
-                                    : persistent_backward_kernel<E, S, CounterExchange, Call>,
-                                call, plan, stream);
+    return run_backward<E, Shape<8, 1, 16>>(call, plan, stream);
   });
 }
 

@@ -196,17 +196,21 @@ __global__ void __launch_bounds__(S::kThreads, 1)
       }
 }
 
-// For what a plan says.
+// With the exchange of the plan.
+template <class E, class S, class Call>
+cudaError_t run_forward(const Call& call, const Plan& plan, cudaStream_t stream) {
+  return launch_persistent<S>(plan.exchange == Exchange::tagged
+                                  ? persistent_forward_kernel<E, S, TaggedExchange, Call>
+                                  : persistent_forward_kernel<E, S, CounterExchange, Call>,
+                              call, plan, stream);
+}
+
+// By the one of the compiled kernels that the plan says.
 template <class Call>
 cudaError_t launch_persistent_forward(const Call& call, const Plan& plan, cudaStream_t stream) {
   return with_operand_dtype(call.dtype, plan.full_float32, [&]<class E>(E) {
-    const auto run = [&]<class S>(S) {
-      return launch_persistent<S>(plan.exchange == Exchange::tagged
-                                      ? persistent_forward_kernel<E, S, TaggedExchange, Call>
-                                      : persistent_forward_kernel<E, S, CounterExchange, Call>,
-                                  call, plan, stream);
-    };
-    return plan.units == 16 ? run(Shape<8, 4, 4>()) : run(Shape<8, 2, 8>());
+    return plan.units == 16 ? run_forward<E, Shape<8, 4, 4>>(call, plan, stream)
+                            : run_forward<E, Shape<8, 2, 8>>(call, plan, stream);
   });
 }
 

@@ -115,8 +115,8 @@ bool persistent_path(const Layer& layer, const VariantForward& call, const Plan&
                      const OnDevice& device) {
   const ForwardKernelCall plain(layer, call, plan, device);
   return launched(persistent_variant_forward(
-      PersistentVariantForward{plain.parameters, call.variant, VariantNumbers<float>(call.variant)},
-      plan, device.stream()));
+      PersistentVariantForward{plain.parameters, call.variant, VariantFloats(call.variant)}, plan,
+      device.stream()));
 }
 
 bool persistent_path(const Layer& layer, const Backward& call, const Plan& plan,
@@ -131,7 +131,7 @@ bool persistent_path(const Layer& layer, const VariantBackward& call, const Plan
   const BackwardKernelCall plain(layer, call, plan, device);
   PersistentVariantBackward p{plain.parameters,
                               call.variant,
-                              VariantNumbers<float>(call.variant),
+                              VariantFloats(call.variant),
                               result_or_null(call.grad_input_gate),
                               nullptr,
                               0};
@@ -139,9 +139,8 @@ bool persistent_path(const Layer& layer, const VariantBackward& call, const Plan
   if (call.variant.adds_up_parameters()) {
     p.rows_of_sums = int64_t(plan.groups) * plan.tile_rows;
     sums = empty({D, p.rows_of_sums, kParameterSums, H}, wide(layer.kind));
+    zero(*sums, wide(layer.dtype), device);
     p.sums = sums->mutable_data_ptr();
-    check(cudaMemsetAsync(p.sums, 0, size_t(sums->numel() * size_of(wide(layer.dtype))),
-                          device.stream()));
   }
   if (!launched(persistent_variant_backward(p, plan, device.stream()))) return false;
   for (int d = 0; sums && d < D; d++)

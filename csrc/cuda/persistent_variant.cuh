@@ -103,12 +103,12 @@ class ForwardCell<E, PersistentVariantForward> {
 
  private:
   VariantArrays<E, PersistentVariantForward> arrays_;
-  VariantCell<float, ActivationOf<E>, float> cell_;
+  VariantCell<float, ActivationOf<E>, VariantFloats> cell_;
 };
 
 template <class E>
 class BackwardCell<E, PersistentVariantBackward> {
-  using Parent = VariantCell<float, ActivationOf<E>, float>;
+  using Parent = VariantCell<float, ActivationOf<E>, VariantFloats>;
 
  public:
   struct Asked {
@@ -173,7 +173,7 @@ class BackwardCell<E, PersistentVariantBackward> {
 
   const PersistentVariantBackward& call_;
   VariantArrays<E, PersistentVariantBackward> arrays_;
-  VariantCell<float, ActivationOf<E>, float> cell_;
+  VariantCell<float, ActivationOf<E>, VariantFloats> cell_;
 };
 
 }  // namespace lstm_kernels::cuda

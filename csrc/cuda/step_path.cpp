@@ -97,17 +97,11 @@ class BackwardDirection : BackwardSteps {
 }  // namespace
 
 void step_path(const Layer& layer, const Forward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) {
-    ForwardDirection direction(layer, call, d, device);
-    for (int64_t s = 0; s < layer.size.T; s++) direction.step(s);
-  }
+  each_step_forward<ForwardDirection>(layer, call, device);
 }
 
 void step_path(const Layer& layer, const Backward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) {
-    BackwardDirection direction(layer, call, d, device);
-    for (int64_t s = layer.size.T - 1; s >= -1; s--) direction.step(s);
-  }
+  each_step_backward<BackwardDirection>(layer, call, device);
 }
 
 void step_path(const SingleStep& call, const OnDevice& device) {

@@ -99,13 +99,13 @@ struct VariantGiven {
 };
 
 // Functions: sigmoid and tanh where no bound asks for exact ones. A gradient finds by its value
-// what a bound has cut off, and that value may have been computed by another kernel. Number: in
-// which the variant's are given.
-template <class A, class Functions = Exact, class Number = double>
+// what a bound has cut off, and that value may have been computed by another kernel. Numbers: where
+// those of the variant are, itself or VariantFloats.
+template <class A, class Functions = Exact, class Numbers = Variant>
 struct VariantCell {
   using Given = VariantGiven<A>;
   const Variant& variant;
-  const VariantNumbers<Number>& numbers;
+  const Numbers& numbers;
 
   // The first half of a step: i, f and g of `to`, and returned c~. z: the pre-activations.
   DEV A begin(Cell<A>& to, const A (&z)[kGates], const Given& from) const {

@@ -36,10 +36,7 @@ VariantBackwardResults variant_backward(const BackwardArguments& given,
       empty_if(of_variant.input_gate.has_value(), layer.rows.of({D * H}), layer.kind),
       empty_if(variant.separate, layer.rows.of({D, kGates, H}), layer.kind),
       empty_if(variant.adds_up_parameters(), {D, kParameterSums, H}, layer.kind)};
-  if (N == 0 && call.grad_parameters.numel() > 0)  // no sequence adds anything
-    check(cudaMemsetAsync(call.grad_parameters.mutable_data_ptr(), 0,
-                          size_t(call.grad_parameters.numel() * size_of(layer.dtype)),
-                          device.stream()));
+  if (N == 0) zero(call.grad_parameters, layer.dtype, device);  // no sequence adds anything
   run(layer, call, device);
   return {call.grad_preactivations, call.grad_h0,         call.grad_c0,
           call.grad_hidden,         call.grad_input_gate, call.grad_input_product,

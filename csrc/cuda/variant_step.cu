@@ -162,7 +162,7 @@ struct ForwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        cell{call.at.variant, call.at.numbers},
+        cell{call.at.variant, call.at.variant},
         n(blockIdx.x),
         H(call.step.H),
         reset(call.step.reset && call.step.reset[blockIdx.x]) {}
@@ -317,7 +317,7 @@ struct BackwardRow {
       : p(call),
         step(call.step),
         row{call.at, int64_t(blockIdx.x)},
-        cell{call.at.variant, call.at.numbers},
+        cell{call.at.variant, call.at.variant},
         n(blockIdx.x),
         H(call.step.H),
         later(takes_part(call.step.later, blockIdx.x)),

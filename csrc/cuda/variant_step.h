@@ -10,7 +10,6 @@ namespace lstm_kernels::cuda {
 // A variant at one step of one direction, and the sizes its arrays have.
 struct VariantStep {
   Variant variant;
-  VariantNumbers<double> numbers;  // the variant's
   int64_t time, H, P;
   int direction, directions;
 };

@@ -11,7 +11,7 @@ namespace {
 
 VariantStep at_step(const Direction& at, const Variant& variant, int64_t s) {
   const Sizes& size = at.layer.size;
-  return {variant, VariantNumbers<double>(variant), at.steps.time(s), size.H, size.P, at.d, size.D};
+  return {variant, at.steps.time(s), size.H, size.P, at.d, size.D};
 }
 
 // Of the recurrent product: one, or one for each gate that has a mask.
@@ -109,8 +109,7 @@ class BackwardDirection : BackwardSteps {
     if (call.variant.zones_out_hidden()) passed_ = empty({N, P}, wide(layer.kind));
     if (call.variant.adds_up_parameters()) {
       sums_ = empty({N, kParameterSums, H}, wide(layer.kind));
-      check(cudaMemsetAsync(sums_->mutable_data_ptr(), 0,
-                            size_t(sums_->numel() * size_of(wide(layer.dtype))), device.stream()));
+      zero(*sums_, wide(layer.dtype), device);
     }
   }
 
@@ -123,7 +122,7 @@ class BackwardDirection : BackwardSteps {
       unproject(s, step.step);
     }
     check(variant_gates_backward(step, device_.stream()));
-    if (s < 0) return;
+    if (s < 0) return add_parameters();
     const int64_t rows = step.step.now.rows, count = parts(of_.variant);
     const int64_t columns = kGates / count * H, from = at_.row(s, kGates * H);
     for (int64_t part = 0; part < count; part++)
@@ -133,6 +132,7 @@ class BackwardDirection : BackwardSteps {
                        view(at_.weights.w_hh, {columns, P}, {P, 1}, part * columns * P));
   }
 
+ private:
   void add_parameters() const {
     if (!sums_) return;
     const Sizes& size = at_.layer.size;
@@ -142,7 +142,6 @@ class BackwardDirection : BackwardSteps {
     check(add_parameter_gradients(call, device_.stream()));
   }
 
- private:
   VariantBackwardStep describe_variant(int64_t s) const {
     const auto& [T, N, I, H, P, D] = at_.layer.size;
     const int64_t here = std::max<int64_t>(s, 0);
@@ -172,18 +171,11 @@ class BackwardDirection : BackwardSteps {
 }  // namespace
 
 void step_path(const Layer& layer, const VariantForward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) {
-    ForwardDirection direction(layer, call, d, device);
-    for (int64_t s = 0; s < layer.size.T; s++) direction.step(s);
-  }
+  each_step_forward<ForwardDirection>(layer, call, device);
 }
 
 void step_path(const Layer& layer, const VariantBackward& call, const OnDevice& device) {
-  for (int d = 0; d < layer.size.D; d++) {
-    BackwardDirection direction(layer, call, d, device);
-    for (int64_t s = layer.size.T - 1; s >= -1; s--) direction.step(s);
-    direction.add_parameters();
-  }
+  each_step_backward<BackwardDirection>(layer, call, device);
 }
 
 }  // namespace lstm_kernels::cuda

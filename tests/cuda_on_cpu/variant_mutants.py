@@ -74,7 +74,7 @@ MUTANTS = [
     ("peephole of o from c before", CELL,
      "from.peephole[2] * updated;", "from.peephole[2] * from.c_before;"),
     ("sums of parameters begin anywhere", PATH,
-     "mutable_data_ptr(), 0,", "mutable_data_ptr(), 64,"),
+     "zero(*sums_, wide(layer.dtype), device);", ""),
     ("one product for all masks of gates", PATH,
      "part * N * columns),", "0),"),
     ("in one launch: mask of this step in the place of the next", FORWARD,
@@ -115,7 +115,7 @@ MUTANTS = [
     ("in one launch: gradient of masks of the first step", BACKWARD,
      "lstm.ask(now ? t : 0,", "lstm.ask(0,"),
     ("in one launch: sums begin anywhere", ONE_PATH,
-     "cudaMemsetAsync(p.sums, 0,", "cudaMemsetAsync(p.sums, 64,"),
+     "zero(*sums, wide(layer.dtype), device);", ""),
 ]  # fmt: skip
 
 
