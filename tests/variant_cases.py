@@ -8,6 +8,10 @@ from lstm_kernels import Variant, _variants_reference
 from lstm_kernels._layer import Layer
 from lstm_kernels._variants import ACTIVATIONS, LayerTensors
 
+# LSTM_KERNELS_CUDA_PLAN: both exchanges, numbers of units and of cells of a thread. The stand-in on
+# the CPU has six multiprocessors: there many sequences are several tiles of a block.
+PLANS = ("8,8,tagged", "16,32,counter", "16,16,tagged", "8,24,counter")
+
 
 @st.composite
 def variants(draw):

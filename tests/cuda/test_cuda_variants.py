@@ -6,7 +6,7 @@ from gpu_support import DEVICE, FLOATING, PATHS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import assert_same, rounding
-from variant_cases import both, calls, on_device, variants
+from variant_cases import PLANS, both, calls, on_device, variants
 
 from lstm_kernels import Variant, _variant_autograd
 
@@ -43,9 +43,6 @@ def check(data, variant, dtype, tolerance, **sizes):
         for results, gradients in both(_variant_autograd.differentiable, layer, tensors, variant)
     ]
     assert_same(*found, **tolerance)
-
-
-PLANS = ("8,8,tagged", "16,32,counter", "16,16,tagged", "8,24,counter")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support import assert_equal, assert_same, rounding
-from variant_cases import both, calls, floating, variants
+from variant_cases import PLANS, both, calls, floating, variants
 
 from lstm_kernels import Variant, _variant_autograd, _variant_ops, _variants_reference
 from lstm_kernels._layer import LayerBackward
@@ -21,6 +21,7 @@ from lstm_kernels._layer import LayerBackward
 sys.path.insert(0, str(Path(__file__).parent / "ops"))
 import library
 
+NOTHING = _variant_ops.LayerTensors(*[None] * len(_variant_ops.LayerTensors._fields))
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
 
@@ -102,11 +103,6 @@ def of_single_cells(draw):
     """A variant whose steps the persistent kernels compute."""
     on = draw(st.sampled_from(["hidden", "candidate"]))
     return dataclasses.replace(draw(variants()), layer_norm=None, cell_norm=None, dropout_on=on)
-
-
-# Both exchanges, numbers of units and of cells of a thread; of many sequences several tiles of a
-# block, since the device that is stood in for has six multiprocessors.
-PLANS = ("8,8,tagged", "16,32,counter", "16,16,tagged", "8,24,counter")
 
 
 @pytest.mark.parametrize("paths", ["persistent persistent", "persistent step", "step persistent"])
@@ -199,8 +195,7 @@ def test_a_variant_without_room_goes_step_by_step(ops, monkeypatch):
     random = lambda *size: torch.randn(*size, generator=draw)  # noqa: E731
     weights = [random(20, 3), random(20, 5), random(20, 3), random(20, 5)]
     layer = _variant_ops.Layer(random(5, 3, 3), None, None, weights, False, True)
-    nothing = dict.fromkeys(_variant_ops.LayerTensors._fields)
-    tensors = _variant_ops.LayerTensors(**{**nothing, "peephole": random(2, 3, 5)})
+    tensors = NOTHING._replace(peephole=random(2, 3, 5))
     monkeypatch.setenv("LSTM_KERNELS_CUDA_PATH", "step")
     by_step, _ = both(full_precision, layer, tensors, variant)
     monkeypatch.delenv("LSTM_KERNELS_CUDA_PATH")
@@ -228,7 +223,6 @@ def test_a_variant_of_every_dtype_in_one_launch(ops, in_one_launch, data, varian
 def test_a_step_that_needs_more_than_single_cells_is_not_forced_into_one_launch(ops, in_one_launch):
     weights = [torch.randn(24, 3), torch.randn(24, 6)]
     layer = _variant_ops.Layer(torch.randn(4, 2, 3), None, None, weights, False, False)
-    nothing = _variant_ops.LayerTensors(*[None] * 9)
     for variant, tensors, reason in (
         (Variant(layer_norm="joint"), {"norm_gates": torch.ones(1, 1, 24)}, "sums over all units"),
         (Variant(cell_norm="output"), {"norm_cell": torch.ones(1, 2, 6)}, "sums over all units"),
@@ -239,7 +233,7 @@ def test_a_step_that_needs_more_than_single_cells_is_not_forced_into_one_launch(
         ),
     ):
         with pytest.raises(RuntimeError, match=f"PATH=persistent: .*{reason}"):
-            _variant_ops.forward(layer, variant, nothing._replace(**tensors), True, True)
+            _variant_ops.forward(layer, variant, NOTHING._replace(**tensors), True, True)
 
 
 @pytest.mark.parametrize("path", ["step", "persistent"])
@@ -253,11 +247,10 @@ def test_gradients_of_rows_past_the_ends_are_zeros(ops, monkeypatch, path):
     layer = _variant_ops.Layer(
         random(4, 3, 3), None, None, [random(24, 3), random(24, 6)], False, False, None, lengths
     )
-    nothing = dict.fromkeys(_variant_ops.LayerTensors._fields)
-    nothing["input_gate"] = random(4, 3, 6).sigmoid()
-    if separate:
-        nothing["norm_gates"] = torch.ones(1, 2, 24)
-    tensors = _variant_ops.LayerTensors(**nothing)
+    tensors = NOTHING._replace(
+        input_gate=random(4, 3, 6).sigmoid(),
+        norm_gates=torch.ones(1, 2, 24) if separate else None,
+    )
     output, h_n, c_n, cell, gates, products = _variant_ops.forward(
         layer, variant, tensors, True, True
     )
@@ -275,10 +268,7 @@ def test_gradients_of_rows_past_the_ends_are_zeros(ops, monkeypatch, path):
 @pytest.mark.parametrize("variant", [Variant(), Variant(layer_norm="separate")], ids=str)
 def test_no_sequences(ops, variant):
     weights = [torch.randn(24, 3), torch.randn(24, 6)]
-    nothing = dict.fromkeys(_variant_ops.LayerTensors._fields)
-    if variant.layer_norm:
-        nothing["norm_gates"] = torch.ones(1, 2, 24)
-    tensors = _variant_ops.LayerTensors(**nothing)
+    tensors = NOTHING._replace(norm_gates=torch.ones(1, 2, 24) if variant.layer_norm else None)
     layer = _variant_ops.Layer(torch.randn(4, 0, 3), None, None, weights, False, False)
     output, h_n, c_n, cell, gates, products = _variant_ops.forward(
         layer, variant, tensors, True, True
@@ -295,18 +285,11 @@ def test_no_sequences(ops, variant):
 )  # fmt: skip
 def test_without_sequences_gradients_of_parameters_are_zeros(ops, variant):
     weights = [torch.randn(24, 3), torch.randn(24, 6)]
-    shapes = {"peephole": (1, 3, 6), "norm_gates": (1, 1, 24), "norm_cell": (1, 2, 6)}
-    nothing = dict.fromkeys(_variant_ops.LayerTensors._fields)
-    own = {
-        name: torch.randn(shapes[name])
-        for name, wanted in (
-            ("peephole", variant.peephole),
-            ("norm_gates", variant.layer_norm),
-            ("norm_cell", variant.cell_norm),
-        )
-        if wanted
-    }
-    tensors = _variant_ops.LayerTensors(**{**nothing, **own})
+    tensors = NOTHING._replace(
+        peephole=torch.randn(1, 3, 6) if variant.peephole else None,
+        norm_gates=torch.randn(1, 1, 24) if variant.layer_norm else None,
+        norm_cell=torch.randn(1, 2, 6) if variant.cell_norm else None,
+    )
     layer = _variant_ops.Layer(torch.randn(4, 0, 3), None, None, weights, False, False)
     (_, gradients), _ = both(full_precision, layer, tensors, variant)
     assert not any(bool(gradient.any()) for gradient in gradients)
