@@ -251,12 +251,13 @@ def groups(full: bool) -> dict[str, Group]:
             {
                 "ours, plain LSTM": variants.ours_plain,
                 "loop in torch": variants.eager_loop,
+                "compiled loop": variants.compiled_loop,
                 "ONNX Runtime": variants.onnx_runtime,
                 "Keras on torch": variants.keras,
                 "torchaudio": variants.torchaudio,
             },
             ours=variants.ours_variant,
-            some={"loop in torch": lambda case: case.N == 16 and case.H == 256},
+            some={"loop in torch": loops_take_part, "compiled loop": loops_take_part},
         ),
         "busy": Group(
             "How fast is it while another process keeps one core busy?",

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -48,6 +50,16 @@ def ours_plain(workload: Workload) -> Call:
 
 def eager_loop(workload: Workload) -> Call:
     """The variant's equations in torch, one step at a time."""
+    return loop(workload, _variants_reference.step)
+
+
+def compiled_loop(workload: Workload) -> Call:
+    """The same loop, its step compiled, for this variant alone: torch compiles eight at most."""
+    torch.compiler.reset()
+    return loop(workload, torch.compile(_variants_reference.step))
+
+
+def loop(workload: Workload, step: Callable[..., Any]) -> Call:
     module = module_of(workload)
     variant = VARIANTS[workload.case.variant]
     parameters = dict(module.named_parameters())
@@ -61,7 +73,8 @@ def eager_loop(workload: Workload) -> Call:
         call = _variants.call_of(x, own, 1, 1, None)
         tensors = bound.of_layer(0, x, call, module.training)
         layer = Layer(x, None, None, own, True, False)
-        return _variants_reference.sequence_forward(layer, variant, tensors)[0]
+        with mock.patch.object(_variants_reference, "step", step):
+            return _variants_reference.sequence_forward(layer, variant, tensors)[0]
 
     return run(workload, forward, list(module.parameters()))
 
